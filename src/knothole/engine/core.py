@@ -1,0 +1,103 @@
+"""The contract every engine keeps: values in, values out, time as an argument."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from knothole.wire.address import Address, Transport
+
+RandomBytes: TypeAlias = Callable[[int], bytes]
+"""A source of ``n`` unpredictable bytes: ``secrets.token_bytes`` in life, seeded in the simulator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """One payload with both of its ends, or a burst of payloads between the same two ends.
+
+    ``source`` and ``destination`` are seen from where the datagram travels: on the way out
+    ``source`` is one of our bases, on the way in ``destination`` is. A ``segment_size`` above 0
+    says that ``payload`` is several datagrams of that many bytes set end to end, the last one
+    possibly shorter (what UDP_SEGMENT sends and UDP_GRO receives). With a stream transport a
+    payload is one whole STUN message or ChannelData message; framing is io's business.
+    """
+
+    source: Address
+    destination: Address
+    payload: bytes
+    segment_size: int = 0
+    transport: Transport = Transport.UDP
+
+    def segments(self) -> Iterator[bytes]:
+        """The single datagrams of a burst, in order."""
+        if not self.segment_size or len(self.payload) <= self.segment_size:
+            yield self.payload
+            return
+        for start in range(0, len(self.payload), self.segment_size):
+            yield self.payload[start : start + self.segment_size]
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Send this now."""
+
+    datagram: Datagram
+
+
+OutputT_co = TypeVar("OutputT_co", covariant=True)
+
+
+class Engine(Protocol[OutputT_co]):
+    """What a driver needs of an engine.
+
+    Outputs stand in one ordered queue and are drained after every call. ``next_timeout`` is the
+    moment (seconds, monotonic) at which ``handle_timeout`` wants to be called, or None. A parent
+    owns its children, drains them in the same call and answers with the least of their timeouts;
+    a child never knows its parent.
+    """
+
+    def receive(self, datagram: Datagram, now: float) -> None: ...
+    def handle_timeout(self, now: float) -> None: ...
+    def next_timeout(self) -> float | None: ...
+    def outputs(self) -> Iterator[OutputT_co]: ...
+
+
+TimerT = TypeVar("TimerT", bound=enum.Enum)
+
+
+class Timers(Generic[TimerT]):
+    """One deadline per named timer; expiry order is deadline, then declaration."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[TimerT, float] = {}
+
+    def arm(self, timer: TimerT, at: float) -> None:
+        self._deadlines[timer] = at
+
+    def disarm(self, timer: TimerT) -> None:
+        self._deadlines.pop(timer, None)
+
+    def is_armed(self, timer: TimerT) -> bool:
+        return timer in self._deadlines
+
+    def clear(self) -> None:
+        self._deadlines.clear()
+
+    def next(self) -> float | None:
+        return min(self._deadlines.values(), default=None)
+
+    def pop_expired(self, now: float) -> list[TimerT]:
+        due = sorted(
+            (timer for timer, at in self._deadlines.items() if at <= now),
+            key=lambda timer: (self._deadlines[timer], list(type(timer)).index(timer)),
+        )
+        for timer in due:
+            del self._deadlines[timer]
+        return due
+
+
+def least(*timeouts: float | None) -> float | None:
+    """The earliest of several timeouts, None when none is set."""
+    return min((timeout for timeout in timeouts if timeout is not None), default=None)
