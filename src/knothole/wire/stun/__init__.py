@@ -57,6 +57,7 @@ from knothole.wire.stun.message import (
     verify_integrity,
     verify_integrity_sha256,
 )
+from knothole.wire.stun.nonce import SecurityFeature, nonce_cookie, security_features
 from knothole.wire.stun.turn_attributes import (
     AdditionalAddressFamily,
     AddressErrorCode,
@@ -118,6 +119,7 @@ __all__ = [
     "ResponseAddress",
     "ResponseOrigin",
     "ResponsePort",
+    "SecurityFeature",
     "Software",
     "SourceAddress",
     "UnknownAttribute",
@@ -132,7 +134,9 @@ __all__ = [
     "encode",
     "long_term_key",
     "looks_like_stun",
+    "nonce_cookie",
     "opaque_string",
+    "security_features",
     "short_term_key",
     "userhash",
     "verify_integrity",

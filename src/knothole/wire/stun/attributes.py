@@ -46,13 +46,13 @@ class XorMappedAddress(XorAddressAttribute):
 
 @dataclass(frozen=True, slots=True)
 class Username(TextAttribute):
-    """USERNAME (RFC 8489 Section 14.3): up to 508 bytes of UTF-8."""
+    """USERNAME (RFC 8489 Section 14.3): up to 508 bytes of UTF-8, up to 763 when received."""
 
     TYPE: ClassVar[int] = 0x0006
 
     @classmethod
     def decode(cls, value: bytes, mask: bytes) -> Username:
-        if len(value) > MAX_USERNAME_BYTES:
+        if len(value) > MAX_TEXT_BYTES:  # RFC 8489 Section 14.3: "763 or fewer octets", as before
             raise MalformedMessage(f"USERNAME of {len(value)} bytes")
         return cls(value.decode())
 

@@ -59,17 +59,22 @@ def message_integrity(message: bytes, at: int, key: bytes, *, sha256: bool = Fal
     """
     size = INTEGRITY_SHA256_SIZE if sha256 else INTEGRITY_SIZE
     if len(message) > at:
-        size = message[at + 2] << 8 | message[at + 3]
+        size = attribute_size(message, at)
     text = _with_length(message, at, _ATTRIBUTE_HEADER_SIZE + size)
     return hmac.digest(key, text, "sha256" if sha256 else "sha1")
 
 
 def integrity_matches(message: bytes, at: int, key: bytes, *, sha256: bool = False) -> bool:
     """Whether the attribute at ``at`` holds the right HMAC, compared in constant time."""
-    size = message[at + 2] << 8 | message[at + 3]
+    size = attribute_size(message, at)
     found = message[at + _ATTRIBUTE_HEADER_SIZE : at + _ATTRIBUTE_HEADER_SIZE + size]
     expected = message_integrity(message, at, key, sha256=sha256)
     return hmac.compare_digest(expected[:size], found)
+
+
+def attribute_size(message: bytes, at: int) -> int:
+    """The length that the attribute at ``at`` gives for its value."""
+    return message[at + 2] << 8 | message[at + 3]
 
 
 def fingerprint(message: bytes, at: int) -> int:

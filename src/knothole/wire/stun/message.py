@@ -18,6 +18,7 @@ from knothole.wire.stun.integrity import (
     INTEGRITY_SHA256_LEAST,
     INTEGRITY_SHA256_SIZE,
     INTEGRITY_SIZE,
+    attribute_size,
     integrity_matches,
     message_integrity,
 )
@@ -248,10 +249,20 @@ def verify_integrity(message: Message, key: bytes) -> bool:
     return at > 0 and integrity_matches(message.raw, at, key)
 
 
-def verify_integrity_sha256(message: Message, key: bytes) -> bool:
-    """Whether a decoded message carries the MESSAGE-INTEGRITY-SHA256 of ``key``; constant time."""
+def verify_integrity_sha256(
+    message: Message, key: bytes, *, least_size: int = INTEGRITY_SHA256_SIZE
+) -> bool:
+    """Whether a decoded message carries the MESSAGE-INTEGRITY-SHA256 of ``key``; constant time.
+
+    A truncated one counts only when the usage allows it (RFC 8489 Section 14.6), by a
+    ``least_size`` of 16 bytes or more.
+    """
     at = message.integrity_sha256_at
-    return at > 0 and integrity_matches(message.raw, at, key, sha256=True)
+    if at == 0:
+        return False
+    if attribute_size(message.raw, at) < max(least_size, INTEGRITY_SHA256_LEAST):
+        return False
+    return integrity_matches(message.raw, at, key, sha256=True)
 
 
 def _decode_attribute(kind: int, value: bytes, mask: bytes) -> Attribute:
