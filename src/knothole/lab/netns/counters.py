@@ -1,0 +1,66 @@
+"""Who sent how much to whom, counted by the kernel in the middle of the internet."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from knothole.lab.netns.namespace import Namespace
+
+INTERNET_RULES = """\
+add table inet counting
+add set inet counting four { typeof ip saddr . ip daddr . meta l4proto ; flags dynamic ; \
+size 65535 ; counter ; }
+add set inet counting six { typeof ip6 saddr . ip6 daddr . meta l4proto ; flags dynamic ; \
+size 65535 ; counter ; }
+add chain inet counting forward { type filter hook forward priority filter ; policy accept ; }
+add rule inet counting forward update @four { ip saddr . ip daddr . meta l4proto }
+add rule inet counting forward update @six { ip6 saddr . ip6 daddr . meta l4proto }
+"""
+
+
+class Flow(NamedTuple):
+    """Packets of one transport protocol (``udp``, ``tcp``, ``icmp``) from one host to another."""
+
+    source: str
+    destination: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Packets and their bytes, IP headers included.
+
+    A burst that the kernel segments late passes as one packet; its bytes count in full but for
+    the headers of all segments but one.
+    """
+
+    packets: int = 0
+    size: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.packets + other.packets, self.size + other.size)
+
+    def __sub__(self, other: Count) -> Count:
+        return Count(self.packets - other.packets, self.size - other.size)
+
+
+def read_flows(internet: Namespace) -> dict[Flow, Count]:
+    """Every flow that has crossed the internet since the lab was built."""
+    flows: dict[Flow, Count] = {}
+    for entry in json.loads(internet.nft_json("list sets inet"))["nftables"]:
+        for element in entry.get("set", {}).get("elem", ()):
+            source, destination, protocol = element["elem"]["val"]["concat"]
+            counter = element["elem"]["counter"]
+            flow = Flow(source, destination, protocol)
+            flows[flow] = Count(counter["packets"], counter["bytes"])
+    return flows
+
+
+def discarded_packets(router: Namespace) -> Count:
+    """What the router's filter has discarded (or rejected) of the packets from outside."""
+    for entry in json.loads(router.nft_json("list counters"))["nftables"]:
+        if (counter := entry.get("counter")) and counter["name"] == "discarded":
+            return Count(counter["packets"], counter["bytes"])
+    return Count()

@@ -1,0 +1,477 @@
+"""A whole small internet of network namespaces: clients, their NATs, servers, lines."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Final
+
+from knothole.lab.netns.cable import Cable, End
+from knothole.lab.netns.counters import (
+    INTERNET_RULES,
+    Count,
+    Flow,
+    discarded_packets,
+    read_flows,
+)
+from knothole.lab.netns.line import LineSettings
+from knothole.lab.netns.namespace import Namespace, make_namespaces_possible
+from knothole.lab.netns.nat import NatKind, Unsolicited, WanSide, kind_named, router_rules
+from knothole.lab.netns.neighbour import PORTS, Neighbour
+from knothole.lab.netns.sweep import MARK, Guardian, lab_name, sweep
+
+INTERNET: Final = "internet"
+_GATEWAY: Final = "192.0.2.1"  # the internet's side of every cable
+_GATEWAY6: Final = "fe80::1"
+_LAN_GATEWAY: Final = "192.0.2.2"  # a router's LAN side where the client's address is public
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,14}")
+_EVERYWHERE: Final[dict[str, int | str]] = {
+    "net.ipv4.conf.all.rp_filter": 0,
+    "net.ipv4.conf.default.rp_filter": 0,
+    "net.ipv4.conf.all.accept_redirects": 0,
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+_ROUTING: Final[dict[str, int | str]] = {
+    "net.ipv4.ip_forward": 1,
+    "net.ipv4.conf.all.send_redirects": 0,
+    "net.ipv4.conf.default.send_redirects": 0,
+    "net.bridge.bridge-nf-call-iptables": 0,
+    "net.bridge.bridge-nf-call-ip6tables": 0,
+}
+_WITH_IPV6: Final[dict[str, int | str]] = {
+    "net.ipv6.conf.all.accept_dad": 0,
+    "net.ipv6.conf.default.accept_dad": 0,
+    "net.ipv6.conf.all.accept_ra": 0,
+    "net.ipv6.conf.default.accept_ra": 0,
+}
+_WITHOUT_IPV6: Final[dict[str, int | str]] = {
+    "net.ipv6.conf.all.disable_ipv6": 1,
+    "net.ipv6.conf.default.disable_ipv6": 1,
+}
+
+_serials = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A computer. ``addresses`` are its own (IPv4 first), not what the world sees of it."""
+
+    name: str
+    namespace: Namespace
+    addresses: tuple[str, ...]
+    router: str | None = None
+    interface: str = "eth0"
+
+    @property
+    def address(self) -> str:
+        return self.addresses[0]
+
+
+@dataclass(slots=True)
+class Router:
+    """The NAT (or firewall, or plain router) in front of clients; interfaces ``lan``, ``wan``.
+
+    ``public_address`` is the clients' address as the internet sees it.
+    """
+
+    name: str
+    namespace: Namespace
+    kind: NatKind
+    unsolicited: Unsolicited
+    wan: WanSide
+    number: int
+    lan_mac: str
+    clients: int = 0
+
+    @property
+    def public_address(self) -> str:
+        return self.wan.address
+
+
+class Lab:
+    """Build as you go, use as a context manager; leaving it removes everything.
+
+    Names are short lower-case words. A client's router is named after it: ``alice-nat``. Every
+    method that takes a name takes a host's, a router's or ``internet``. Nothing here is visible
+    to the machine's own network, and nothing reaches it.
+    """
+
+    def __init__(self, *, ipv6: bool = False, seed: int = 1) -> None:
+        """Raises NamespacesUnavailable where neither root nor a user namespace is to be had."""
+        sweep()
+        make_namespaces_possible()
+        self.name = lab_name(next(_serials))
+        self.ipv6 = ipv6
+        self.hosts: dict[str, Host] = {}
+        self.routers: dict[str, Router] = {}
+        self._seed = seed
+        self._namespaces: list[Namespace] = []
+        self._cables: dict[str, Cable] = {}
+        self._neighbours: list[Neighbour] = []
+        self._servers: list[str] = []
+        self._processes: list[subprocess.Popen[Any]] = []
+        self._macs = (f"02:4b:68:00:{n >> 8:02x}:{n & 255:02x}" for n in itertools.count(1))
+        self._client_addresses = (f"{n}.{n}.{n}.{n}" for n in _numbers())
+        self._host_addresses = (f"3.3.3.{n}" for n in range(3, 255))
+        self._network_numbers = itertools.count(1)
+        self._guardian = Guardian(self.name)
+        self.internet = self._namespace(INTERNET, routes=True)
+        self.internet.nft(INTERNET_RULES)
+        with self.internet.netlink() as netlink:
+            netlink.add_address(1, f"{_GATEWAY}/32")
+            if ipv6:
+                netlink.add_address(1, "2a00::1/128")
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add_server(
+        self,
+        name: str = "server",
+        *,
+        addresses: int | Sequence[str] = 1,
+        line: LineSettings | None = None,
+        adjustable: bool = False,
+    ) -> Host:
+        """A host on the internet itself, with so many addresses (or these)."""
+        if isinstance(addresses, int):
+            addresses = list(itertools.islice(self._host_addresses, addresses))
+        own = [*addresses]
+        if self.ipv6:
+            number = next(self._network_numbers)
+            own += [f"2a00:{number:x}::{n + 1:x}" for n in range(len(addresses))]
+        namespace = self._new_host(name)
+        cable = self._join_internet(name, namespace, "eth0", own, line, adjustable)
+        with namespace.netlink() as netlink:
+            index = socket.if_nametoindex("eth0")
+            for address in own:
+                netlink.add_address(index, f"{address}/{128 if ':' in address else 32}")
+        self._leave_by_internet(namespace, "eth0", cable)
+        for address in addresses:
+            for neighbour in self._neighbours:
+                neighbour.occupy(address)
+        self._servers += addresses
+        return self._add(Host(name, namespace, tuple(own)))
+
+    def add_client(
+        self,
+        name: str,
+        *,
+        nat: str | NatKind = "linux",
+        unsolicited: Unsolicited | str = Unsolicited.DROP,
+        line: LineSettings | None = None,
+        adjustable: bool = False,
+        address: str | None = None,
+        ports: tuple[int, int] | None = None,
+    ) -> Host:
+        """A client behind a router of its own, which is a ``nat`` of that kind.
+
+        ``line`` is what lies between the router and the internet, both ways; ``address`` the
+        public one, otherwise 1.1.1.1 for the first client, 2.2.2.2 for the second and so on;
+        ``ports`` the first and last port the client's system hands out to programs.
+        """
+        self._check_name(name)
+        kind = nat if isinstance(nat, NatKind) else kind_named(nat)
+        public = address or next(self._client_addresses)
+        number = next(self._network_numbers)
+        router = Router(
+            f"{name}-nat",
+            self._namespace(f"{name}-nat", routes=True),
+            kind,
+            Unsolicited(unsolicited),
+            WanSide(public),
+            number,
+            next(self._macs),
+        )
+        reached = [public, *([f"2a00:{number:x}::/64"] if self.ipv6 else [])]
+        self.routers[router.name] = router
+        cable = self._join_internet(name, router.namespace, "wan", reached, line, adjustable)
+        with router.namespace.netlink() as netlink:
+            netlink.add_bridge("lan", router.lan_mac)
+            wan, lan = socket.if_nametoindex("wan"), socket.if_nametoindex("lan")
+            if kind.translates:
+                netlink.add_address(wan, f"{public}/32")
+                netlink.add_address(lan, f"{_lan(number)}.1/24")
+            else:
+                netlink.add_address(wan, f"192.0.2.{10 + number}/32")
+                netlink.add_address(lan, f"{_LAN_GATEWAY}/32")
+            if self.ipv6:
+                netlink.add_address(lan, f"2a00:{number:x}::1/64")
+        self._leave_by_internet(router.namespace, "wan", cable)
+        router.namespace.nft(router_rules(kind, router.wan, router.unsolicited))
+        host = self.add_client_behind(name, router.name, ports=ports)
+        if kind.neighbour:
+            if ports is None:
+                host.namespace.sysctl(_port_range(PORTS.start, PORTS.stop - 1))
+            self._add_neighbour(router)
+        return host
+
+    def add_client_behind(
+        self, name: str, router: str, *, ports: tuple[int, int] | None = None
+    ) -> Host:
+        """One more client in the LAN of a router that is there already."""
+        behind = self.router(router)
+        namespace = self._new_host(name)
+        port = f"port{behind.clients}"
+        near = End(behind.namespace, port, next(self._macs))
+        end = End(namespace, "eth0", next(self._macs))
+        Cable(near, end, LineSettings(), lab=self.name)
+        public = None if behind.kind.translates else behind.public_address
+        if public and behind.clients:
+            raise ValueError(f"{router} does not translate: it has one address for one client")
+        own = public or f"{_lan(behind.number)}.{10 + behind.clients}"
+        own6 = f"2a00:{behind.number:x}::{16 + behind.clients:x}"
+        behind.clients += 1
+        with behind.namespace.netlink() as netlink:
+            lan = socket.if_nametoindex("lan")
+            netlink.set_link(socket.if_nametoindex(port), master=lan)
+            netlink.add_neighbour(own, end.mac, lan)
+            if public:
+                netlink.add_route(public, lan)
+            if self.ipv6:
+                netlink.add_neighbour(own6, end.mac, lan)
+        gateway = _LAN_GATEWAY if public else f"{_lan(behind.number)}.1"
+        with namespace.netlink() as netlink:
+            eth0 = socket.if_nametoindex("eth0")
+            netlink.add_address(eth0, f"{own}/{32 if public else 24}")
+            netlink.add_neighbour(gateway, behind.lan_mac, eth0)
+            netlink.add_route("default", eth0, gateway)
+            if self.ipv6:
+                gateway6 = f"2a00:{behind.number:x}::1"
+                netlink.add_address(eth0, f"{own6}/64")
+                netlink.add_neighbour(gateway6, behind.lan_mac, eth0)
+                netlink.add_route("default", eth0, gateway6)
+        if ports:
+            namespace.sysctl(_port_range(*ports))
+        addresses = (own, own6) if self.ipv6 else (own,)
+        return self._add(Host(name, namespace, addresses, router=behind.name))
+
+    def namespace(self, name: str) -> Namespace:
+        """The namespace of a host, a router or the ``internet``. Raises KeyError."""
+        if name == INTERNET:
+            return self.internet
+        if name in self.hosts:
+            return self.hosts[name].namespace
+        return self.routers[name].namespace
+
+    def router(self, name: str) -> Router:
+        """The router of that name, or the one in front of the client of that name."""
+        if name in self.hosts:
+            name = self.hosts[name].router or name
+        return self.routers[name]
+
+    def public_address(self, name: str) -> str:
+        """The IPv4 address that the internet sees of a host."""
+        host = self.hosts[name]
+        return self.routers[host.router].public_address if host.router else host.address
+
+    def inside(self, name: str) -> AbstractContextManager[None]:
+        """The calling thread is in that namespace for the length of the ``with`` block.
+
+        See :meth:`Namespace.entered`: sockets made there stay there; never await inside.
+        """
+        for cable in self._cables.values():
+            cable.wait_ready()
+        return self.namespace(name).entered()
+
+    def popen(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a program there; ``options`` are those of subprocess.Popen. The lab ends it."""
+        options["env"] = {**(options.get("env") or os.environ), MARK: self.name}
+        with self.inside(name):
+            process: subprocess.Popen[Any] = subprocess.Popen([*argv], **options)
+        self._processes.append(process)
+        return process
+
+    def run(
+        self, name: str, argv: Sequence[str], **options: Any
+    ) -> subprocess.CompletedProcess[Any]:
+        """Run a program there to its end; ``options`` are those of subprocess.run."""
+        options["env"] = {**(options.get("env") or os.environ), MARK: self.name}
+        options.setdefault("check", False)
+        with self.inside(name):
+            return subprocess.run([*argv], **options)
+
+    def command(self, name: str, argv: Sequence[str]) -> list[str]:
+        """A command line that runs ``argv`` there: for asyncio's subprocesses, or to be typed."""
+        place = f"--net=/proc/{os.getpid()}/fd/{self.namespace(name).descriptor}"
+        return ["nsenter", place, "--", "env", f"{MARK}={self.name}", *argv]
+
+    def restart_nat(self, name: str, *, new_address: bool = False) -> None:
+        """The router forgets every connection, and no mapping comes back as it was.
+
+        A kind that would give the same port again uses other ports from now on; with
+        ``new_address`` it gets another public address too, as after a reconnect to a provider.
+        """
+        router = self.router(name)
+        wan = replace(router.wan, generation=router.wan.generation + 1)
+        if new_address:
+            wan = replace(wan, address=next(self._client_addresses))
+            self._move(router, wan.address)
+        router.wan = wan
+        router.namespace.nft(router_rules(router.kind, wan, router.unsolicited))
+        router.namespace.flush_conntrack()
+        for neighbour in self._neighbours:
+            neighbour.occupy_again()
+
+    def set_line(self, name: str, settings: LineSettings) -> None:
+        """Other delay, jitter, loss for a client's or server's line (built ``adjustable``)."""
+        self._cables[self._cable_name(name)].change(settings)
+
+    def unplug(self, name: str) -> None:
+        """Pull out the cable between a client's router (or a server) and the internet."""
+        self._cables[self._cable_name(name)].set_up(False)
+
+    def flows(self) -> dict[Flow, Count]:
+        """Who has sent how much to whom across the internet, by public address."""
+        return read_flows(self.internet)
+
+    def discarded(self, name: str) -> Count:
+        """How many packets from outside the router has discarded, by its own count."""
+        return discarded_packets(self.router(name).namespace)
+
+    def close(self) -> None:
+        """End every process and let go of every namespace; doing it twice does no harm."""
+        for neighbour in self._neighbours:
+            neighbour.close()
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+        for cable in self._cables.values():
+            cable.stop()
+        for cable in self._cables.values():
+            cable.close()
+        self._guardian.dismiss()
+        for namespace in self._namespaces:
+            namespace.close()
+        self._neighbours, self._processes, self._cables = [], [], {}
+        self._namespaces.clear()
+
+    def _namespace(self, name: str, *, routes: bool = False) -> Namespace:
+        namespace = Namespace(name)
+        self._namespaces.append(namespace)
+        settings = _EVERYWHERE | (_WITH_IPV6 if self.ipv6 else _WITHOUT_IPV6)
+        if routes:
+            settings |= _ROUTING
+            if self.ipv6:
+                settings["net.ipv6.conf.all.forwarding"] = 1
+        namespace.sysctl(settings)
+        return namespace
+
+    def _new_host(self, name: str) -> Namespace:
+        self._check_name(name)
+        return self._namespace(name)
+
+    def _check_name(self, name: str) -> None:
+        if not _NAME.fullmatch(name) or name == INTERNET:
+            raise ValueError(f"{name!r} is no name for a host: short, lower-case, a-z 0-9 -")
+        if name in self.hosts or name in self.routers:
+            raise ValueError(f"there is a {name!r} in this lab already")
+
+    def _add(self, host: Host) -> Host:
+        self.hosts[host.name] = host
+        return host
+
+    def _join_internet(
+        self,
+        name: str,
+        namespace: Namespace,
+        interface: str,
+        reached: Sequence[str],
+        line: LineSettings | None,
+        adjustable: bool,
+    ) -> Cable:
+        """Lay the cable, and tell the internet which addresses and prefixes lie behind it."""
+        near = End(namespace, interface, next(self._macs))
+        far = End(self.internet, name, next(self._macs))
+        settings = line or LineSettings()
+        settings = replace(settings, seed=settings.seed + self._seed * 1000 + len(self._cables))
+        cable = Cable(near, far, settings, lab=self.name, adjustable=adjustable)
+        self._cables[name] = cable
+        for destination in reached:
+            self._route(cable, destination)
+        return cable
+
+    def _route(self, cable: Cable, destination: str) -> None:
+        near, far = cable.ends
+        with self.internet.netlink() as netlink:
+            index = socket.if_nametoindex(far.interface)
+            if "/" in destination and cable.framed:
+                netlink.add_neighbour("fe80::2", near.mac, index)
+                netlink.add_route(destination, index, "fe80::2")
+                return
+            netlink.add_route(destination, index)
+            if cable.framed:
+                netlink.add_neighbour(destination, near.mac, index)
+
+    def _leave_by_internet(self, namespace: Namespace, interface: str, cable: Cable) -> None:
+        with namespace.netlink() as netlink:
+            index = socket.if_nametoindex(interface)
+            for gateway in (_GATEWAY, _GATEWAY6) if self.ipv6 else (_GATEWAY,):
+                if cable.framed:
+                    netlink.add_neighbour(gateway, cable.ends[1].mac, index)
+                netlink.add_route("default", index, gateway)
+
+    def _move(self, router: Router, address: str) -> None:
+        """Give a router another public address."""
+        if not router.kind.translates:
+            raise ValueError(f"{router.name} does not translate: its client has the address")
+        cable = self._cables[self._cable_name(router.name)]
+        with router.namespace.netlink() as netlink:
+            wan = socket.if_nametoindex("wan")
+            netlink.add_address(wan, f"{address}/32")
+            netlink.delete_address(wan, f"{router.public_address}/32")
+            self._leave_by_internet(router.namespace, "wan", cable)
+        with self.internet.netlink() as netlink:
+            netlink.delete_route(
+                router.public_address, socket.if_nametoindex(cable.ends[1].interface)
+            )
+        self._route(cable, address)
+
+    def _cable_name(self, name: str) -> str:
+        """A cable is named after the host it was laid for."""
+        return self.router(name).name.removesuffix("-nat") if name not in self._cables else name
+
+    def _add_neighbour(self, router: Router) -> None:
+        host = self.add_client_behind(router.name.removesuffix("nat") + "mate", router.name)
+        neighbour = Neighbour(host.namespace, host.address)
+        self._neighbours.append(neighbour)
+        for server in self._servers:
+            neighbour.occupy(server)
+
+
+def _numbers() -> Iterator[int]:
+    """1, 2, 4, ...: n.n.n.n is an address of the internet and not one of our servers'."""
+    return (n for n in range(1, 224) if n not in (3, 10, 127))
+
+
+def _lan(number: int) -> str:
+    """Private networks as people have them, each another one."""
+    return f"192.168.{number}" if number % 2 else f"10.0.{number}"
+
+
+def _port_range(first: int, last: int) -> dict[str, int | str]:
+    return {"net.ipv4.ip_local_port_range": f"{first} {last}"}
