@@ -1,0 +1,159 @@
+"""What an :class:`~knothole.engine.endpoint.endpoint.Endpoint` tells its driver."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from knothole.engine.connection import PathInfo
+from knothole.engine.core import Transmit
+from knothole.engine.endpoint.gather import CloseTurnStream, OpenTurnStream
+from knothole.engine.secure.events import ChannelEvent
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectSignalling:
+    """Open a WebSocket to the switchboard, or a new one in place of the old."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectSignalling:
+    """Close the WebSocket."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendSignalling:
+    """Send this as one binary WebSocket message."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Find the addresses of a host name, then call :meth:`Endpoint.resolved`."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Online:
+    """Registered: we can be called, and can call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """The switchboard is away; it is tried again by itself. Lines on other paths go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The switchboard does not take us. ``code`` as in docs/protocol/signal.md."""
+
+    code: str
+    text: str
+
+
+class CallFault(enum.Enum):
+    """Why a call came to nothing."""
+
+    UNKNOWN = enum.auto()
+    OFFLINE = enum.auto()
+    DECLINED = enum.auto()
+    BUSY = enum.auto()
+    NO_ANSWER = enum.auto()
+    KEY_CHANGED = enum.auto()
+    CANCELLED = enum.auto()
+    FAILED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingCall:
+    """Somebody calls: answer by :meth:`Endpoint.accept` or :meth:`Endpoint.decline`.
+
+    ``key_known`` says that the caller's key is the remembered one (False: seen for the first time).
+    ``kind`` is "call" when a person shall answer, "line" for a program.
+    """
+
+    call_id: bytes
+    name: str
+    key: bytes
+    key_known: bool
+    kind: str
+    app: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRinging:
+    """The other side shows our call to its person."""
+
+    call_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LineReady:
+    """Payload can be sent; what comes in is delivered once both keys are proven."""
+
+    call_id: bytes
+    name: str
+    key: bytes
+    key_known: bool
+    app: str
+    incoming: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LineSecured:
+    """Both keys are proven. ``words`` are the same at both ends unless somebody is in between."""
+
+    call_id: bytes
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LineEvent:
+    """Something of QUIC's on a line."""
+
+    call_id: bytes
+    event: ChannelEvent
+
+
+@dataclass(frozen=True, slots=True)
+class LinePath:
+    """Payload of the line travels another way from now on."""
+
+    call_id: bytes
+    path: PathInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallOver:
+    """A call or line is over; nothing more is said of ``call_id``.
+
+    ``fault`` is None when a line ended in the ordinary way.
+    """
+
+    call_id: bytes
+    fault: CallFault | None
+    text: str
+
+
+EndpointOutput: TypeAlias = (
+    Transmit
+    | ConnectSignalling
+    | DisconnectSignalling
+    | SendSignalling
+    | OpenTurnStream
+    | CloseTurnStream
+    | Resolve
+    | Online
+    | Offline
+    | Refused
+    | IncomingCall
+    | RemoteRinging
+    | LineReady
+    | LineSecured
+    | LineEvent
+    | LinePath
+    | CallOver
+)

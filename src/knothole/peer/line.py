@@ -1,0 +1,306 @@
+"""A line to one peer: datagrams and streams, encrypted end to end, over the best path there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from knothole.engine.connection import PathInfo
+from knothole.engine.secure.events import (
+    ChannelEvent,
+    DatagramReceived,
+    PingAnswered,
+    StopSending,
+    StreamData,
+    StreamOpened,
+    StreamReset,
+)
+from knothole.engine.secure.quic import SecureChannel
+from knothole.peer.errors import KnotholeError, LineClosed
+from knothole.peer.stream import Stream
+from knothole.wire.address import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knothole.engine.connection import Connection
+
+DATAGRAMS_KEPT: Final = 1024  # received and not yet asked for; the oldest go first: ours
+PATHS_KEPT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where payload travels: from hole to hole, or by way of a relay.
+
+    ``local`` is the address it leaves from (the relayed address when our relay carries it),
+    ``remote`` where it goes to, ``rtt_seconds`` the last measured round trip, None before the
+    first. A relayed path with no addresses is path zero: the signalling, until there is a better.
+    """
+
+    kind: Literal["direct", "relayed"]
+    local: Address | None
+    remote: Address | None
+    rtt_seconds: float | None
+
+    def __str__(self) -> str:
+        if self.local is None or self.remote is None:
+            return f"{self.kind} (by the switchboard)"
+        return f"{self.kind} {self.local} - {self.remote}"
+
+
+PATH_ZERO: Final = Path("relayed", None, None, None)
+
+
+class Line:
+    """An authenticated, encrypted line. Made by :class:`knothole.Peer`; ``async with`` closes it.
+
+    Attributes:
+        peer_name: the name of the other end on the switchboard.
+        peer_key: its Ed25519 key, proven in the handshake.
+        first_seen: True when this key was remembered just now, for the first time.
+        words: four words that are the same at both ends unless somebody stands in between.
+        app: what the caller says the line is for ("" for a plain line).
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        flush: Callable[[], None],
+        *,
+        call_id: bytes,
+        peer_name: str,
+        peer_key: bytes,
+        words: tuple[str, ...],
+        first_seen: bool,
+        app: str,
+        incoming: bool,
+    ) -> None:
+        self.peer_name = peer_name
+        self.peer_key = peer_key
+        self.words = words
+        self.first_seen = first_seen
+        self.app = app
+        self.incoming = incoming
+        self.call_id = call_id
+        self.close_reason = "the line is over"
+        self._connection = connection
+        self._flush = flush
+        self._closed = asyncio.Event()
+        self._streams: dict[int, Stream] = {}
+        self._arrived: deque[Stream] = deque()
+        self._datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_KEPT)
+        self._pings: dict[int, asyncio.Future[float]] = {}
+        self._paths: deque[Path] = deque(maxlen=PATHS_KEPT)
+        self._path = _public(connection.path)
+        self._news = asyncio.Event()
+
+    # ---------------------------------------------------------------------------- facts
+
+    @property
+    def path(self) -> Path:
+        """Where payload travels now."""
+        info = self._connection.path
+        return _public(info)
+
+    @property
+    def max_datagram_size(self) -> int:
+        """The largest payload of :meth:`send_datagram` in bytes, the same on every path."""
+        return SecureChannel.MAX_DATAGRAM_SIZE
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
+
+    async def wait_closed(self) -> str:
+        """Wait until the line is over; the reason, in words."""
+        await self._closed.wait()
+        return self.close_reason
+
+    async def path_changes(self) -> AsyncIterator[Path]:
+        """The path now, then each one that payload moves to, until the line is over."""
+        seen = 0
+        yield self.path
+        history = self._paths
+        seen = self._path_count
+        while not self.closed:
+            if self._path_count > seen:
+                fresh = list(history)[-min(self._path_count - seen, len(history)) :]
+                seen = self._path_count
+                for path in fresh:
+                    yield path
+            else:
+                await self._next_news()
+
+    # ------------------------------------------------------------------------ datagrams
+
+    def send_datagram(self, data: bytes) -> None:
+        """Send at most :attr:`max_datagram_size` bytes, unreliably.
+
+        Raises ValueError for more, LineClosed when the line is over.
+        """
+        self._require_open()
+        self._connection.channel.send_datagram(bytes(data))
+        self._flush()
+
+    async def receive_datagram(self) -> bytes:
+        """The next datagram from the other end. Raises LineClosed when none will come."""
+        while not self._datagrams:
+            self._require_open()
+            await self._next_news()
+        return self._datagrams.popleft()
+
+    # -------------------------------------------------------------------------- streams
+
+    async def open_stream(self) -> Stream:
+        """A new stream; waits while 100 of ours are in use. Raises LineClosed."""
+        while True:
+            self._require_open()
+            if self._connection.channel.can_open_stream:
+                stream = Stream(self, self._connection.channel.open_stream())
+                self._streams[stream.stream_id] = stream
+                return stream
+            await self._next_news()
+
+    async def accept_stream(self) -> Stream:
+        """The next stream that the other end opens. Raises LineClosed when none will come."""
+        while not self._arrived:
+            self._require_open()
+            await self._next_news()
+        return self._arrived.popleft()
+
+    async def streams(self) -> AsyncIterator[Stream]:
+        """The streams that the other end opens, until the line is over."""
+        while True:
+            try:
+                stream = await self.accept_stream()
+            except LineClosed:
+                return
+            yield stream
+
+    # --------------------------------------------------------------------------- others
+
+    async def ping(self, timeout: float = 5.0) -> float:
+        """The round trip to the other end in seconds, measured now.
+
+        Raises TimeoutError, LineClosed.
+        """
+        self._require_open()
+        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        number = self._connection.channel.ping(asyncio.get_running_loop().time())
+        self._pings[number] = answer
+        self._flush()
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        finally:
+            self._pings.pop(number, None)
+
+    def close(self, reason: str = "") -> None:
+        """End the line; the other end learns ``reason``. Idempotent."""
+        if not self.closed:
+            self._close_connection(reason)
+            self._ended("closed here" if not reason else f"closed here: {reason}")
+
+    async def __aenter__(self) -> Line:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+    # --------------------------------------------------------------- called by the peer
+
+    _path_count = 0
+    _close_connection: Callable[[str], None]
+
+    def _event(self, event: ChannelEvent) -> None:
+        match event:
+            case DatagramReceived(data):
+                self._datagrams.append(data)
+            case StreamOpened(stream_id):
+                stream = self._streams[stream_id] = Stream(self, stream_id)
+                self._arrived.append(stream)
+            case StreamData(stream_id, data, end):
+                if (known := self._streams.get(stream_id)) is not None:
+                    known._feed(data, end)
+                elif data:
+                    self._consumed(stream_id, len(data))
+            case StreamReset(stream_id) | StopSending(stream_id):
+                if (known := self._streams.get(stream_id)) is not None:
+                    known._fail(LineClosed("the other end gave this stream up"))
+            case PingAnswered(number, rtt_seconds):
+                waiter = self._pings.pop(number, None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(rtt_seconds)
+            case _:
+                return
+        self._tell()
+
+    def _path_changed(self, info: PathInfo | None) -> None:
+        self._path = _public(info)
+        self._paths.append(self._path)
+        self._path_count += 1
+        self._tell()
+
+    def _progress(self) -> None:
+        for stream in list(self._streams.values()):
+            stream._progress()
+
+    def _ended(self, reason: str, error: KnotholeError | None = None) -> None:
+        if self.closed:
+            return
+        self.close_reason = reason
+        self._closed.set()
+        failure = error or LineClosed(reason)
+        for stream in self._streams.values():
+            stream._fail(failure)
+        for waiter in self._pings.values():
+            if not waiter.done():
+                waiter.set_exception(failure)
+        self._pings.clear()
+        self._tell()
+
+    # -------------------------------------------------------------- called by streams
+
+    def _write(self, stream_id: int, data: bytes, end: bool) -> None:
+        self._connection.channel.write(stream_id, data, end)
+        self._flush()
+
+    def _backlog(self, stream_id: int) -> int:
+        return 0 if self.closed else self._connection.channel.send_backlog(stream_id)
+
+    def _consumed(self, stream_id: int, count: int) -> None:
+        if not self.closed:
+            self._connection.channel.consumed(stream_id, count)
+            self._flush()
+
+    def _stop_reading(self, stream_id: int) -> None:
+        if not self.closed:
+            self._connection.channel.stop(stream_id, 0)
+            self._flush()
+
+    def _stream_done(self, stream: Stream) -> None:
+        self._streams.pop(stream.stream_id, None)
+
+    # ------------------------------------------------------------------------- inside
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise LineClosed(self.close_reason)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _next_news(self) -> None:
+        await self._news.wait()
+
+
+def _public(info: PathInfo | None) -> Path:
+    if info is None:
+        return PATH_ZERO
+    kind: Literal["direct", "relayed"] = "relayed" if info.relayed else "direct"
+    return Path(kind, info.local, info.remote, info.rtt_seconds)

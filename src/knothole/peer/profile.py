@@ -1,0 +1,166 @@
+"""The profile folder: who I am, my server, and the keys of those I know.
+
+The private key lies in a file only its owner can read: desktop keyrings fail on machines without
+a desktop. Files are replaced whole, so that a crash leaves the old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import platformdirs
+
+from knothole.engine.secure.identity import Identity, MalformedIdentity
+from knothole.peer.errors import ProfileError
+from knothole.wire.server_url import MalformedServerUrl, ServerUrl, parse_server_url
+
+IDENTITY_FILE: Final = "identity.pem"
+SETTINGS_FILE: Final = "profile.json"
+CONTACTS_FILE: Final = "contacts.json"
+
+
+class Contact(msgspec.Struct, frozen=True):
+    """A peer whose key is remembered. ``key`` is Ed25519; ``first_seen`` in Unix seconds."""
+
+    name: str
+    key: bytes
+    first_seen: float
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    name: str
+    server: str
+
+
+class Profile:
+    """One person on one machine: what :class:`knothole.Peer` and every command start from."""
+
+    def __init__(self, folder: Path, name: str, server: ServerUrl, identity: Identity) -> None:
+        self.folder = folder
+        self.name = name
+        self.server = server
+        self.identity = identity
+
+    @classmethod
+    def load(cls, folder: Path | str | None = None) -> Profile:
+        """The profile in ``folder`` (default: KNOTHOLE_HOME or the platform's place).
+
+        Raises ProfileError when there is none yet or a file in it cannot be used.
+        """
+        path = profile_folder(folder)
+        try:
+            settings = msgspec.json.decode((path / SETTINGS_FILE).read_bytes(), type=_Settings)
+            identity = Identity.from_bytes((path / IDENTITY_FILE).read_bytes())
+            return cls(path, settings.name, parse_server_url(settings.server), identity)
+        except FileNotFoundError as error:
+            raise ProfileError(
+                f"There is no profile in {path} yet. "
+                "Make one with: knothole join NAME --server 'knothole://...'"
+            ) from error
+        except (OSError, msgspec.DecodeError, MalformedIdentity, MalformedServerUrl) as error:
+            raise ProfileError(f"The profile in {path} cannot be used: {error}") from error
+
+    @classmethod
+    def create(cls, folder: Path | str | None, name: str, server: ServerUrl) -> Profile:
+        """A profile for ``name`` at ``server``; an identity already there is kept.
+
+        Nothing is written before :meth:`save`. Raises ProfileError for an unusable identity file.
+        """
+        path = profile_folder(folder)
+        try:
+            identity = Identity.from_bytes((path / IDENTITY_FILE).read_bytes())
+        except FileNotFoundError:
+            identity = Identity.generate(secrets.token_bytes)
+        except (OSError, MalformedIdentity) as error:
+            raise ProfileError(f"{path / IDENTITY_FILE} cannot be used: {error}") from error
+        return cls(path, name, server, identity)
+
+    def save(self) -> None:
+        """Write name, server and identity. Raises ProfileError."""
+        settings = _Settings(self.name, str(self.server))
+        with _explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _replace(self.folder / IDENTITY_FILE, self.identity.to_bytes())
+            _replace(self.folder / SETTINGS_FILE, msgspec.json.encode(settings))
+
+    def contacts(self) -> dict[str, Contact]:
+        """Those whose keys are remembered, by name. Raises ProfileError."""
+        path = self.folder / CONTACTS_FILE
+        try:
+            known = msgspec.json.decode(path.read_bytes(), type=list[Contact])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError) as error:
+            raise ProfileError(
+                f"{path} cannot be read ({error}): no key can be checked against it. "
+                "Repair it or move it away; then keys count as seen for the first time."
+            ) from error
+        return {contact.name: contact for contact in known}
+
+    def remember(self, name: str, key: bytes) -> None:
+        """Remember ``key`` as that of ``name``, unless one is remembered already."""
+        with _explained(self.folder), _locked(self.folder):
+            contacts = self.contacts()
+            if name not in contacts:
+                contacts[name] = Contact(name, key, time.time())
+                self._write_contacts(contacts)
+
+    def forget(self, name: str) -> bool:
+        """Forget the key of ``name``; whether one was remembered."""
+        with _explained(self.folder), _locked(self.folder):
+            contacts = self.contacts()
+            known = contacts.pop(name, None) is not None
+            if known:
+                self._write_contacts(contacts)
+        return known
+
+    def _write_contacts(self, contacts: dict[str, Contact]) -> None:
+        _replace(self.folder / CONTACTS_FILE, msgspec.json.encode(list(contacts.values())))
+
+
+def profile_folder(folder: Path | str | None = None) -> Path:
+    """``folder``, else KNOTHOLE_HOME, else the platform's place for such data."""
+    chosen = folder or os.environ.get("KNOTHOLE_HOME")
+    return Path(chosen) if chosen else platformdirs.user_data_path("knothole", appauthor=False)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ProfileError(f"The profile in {folder} cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two commands with the same profile do not lose each other's contacts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: contacts are few and written rarely
+        yield
+        return
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
