@@ -92,12 +92,6 @@ class Cable:
         self._process.stdin.flush()
         self.settings = settings
 
-    def set_up(self, up: bool) -> None:
-        """Plug it in or pull it out, at its near end."""
-        near = self.ends[0]
-        with near.namespace.netlink() as netlink:
-            netlink.set_link(socket.if_nametoindex(near.interface), up=up)
-
     def stop(self) -> None:
         """Ask the line process to end, if there is one."""
         if self._process is not None:

@@ -9,14 +9,17 @@ from typing import NamedTuple
 from knothole.lab.netns.namespace import Namespace
 
 INTERNET_RULES = """\
-add table inet counting
-add set inet counting four { typeof ip saddr . ip daddr . meta l4proto ; flags dynamic ; \
+add table inet internet
+add set inet internet four { typeof ip saddr . ip daddr . meta l4proto ; flags dynamic ; \
 size 65535 ; counter ; }
-add set inet counting six { typeof ip6 saddr . ip6 daddr . meta l4proto ; flags dynamic ; \
+add set inet internet six { typeof ip6 saddr . ip6 daddr . meta l4proto ; flags dynamic ; \
 size 65535 ; counter ; }
-add chain inet counting forward { type filter hook forward priority filter ; policy accept ; }
-add rule inet counting forward update @four { ip saddr . ip daddr . meta l4proto }
-add rule inet counting forward update @six { ip6 saddr . ip6 daddr . meta l4proto }
+add chain inet internet forward { type filter hook forward priority filter ; policy accept ; }
+add set inet internet unplugged { type ifname ; }
+add rule inet internet forward iifname @unplugged drop
+add rule inet internet forward oifname @unplugged drop
+add rule inet internet forward update @four { ip saddr . ip daddr . meta l4proto }
+add rule inet internet forward update @six { ip6 saddr . ip6 daddr . meta l4proto }
 """
 
 
@@ -50,7 +53,9 @@ def read_flows(internet: Namespace) -> dict[Flow, Count]:
     """Every flow that has crossed the internet since the lab was built."""
     flows: dict[Flow, Count] = {}
     for entry in json.loads(internet.nft_json("list sets inet"))["nftables"]:
-        for element in entry.get("set", {}).get("elem", ()):
+        if entry.get("set", {}).get("name") not in ("four", "six"):
+            continue
+        for element in entry["set"].get("elem", ()):
             source, destination, protocol = element["elem"]["val"]["concat"]
             counter = element["elem"]["counter"]
             flow = Flow(source, destination, protocol)

@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -86,6 +87,22 @@ class Namespace:
         """The interface's number here. Raises OSError when there is none of that name."""
         with self.entered():
             return socket.if_nametoindex(interface)
+
+    def wait_running(self, interface: str) -> None:
+        """Return when the kernel really sends packets by the interface.
+
+        It drops them for some milliseconds after the other end of a cable has come up, until a
+        worker of its own has noticed. Raises TimeoutError after 5 s.
+        """
+        deadline = time.monotonic() + 5.0
+        with self.netlink() as netlink:
+            index = socket.if_nametoindex(interface)
+            while not netlink.is_running(index):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{interface} of {self.name} does not come up")
+                time.sleep(0.0005)
+            # The state is set just before the queue: this waits for the lock held over both.
+            netlink.set_link(index, up=True)
 
     def sysctl(self, settings: Mapping[str, int | str]) -> None:
         """Set kernel parameters such as ``net.ipv4.ip_forward``; absent ones are passed over."""

@@ -25,6 +25,7 @@ _NLMSG_ERROR: Final = 2
 
 _RTM_NEWLINK: Final = 16
 _RTM_DELLINK: Final = 17
+_RTM_GETLINK: Final = 18
 _RTM_NEWADDR: Final = 20
 _RTM_DELADDR: Final = 21
 _RTM_NEWROUTE: Final = 24
@@ -37,8 +38,10 @@ _IFLA_IFNAME: Final = 3
 _IFLA_MTU: Final = 4
 _IFLA_MASTER: Final = 10
 _IFLA_TXQLEN: Final = 13
+_IFLA_OPERSTATE: Final = 16
 _IFLA_LINKINFO: Final = 18
 _IFLA_NET_NS_FD: Final = 28
+_OPERSTATE_UP: Final = 6
 _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
 _VETH_INFO_PEER: Final = 1
@@ -132,6 +135,17 @@ class Netlink:
     def delete_link(self, index: int) -> None:
         self._request(_RTM_DELLINK, 0, _link_message(index, up=None))
 
+    def is_running(self, index: int) -> bool:
+        """Whether a cable or bridge is up at both of its ends (TUN interfaces never say so)."""
+        answer = self._request(_RTM_GETLINK, 0, _link_message(index, up=None))
+        position = 32  # past the netlink header and the link message
+        while position + 4 <= len(answer):
+            length, kind = struct.unpack_from("=HH", answer, position)
+            if kind == _IFLA_OPERSTATE:
+                return answer[position + 4] == _OPERSTATE_UP
+            position += (length + 3) & ~3
+        return False
+
     def add_address(self, index: int, address: str) -> None:
         """Give interface ``index`` an ``address`` such as ``192.168.1.1/24``."""
         self._request(_RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_EXCL, _address_message(index, address))
@@ -205,20 +219,25 @@ class Netlink:
         body += _attribute(_RTA_OIF, struct.pack("=I", index))
         self._request(kind, flags, body)
 
-    def _request(self, kind: int, flags: int, body: bytes) -> None:
+    def _request(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1
         header = struct.pack(
             "=IHHII", 16 + len(body), kind, _NLM_F_REQUEST | _NLM_F_ACK | flags, self._sequence, 0
         )
         self._socket.send(header + body)
+        answer = b""
         while True:
-            answer = self._socket.recv(65536)
-            _, answer_kind, _, sequence, _ = struct.unpack_from("=IHHII", answer)
-            if answer_kind == _NLMSG_ERROR and sequence == self._sequence:
-                break
-        (code,) = struct.unpack_from("=i", answer, 16)
-        if code:
-            raise OSError(-code, os.strerror(-code))
+            message = self._socket.recv(65536)
+            _, message_kind, _, sequence, _ = struct.unpack_from("=IHHII", message)
+            if sequence != self._sequence:
+                continue
+            if message_kind != _NLMSG_ERROR:
+                answer = message
+                continue
+            (code,) = struct.unpack_from("=i", message, 16)  # the last message; 0 is success
+            if code:
+                raise OSError(-code, os.strerror(-code))
+            return answer
 
 
 def _link_message(index: int, *, up: bool | None) -> bytes:

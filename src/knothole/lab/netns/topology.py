@@ -14,13 +14,8 @@ from types import TracebackType
 from typing import Any, Final
 
 from knothole.lab.netns.cable import Cable, End
-from knothole.lab.netns.counters import (
-    INTERNET_RULES,
-    Count,
-    Flow,
-    discarded_packets,
-    read_flows,
-)
+from knothole.lab.netns.counters import Count, Flow, discarded_packets, read_flows
+from knothole.lab.netns.internet import Internet
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.namespace import Namespace, make_namespaces_possible
 from knothole.lab.netns.nat import NatKind, Unsolicited, WanSide, kind_named, router_rules
@@ -28,8 +23,6 @@ from knothole.lab.netns.neighbour import PORTS, Neighbour
 from knothole.lab.netns.sweep import MARK, Guardian, lab_name, sweep
 
 INTERNET: Final = "internet"
-_GATEWAY: Final = "192.0.2.1"  # the internet's side of every cable
-_GATEWAY6: Final = "fe80::1"
 _LAN_GATEWAY: Final = "192.0.2.2"  # a router's LAN side where the client's address is public
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,14}")
 _EVERYWHERE: Final[dict[str, int | str]] = {
@@ -111,23 +104,17 @@ class Lab:
         self.ipv6 = ipv6
         self.hosts: dict[str, Host] = {}
         self.routers: dict[str, Router] = {}
-        self._seed = seed
         self._namespaces: list[Namespace] = []
-        self._cables: dict[str, Cable] = {}
+        self._new_interfaces: list[tuple[Namespace, str]] = []
         self._neighbours: list[Neighbour] = []
         self._servers: list[str] = []
         self._processes: list[subprocess.Popen[Any]] = []
-        self._macs = (f"02:4b:68:00:{n >> 8:02x}:{n & 255:02x}" for n in itertools.count(1))
         self._client_addresses = (f"{n}.{n}.{n}.{n}" for n in _numbers())
         self._host_addresses = (f"3.3.3.{n}" for n in range(3, 255))
         self._network_numbers = itertools.count(1)
         self._guardian = Guardian(self.name)
-        self.internet = self._namespace(INTERNET, routes=True)
-        self.internet.nft(INTERNET_RULES)
-        with self.internet.netlink() as netlink:
-            netlink.add_address(1, f"{_GATEWAY}/32")
-            if ipv6:
-                netlink.add_address(1, "2a00::1/128")
+        middle = self._namespace(INTERNET, routes=True)
+        self.internet = Internet(middle, lab=self.name, seed=seed, ipv6=ipv6)
 
     def __enter__(self) -> Lab:
         return self
@@ -156,12 +143,15 @@ class Lab:
             number = next(self._network_numbers)
             own += [f"2a00:{number:x}::{n + 1:x}" for n in range(len(addresses))]
         namespace = self._new_host(name)
-        cable = self._join_internet(name, namespace, "eth0", own, line, adjustable)
+        cable = self.internet.join(name, namespace, "eth0", line, adjustable)
+        self.internet.route(cable, own)
         with namespace.netlink() as netlink:
             index = socket.if_nametoindex("eth0")
             for address in own:
                 netlink.add_address(index, f"{address}/{128 if ':' in address else 32}")
-        self._leave_by_internet(namespace, "eth0", cable)
+        self.internet.use_as_default(cable)
+        if cable.framed:
+            self._new_interfaces += [(namespace, "eth0"), (self.internet.namespace, name)]
         for address in addresses:
             for neighbour in self._neighbours:
                 neighbour.occupy(address)
@@ -196,11 +186,11 @@ class Lab:
             Unsolicited(unsolicited),
             WanSide(public),
             number,
-            next(self._macs),
+            self.internet.new_mac(),
         )
-        reached = [public, *([f"2a00:{number:x}::/64"] if self.ipv6 else [])]
         self.routers[router.name] = router
-        cable = self._join_internet(name, router.namespace, "wan", reached, line, adjustable)
+        cable = self.internet.join(name, router.namespace, "wan", line, adjustable)
+        self.internet.route(cable, [public, f"2a00:{number:x}::/64"] if self.ipv6 else [public])
         with router.namespace.netlink() as netlink:
             netlink.add_bridge("lan", router.lan_mac)
             wan, lan = socket.if_nametoindex("wan"), socket.if_nametoindex("lan")
@@ -212,7 +202,10 @@ class Lab:
                 netlink.add_address(lan, f"{_LAN_GATEWAY}/32")
             if self.ipv6:
                 netlink.add_address(lan, f"2a00:{number:x}::1/64")
-        self._leave_by_internet(router.namespace, "wan", cable)
+        self.internet.use_as_default(cable)
+        self._new_interfaces.append((router.namespace, "lan"))
+        if cable.framed:
+            self._new_interfaces += [(router.namespace, "wan"), (self.internet.namespace, name)]
         router.namespace.nft(router_rules(kind, router.wan, router.unsolicited))
         host = self.add_client_behind(name, router.name, ports=ports)
         if kind.neighbour:
@@ -228,8 +221,8 @@ class Lab:
         behind = self.router(router)
         namespace = self._new_host(name)
         port = f"port{behind.clients}"
-        near = End(behind.namespace, port, next(self._macs))
-        end = End(namespace, "eth0", next(self._macs))
+        near = End(behind.namespace, port, self.internet.new_mac())
+        end = End(namespace, "eth0", self.internet.new_mac())
         Cable(near, end, LineSettings(), lab=self.name)
         public = None if behind.kind.translates else behind.public_address
         if public and behind.clients:
@@ -237,6 +230,7 @@ class Lab:
         own = public or f"{_lan(behind.number)}.{10 + behind.clients}"
         own6 = f"2a00:{behind.number:x}::{16 + behind.clients:x}"
         behind.clients += 1
+        self._new_interfaces += [(namespace, "eth0"), (behind.namespace, port)]
         with behind.namespace.netlink() as netlink:
             lan = socket.if_nametoindex("lan")
             netlink.set_link(socket.if_nametoindex(port), master=lan)
@@ -264,7 +258,7 @@ class Lab:
     def namespace(self, name: str) -> Namespace:
         """The namespace of a host, a router or the ``internet``. Raises KeyError."""
         if name == INTERNET:
-            return self.internet
+            return self.internet.namespace
         if name in self.hosts:
             return self.hosts[name].namespace
         return self.routers[name].namespace
@@ -285,9 +279,15 @@ class Lab:
 
         See :meth:`Namespace.entered`: sockets made there stay there; never await inside.
         """
-        for cable in self._cables.values():
-            cable.wait_ready()
+        self.wait_ready()
         return self.namespace(name).entered()
+
+    def wait_ready(self) -> None:
+        """Return when everything built so far carries packets. Whatever needs it calls it."""
+        while self._new_interfaces:
+            namespace, interface = self._new_interfaces.pop()
+            namespace.wait_running(interface)
+        self.internet.wait_ready()
 
     def popen(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program there; ``options`` are those of subprocess.Popen. The lab ends it."""
@@ -330,15 +330,18 @@ class Lab:
 
     def set_line(self, name: str, settings: LineSettings) -> None:
         """Other delay, jitter, loss for a client's or server's line (built ``adjustable``)."""
-        self._cables[self._cable_name(name)].change(settings)
+        self._cable(name).change(settings)
 
-    def unplug(self, name: str) -> None:
-        """Pull out the cable between a client's router (or a server) and the internet."""
-        self._cables[self._cable_name(name)].set_up(False)
+    def plug(self, name: str, plugged: bool) -> None:
+        """Pull the cable between a client's router (or a server) and the internet, or put it back.
+
+        Nothing passes meanwhile; neither end is told.
+        """
+        self.internet.plug(self._cable(name).ends[1].interface, plugged)
 
     def flows(self) -> dict[Flow, Count]:
         """Who has sent how much to whom across the internet, by public address."""
-        return read_flows(self.internet)
+        return read_flows(self.internet.namespace)
 
     def discarded(self, name: str) -> Count:
         """How many packets from outside the router has discarded, by its own count."""
@@ -360,15 +363,11 @@ class Lab:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
-        for cable in self._cables.values():
-            cable.stop()
-        for cable in self._cables.values():
-            cable.close()
+        self.internet.close()
         self._guardian.dismiss()
         for namespace in self._namespaces:
             namespace.close()
-        self._neighbours, self._processes, self._cables = [], [], {}
-        self._namespaces.clear()
+        self._neighbours, self._processes, self._namespaces = [], [], []
 
     def _namespace(self, name: str, *, routes: bool = False) -> Namespace:
         namespace = Namespace(name)
@@ -395,65 +394,24 @@ class Lab:
         self.hosts[host.name] = host
         return host
 
-    def _join_internet(
-        self,
-        name: str,
-        namespace: Namespace,
-        interface: str,
-        reached: Sequence[str],
-        line: LineSettings | None,
-        adjustable: bool,
-    ) -> Cable:
-        """Lay the cable, and tell the internet which addresses and prefixes lie behind it."""
-        near = End(namespace, interface, next(self._macs))
-        far = End(self.internet, name, next(self._macs))
-        settings = line or LineSettings()
-        settings = replace(settings, seed=settings.seed + self._seed * 1000 + len(self._cables))
-        cable = Cable(near, far, settings, lab=self.name, adjustable=adjustable)
-        self._cables[name] = cable
-        for destination in reached:
-            self._route(cable, destination)
-        return cable
-
-    def _route(self, cable: Cable, destination: str) -> None:
-        near, far = cable.ends
-        with self.internet.netlink() as netlink:
-            index = socket.if_nametoindex(far.interface)
-            if "/" in destination and cable.framed:
-                netlink.add_neighbour("fe80::2", near.mac, index)
-                netlink.add_route(destination, index, "fe80::2")
-                return
-            netlink.add_route(destination, index)
-            if cable.framed:
-                netlink.add_neighbour(destination, near.mac, index)
-
-    def _leave_by_internet(self, namespace: Namespace, interface: str, cable: Cable) -> None:
-        with namespace.netlink() as netlink:
-            index = socket.if_nametoindex(interface)
-            for gateway in (_GATEWAY, _GATEWAY6) if self.ipv6 else (_GATEWAY,):
-                if cable.framed:
-                    netlink.add_neighbour(gateway, cable.ends[1].mac, index)
-                netlink.add_route("default", index, gateway)
-
     def _move(self, router: Router, address: str) -> None:
         """Give a router another public address."""
         if not router.kind.translates:
             raise ValueError(f"{router.name} does not translate: its client has the address")
-        cable = self._cables[self._cable_name(router.name)]
+        cable = self._cable(router.name)
         with router.namespace.netlink() as netlink:
             wan = socket.if_nametoindex("wan")
             netlink.add_address(wan, f"{address}/32")
             netlink.delete_address(wan, f"{router.public_address}/32")
-            self._leave_by_internet(router.namespace, "wan", cable)
-        with self.internet.netlink() as netlink:
-            netlink.delete_route(
-                router.public_address, socket.if_nametoindex(cable.ends[1].interface)
-            )
-        self._route(cable, address)
+        self.internet.use_as_default(cable)
+        self.internet.unroute(cable, router.public_address)
+        self.internet.route(cable, [address])
 
-    def _cable_name(self, name: str) -> str:
-        """A cable is named after the host it was laid for."""
-        return self.router(name).name.removesuffix("-nat") if name not in self._cables else name
+    def _cable(self, name: str) -> Cable:
+        """The cable of a server, of a router, or of the router in front of a client."""
+        if name not in self.internet.cables:
+            name = self.router(name).name.removesuffix("-nat")
+        return self.internet.cables[name]
 
     def _add_neighbour(self, router: Router) -> None:
         host = self.add_client_behind(router.name.removesuffix("nat") + "mate", router.name)

@@ -1,0 +1,64 @@
+"""Labs for the tests: real namespaces, so Linux and root (or a user namespace) are needed."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+if sys.platform != "linux":
+    collect_ignore_glob = ["test_*.py"]
+else:
+    from knothole.lab.netns.namespace import NamespacesUnavailable, make_namespaces_possible
+    from knothole.lab.netns.topology import Lab
+
+    @pytest.fixture(autouse=True, scope="session")
+    def _namespaces_or_skip() -> None:
+        try:
+            make_namespaces_possible()
+        except NamespacesUnavailable as refused:
+            pytest.skip(str(refused))
+
+    @pytest.fixture
+    def lab() -> Iterator[Lab]:
+        with Lab() as built:
+            yield built
+
+    @pytest.fixture
+    def udp(lab: Lab) -> Iterator[UdpSockets]:
+        sockets = UdpSockets(lab)
+        yield sockets
+        sockets.close()
+
+    class UdpSockets:
+        """UDP sockets inside the hosts of a lab, closed after the test."""
+
+        def __init__(self, lab: Lab) -> None:
+            self._lab = lab
+            self._open: list[socket.socket] = []
+
+        def __call__(self, host: str, port: int = 0, address: str = "") -> socket.socket:
+            with self._lab.inside(host):
+                new = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            new.settimeout(5.0)
+            new.bind((address or self._lab.hosts[host].address, port))
+            self._open.append(new)
+            return new
+
+        def close(self) -> None:
+            for each in self._open:
+                each.close()
+
+
+def stays_silent(receiver: socket.socket, seconds: float = 0.2) -> bool:
+    """Whether nothing comes for a while."""
+    receiver.settimeout(seconds)
+    try:
+        receiver.recvfrom(2048)
+    except TimeoutError:
+        return True
+    finally:
+        receiver.settimeout(5.0)
+    return False
