@@ -1,0 +1,141 @@
+"""Everything we need of the QUIC library beyond its public interface, in one place.
+
+Written for and tested with qh3 2.1 (``qh3>=2.1,<3``); tests/engine/secure/test_library.py says what
+must stay true.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+from qh3.quic.events import ConnectionTerminated, QuicEvent, StreamDataReceived
+from qh3.tls import SignatureAlgorithm
+
+from knothole.engine.secure.events import CloseCode
+
+# RFC 9000 Section 14.1: the smallest maximum every path must carry. No path is probed for more,
+# because the path changes underneath and a relay's header comes on top.
+DATAGRAM_BYTES: Final = 1200
+CONNECTION_ID_BYTES: Final = 8
+# RFC 9000 Section 4.1. Measured: with 16 MB the loss of a burst costs seconds of CPU.
+FLOW_CONTROL_WINDOW: Final = 8 * 1024 * 1024
+IDLE_TIMEOUT: Final = 30.0  # ours; RFC 9000 Section 10.1. Consent notices a lost peer far sooner.
+# RFC 9002 Section 6.2.2 recommends 0.333 s. Ours, because people who call each other mostly have
+# round trips under 0.1 s, and a probe sent too early costs one datagram.
+INITIAL_RTT: Final = 0.1
+# RFC 9221 Section 3: the largest DATAGRAM frame that is accepted; packets limit it further.
+DATAGRAM_FRAME_BYTES: Final = 65535
+
+
+def configuration(alpn: str, is_client: bool) -> QuicConfiguration:
+    """How both ends set up QUIC; a server adds its certificate.
+
+    The client checks no chain of certificates (there is none) but does check that the server
+    holds the key of the certificate it shows; whose key that is, the channel checks.
+    """
+    made = QuicConfiguration(
+        is_client=is_client,
+        alpn_protocols=[alpn],
+        connection_id_length=CONNECTION_ID_BYTES,
+        idle_timeout=IDLE_TIMEOUT,
+        initial_rtt=INITIAL_RTT,
+        max_data=FLOW_CONTROL_WINDOW,
+        max_stream_data=FLOW_CONTROL_WINDOW,
+        max_datagram_size=DATAGRAM_BYTES,
+        max_datagram_frame_size=DATAGRAM_FRAME_BYTES,
+        probe_datagram_size=False,
+    )
+    if is_client:
+        made.verify_mode = ssl.CERT_NONE
+        made.signature_algorithms = [SignatureAlgorithm.ED25519]
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBytes:
+    """The next bytes of one stream, from one or more packets."""
+
+    stream_id: int
+    data: bytes
+    end: bool
+
+
+def take_events(connection: QuicConnection) -> Iterator[StreamBytes | QuicEvent]:
+    """What the library has to say; bytes of one stream that follow each other become one."""
+    stream_id, pieces = -1, list[bytes]()
+    while (event := connection.next_event()) is not None:
+        if pieces and not (isinstance(event, StreamDataReceived) and event.stream_id == stream_id):
+            yield StreamBytes(stream_id, b"".join(pieces), end=False)
+            pieces = []
+        if not isinstance(event, StreamDataReceived):
+            yield event
+            continue
+        stream_id = event.stream_id
+        pieces.append(event.data)
+        if event.end_stream:
+            yield StreamBytes(stream_id, b"".join(pieces), end=True)
+            pieces = []
+    if pieces:
+        yield StreamBytes(stream_id, b"".join(pieces), end=False)
+
+
+def certificate_key(connection: QuicConnection) -> bytes | None:
+    """SubjectPublicKeyInfo of the certificate the server showed and proved to hold."""
+    certificate = connection.get_peercert()
+    return None if certificate is None else certificate.public_key()
+
+
+def has_peer_parameters(connection: QuicConnection) -> bool:
+    """The peer's transport parameters came; a server may send application data from here on."""
+    return connection._transport_parameters_applied
+
+
+def close_event(connection: QuicConnection) -> ConnectionTerminated | None:
+    """Why the connection is closing; the public event comes only after the draining period."""
+    return connection._close_event
+
+
+def reason_of(event: ConnectionTerminated) -> tuple[int, str]:
+    """The channel's code for an end that the library reports, and the text.
+
+    A frame type says that QUIC itself ended the connection (RFC 9000 Section 19.19).
+    """
+    if event.frame_type is None:
+        return event.error_code, event.reason_phrase
+    if event.reason_phrase == "Idle timeout":
+        return CloseCode.IDLE, "nothing was heard from the other side"
+    return CloseCode.TRANSPORT_FAILED, event.reason_phrase or f"error {event.error_code:#x}"
+
+
+def closed_by_peer(connection: QuicConnection) -> bool:
+    core = connection._core
+    return core is not None and core.state == "draining"
+
+
+def is_congested(connection: QuicConnection) -> bool:
+    """Whatever is handed over now waits inside the library."""
+    core = connection._core
+    return core is None or core.bytes_in_flight >= core.congestion_window
+
+
+def bytes_in_flight(connection: QuicConnection) -> int:
+    core = connection._core
+    return 0 if core is None else core.bytes_in_flight
+
+
+def smoothed_rtt_seconds(connection: QuicConnection) -> float | None:
+    core = connection._core
+    return None if core is None else core.smoothed_rtt
+
+
+def change_keys(connection: QuicConnection) -> bool:
+    """RFC 9001 Section 6; False when it is too early for that."""
+    if not connection._handshake_confirmed:
+        return False
+    connection.request_key_update()
+    return True

@@ -1,0 +1,416 @@
+"""One encrypted, authenticated channel to one remote peer: QUIC without addresses.
+
+The QUIC connection lives on a constant virtual address; which path carries its datagrams is the
+parent's business and may change at any time (the migration of RFC 9000 Section 9 is not used).
+The client's first flight exists before any path does and travels in the signalled offer; the
+server's goes back in the answer. docs/protocol/connection.md is the normative text.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from qh3.quic import events as quic_events
+from qh3.quic.connection import QuicConnection, QuicConnectionError
+
+from knothole.engine.core import least
+from knothole.engine.secure import library
+from knothole.engine.secure.authenticate import (
+    ClientAuthentication,
+    NotAuthentic,
+    Parties,
+    ServerAuthentication,
+)
+from knothole.engine.secure.bursts import join_segments
+from knothole.engine.secure.certificate import (
+    ChannelCertificate,
+    SigningIdentity,
+    make_certificate,
+)
+from knothole.engine.secure.clock import ChannelClock
+from knothole.engine.secure.control import (
+    CONTROL_STREAM,
+    ControlReader,
+    Credit,
+    MalformedControl,
+    Proof,
+)
+from knothole.engine.secure.delivery import Delivery
+from knothole.engine.secure.events import (
+    ChannelClosed,
+    ChannelEvent,
+    CloseCode,
+    Closed,
+    DatagramReceived,
+    DatagramTooLarge,
+    PingAnswered,
+    Secured,
+)
+from knothole.engine.secure.opening import (
+    VIRTUAL_ADDRESS,
+    ConnectionIds,
+    open_client,
+    open_server,
+)
+from knothole.engine.secure.streams import PeerViolation, Streams
+
+MAX_DATAGRAM_SIZE: Final = 1160
+"""Largest unreliable datagram in bytes: what fits into a packet of 1200 with the longest header."""
+
+KEEPALIVE: Final = 10.0  # ours: a third of the idle timeout, so that two may be lost
+# RFC 9001 Section 6.6: AES-GCM keys protect at most 2^23 packets; ours change four times as often.
+PACKETS_PER_KEY: Final = 1 << 21
+# Ours: unreliable datagrams waiting for their turn; older ones are worth less and go first.
+DATAGRAMS_QUEUED: Final = 256
+
+_KEEPALIVE_PING: Final = 0
+
+
+class SecureChannel:
+    """An engine that a connection owns; its parent brings it datagrams and carries its own away.
+
+    After every call the parent drains :meth:`outputs` and, while there is a path, :meth:`datagrams`
+    until it returns none; it calls :meth:`handle_timeout` at :meth:`next_timeout`.
+
+    Nothing of the peer's is delivered before :class:`Secured`. A server's writes leave even before
+    that: only who made the first flight can read them, and the signed offer says who did. A
+    client's writes wait inside until the server is known.
+    """
+
+    def __init__(
+        self,
+        connection: QuicConnection,
+        first_flight: tuple[bytes, ...],
+        authentication: ClientAuthentication | ServerAuthentication,
+        now: float,
+    ) -> None:
+        """Not called directly: :meth:`client` and :meth:`server` make channels."""
+        self._quic = connection
+        self._first_flight = first_flight
+        self._authentication = authentication
+        self._is_client = isinstance(authentication, ClientAuthentication)
+        self._handshake_complete = False
+        self._clock = ChannelClock(now, longest_wait=library.INITIAL_RTT)
+        self._last_heard = now
+        self._delivery = Delivery()
+        self._streams = Streams(connection, self._is_client)
+        self._control = ControlReader()
+        self._control_queue = bytearray()
+        self._datagram_queue: deque[bytes] = deque(maxlen=DATAGRAMS_QUEUED)
+        self._pings: dict[int, float] = {}
+        self._next_ping = _KEEPALIVE_PING + 1
+        self._packets_left = PACKETS_PER_KEY
+        self._connection_ids = ConnectionIds(connection)
+        self._after_input(now)
+
+    @classmethod
+    def client(cls, identity: SigningIdentity, client_nonce: bytes, now: float) -> SecureChannel:
+        """The caller's end. ``client_nonce`` (32 random bytes) is what the offer commits to.
+
+        Its clock stands still, however long the other side rings, until :meth:`start` or the
+        first :meth:`receive`.
+        """
+        connection, first_flight = open_client(now)
+        authentication = ClientAuthentication(identity, client_nonce, first_flight)
+        return cls(connection, first_flight, authentication, now)
+
+    @classmethod
+    def server(
+        cls,
+        identity: SigningIdentity,
+        client_key: bytes,
+        first_flight: Sequence[bytes],
+        commitment: bytes,
+        server_nonce: bytes,
+        now: float,
+        certificate: ChannelCertificate | None = None,
+    ) -> SecureChannel:
+        """The callee's end, made from a verified offer.
+
+        ``client_key`` is the key that signed the offer; ``first_flight`` and ``commitment`` are
+        from inside it; ``server_nonce`` (32 random bytes) is what the answer tells. A
+        ``certificate`` made before saves making one. Raises :class:`UnacceptableFirstFlight`.
+        """
+        connection = open_server(first_flight, certificate or make_certificate(identity), now)
+        authentication = ServerAuthentication(
+            identity.public_key, client_key, first_flight, commitment, server_nonce
+        )
+        return cls(connection, tuple(first_flight), authentication, now)
+
+    # ----------------------------------------------------------------------------- the engine
+
+    @property
+    def first_flight(self) -> tuple[bytes, ...]:
+        """The client's first datagrams, for the offer (the server: those it was made from)."""
+        return self._first_flight
+
+    def start(self, now: float) -> None:
+        """A path exists, or the call was answered: time passes from here. Idempotent.
+
+        The time since the channel was made counts as the initial RTT at most, so that ringing
+        neither times the handshake out nor spoils the first RTT sample.
+        """
+        if not self._clock.is_running:
+            self._clock.start(now)
+            self._last_heard = now
+
+    def accepts(self, payload: bytes) -> bool:
+        """True when ``payload`` (one datagram, or a burst) is addressed to this channel."""
+        return self._connection_ids.match(payload)
+
+    def receive(self, payload: bytes, segment_size: int, now: float) -> None:
+        """Datagrams of the peer, or of anybody who pretends to be.
+
+        With a ``segment_size`` above 0 they are set end to end, as in
+        :class:`~knothole.engine.core.Datagram`.
+        """
+        self.start(now)
+        if not self.is_closed:
+            self._give(payload, segment_size, now)
+            self._after_input(now)
+
+    def datagrams(self, now: float) -> list[bytes]:
+        """The next datagrams to send, a few hundred at most; call again until there are none."""
+        if not self.is_closed:
+            self._hand_over()
+        try:
+            burst = [data for data, _ in self._quic.datagrams_to_send(self._clock.inner(now))]
+        except QuicConnectionError as error:
+            self._end(CloseCode.TRANSPORT_FAILED, error.reason_phrase, by_peer=False)
+            return []
+        self._packets_left -= len(burst)
+        if self._packets_left <= 0 and not self.is_closed and library.change_keys(self._quic):
+            self._packets_left = PACKETS_PER_KEY
+        return burst
+
+    def bursts(self, now: float) -> Iterator[tuple[bytes, int]]:
+        """:meth:`datagrams` set end to end, as (payload, segment size) for segmentation offload."""
+        return join_segments(self.datagrams(now))
+
+    def next_timeout(self) -> float | None:
+        quic = self._clock.outer(self._quic.get_timer())
+        keepalive = self._last_heard + KEEPALIVE if self.is_secured and not self.is_closed else None
+        return least(quic, keepalive)
+
+    def handle_timeout(self, now: float) -> None:
+        timer = self._quic.get_timer()
+        due = self._clock.outer(timer)
+        if timer is not None and due is not None and due <= now:
+            # The way back may round to just under the timer, which would then never expire.
+            self._quic.handle_timer(max(timer, self._clock.inner(now)))
+            self._after_input(now)
+        if self.is_secured and not self.is_closed and now >= self._last_heard + KEEPALIVE:
+            self._last_heard = now
+            self._quic.send_ping(_KEEPALIVE_PING)
+
+    def outputs(self) -> Iterator[ChannelEvent]:
+        return self._delivery.drain()
+
+    # ------------------------------------------------------------------------------- commands
+
+    def expect_server(self, server_key: bytes, server_nonce: bytes, now: float) -> None:
+        """Client: the key that signed the answer, and the nonce the answer told.
+
+        Before this the client delivers nothing and reveals nothing. When the server turns out to
+        hold another key the channel ends with KEY_MISMATCH.
+        """
+        if not isinstance(self._authentication, ClientAuthentication):
+            raise ValueError("only a client expects a server")
+        self._authentication.expect(server_key, server_nonce)
+        self._after_input(now)
+
+    def open_stream(self) -> int:
+        """The id of a new stream; the peer hears of it with its first bytes or its end.
+
+        Raises :class:`TooManyStreams`, :class:`ChannelClosed`.
+        """
+        self._require_open()
+        return self._streams.open()
+
+    def write(
+        self, stream_id: int, data: bytes | bytearray | memoryview, end: bool = False
+    ) -> None:
+        """Queue ``data``; after ``end`` nothing may follow. Watch :meth:`send_backlog`.
+
+        After the peer's StopSending the data is dropped. Raises :class:`StreamNotWritable`,
+        :class:`ChannelClosed`.
+        """
+        self._require_open()
+        self._streams.write(stream_id, data, end)
+
+    def send_backlog(self, stream_id: int) -> int:
+        """Bytes written to a stream that have not left yet; 0 once the stream is over."""
+        return 0 if self.is_closed else self._streams.backlog(stream_id)
+
+    def consumed(self, stream_id: int, size: int) -> None:
+        """The application has read ``size`` bytes of a stream, so the peer may send more."""
+        credit = None if self.is_closed else self._streams.consumed(stream_id, size)
+        if credit is not None:
+            self._control_queue += credit.encode()
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Give up sending on a stream; what has not left is dropped."""
+        self._streams.reset(stream_id, code)
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Ask the peer to send no more on a stream; what still comes is dropped."""
+        self._streams.stop(stream_id, code)
+
+    def send_datagram(self, data: bytes) -> None:
+        """Queue an unreliable datagram; while the path is congested the oldest waiting is dropped.
+
+        Raises :class:`DatagramTooLarge` above ``MAX_DATAGRAM_SIZE``, :class:`ChannelClosed`.
+        """
+        self._require_open()
+        if len(data) > MAX_DATAGRAM_SIZE:
+            raise DatagramTooLarge(
+                f"a datagram of {len(data)} bytes does not fit; at most {MAX_DATAGRAM_SIZE} do"
+            )
+        self._datagram_queue.append(bytes(data))
+
+    def ping(self, now: float) -> int:
+        """Ask for an answer; the id comes back in PingAnswered. Raises :class:`ChannelClosed`."""
+        self._require_open()
+        ping_id, self._next_ping = self._next_ping, self._next_ping + 1
+        self._pings[ping_id] = now
+        self._quic.send_ping(ping_id)
+        return ping_id
+
+    def close(self, code: int, reason: str) -> None:
+        """End the channel; :meth:`datagrams` then gives the farewell, which may be lost."""
+        if not self.is_closed:
+            self._quic.close(code, None, reason)
+            self._end(code, reason, by_peer=False)
+
+    # ---------------------------------------------------------------------------------- state
+
+    @property
+    def is_secured(self) -> bool:
+        """:class:`Secured` was reported."""
+        return self._delivery.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """:class:`Closed` was reported."""
+        return self._delivery.is_closed
+
+    @property
+    def can_open_stream(self) -> bool:
+        """False when closed, and while as many streams are in use as the peer allows (100)."""
+        return not self.is_closed and self._streams.can_open
+
+    @property
+    def is_flushed(self) -> bool:
+        """Everything written so far has been acknowledged by the peer, or dropped."""
+        return (
+            self._streams.nothing_queued
+            and not self._control_queue
+            and not self._quic.get_send_buffer_size()
+            and not library.bytes_in_flight(self._quic)
+        )
+
+    @property
+    def smoothed_rtt_seconds(self) -> float | None:
+        """QUIC's estimate over the paths used so far, None before the first answer."""
+        return library.smoothed_rtt_seconds(self._quic)
+
+    # --------------------------------------------------------------------------------- inside
+
+    def _require_open(self) -> None:
+        if self.is_closed:
+            raise ChannelClosed("the channel has ended")
+
+    def _give(self, payload: bytes, segment_size: int, now: float) -> None:
+        inner = self._clock.inner(now)
+        if segment_size and len(payload) > segment_size:
+            self._quic.receive_gro_buffer(payload, segment_size, VIRTUAL_ADDRESS, inner)
+        else:
+            self._quic.receive_datagram(payload, VIRTUAL_ADDRESS, inner)
+
+    def _hand_over(self) -> None:
+        if self._is_client and not self.is_secured:
+            return
+        if self._control_queue:
+            self._quic.send_stream_data(CONTROL_STREAM, bytes(self._control_queue))
+            self._control_queue.clear()
+        while self._datagram_queue and not library.is_congested(self._quic):
+            self._quic.send_datagram_frame(self._datagram_queue.popleft())
+        self._streams.hand_over()
+
+    def _after_input(self, now: float) -> None:
+        try:
+            for event in library.take_events(self._quic):
+                if not self.is_closed:
+                    self._heard(event, now)
+            if self._handshake_complete and not self.is_secured and not self.is_closed:
+                self._prove()
+        except (PeerViolation, MalformedControl) as violation:
+            self.close(CloseCode.CONTROL_VIOLATION, str(violation))
+        except NotAuthentic as reason:
+            refused = CloseCode.KEY_MISMATCH if self._is_client else CloseCode.PROOF_REFUSED
+            self.close(refused, str(reason))
+        ended = library.close_event(self._quic)
+        if ended is not None and not self.is_closed:
+            self._end(*library.reason_of(ended), library.closed_by_peer(self._quic))
+
+    def _heard(self, event: library.StreamBytes | quic_events.QuicEvent, now: float) -> None:
+        match event:
+            case library.StreamBytes(stream_id=stream_id, data=data, end=end):
+                self._last_heard = now
+                if stream_id == CONTROL_STREAM:
+                    self._control_data(data, end)
+                else:
+                    self._put_all(self._streams.received(stream_id, data, end))
+            case quic_events.DatagramFrameReceived(data=data):
+                self._last_heard = now
+                self._delivery.put(DatagramReceived(data))
+            case quic_events.PingAcknowledged(uid=uid):
+                self._last_heard = now
+                if uid in self._pings:
+                    self._delivery.put(PingAnswered(uid, now - self._pings.pop(uid)))
+            case quic_events.HandshakeCompleted():
+                self._handshake_complete = True
+            case quic_events.StreamReset(stream_id=stream_id, error_code=code):
+                self._put_all(self._streams.peer_reset(stream_id, code))
+            case quic_events.StopSendingReceived(stream_id=stream_id, error_code=code):
+                self._put_all(self._streams.peer_stopped(stream_id, code))
+            case quic_events.ConnectionIdIssued(connection_id=connection_id):
+                self._connection_ids.add(connection_id)
+            case quic_events.ConnectionIdRetired(connection_id=connection_id):
+                self._connection_ids.discard(connection_id)
+
+    def _control_data(self, data: bytes, end: bool) -> None:
+        if end:
+            raise PeerViolation("the control stream must not end")
+        for message in self._control.feed(data):
+            match message:
+                case Credit():
+                    self._streams.allow(message)
+                case Proof() if not self.is_secured and isinstance(
+                    self._authentication, ServerAuthentication
+                ):
+                    self._secure(self._authentication.verify(message))
+                case Proof():
+                    raise PeerViolation("a proof where none is due")
+
+    def _prove(self) -> None:
+        if isinstance(self._authentication, ClientAuthentication):
+            proven = self._authentication.prove(library.certificate_key(self._quic))
+            if proven is not None:
+                parties, proof = proven
+                self._control_queue += proof.encode()
+                self._secure(parties)
+
+    def _secure(self, parties: Parties) -> None:
+        peer_key = parties.server_key if self._is_client else parties.client_key
+        self._delivery.open(Secured(peer_key, parties.client_nonce, parties.server_nonce))
+
+    def _put_all(self, events: Iterator[ChannelEvent]) -> None:
+        for event in events:
+            self._delivery.put(event)
+
+    def _end(self, code: int, reason: str, by_peer: bool) -> None:
+        self._datagram_queue.clear()
+        self._delivery.close(Closed(code, reason, by_peer))

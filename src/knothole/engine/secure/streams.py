@@ -1,0 +1,205 @@
+"""All streams of one channel between the application and the QUIC library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from qh3.quic.connection import QuicConnection
+
+from knothole.engine.secure.control import CONTROL_STREAM, Credit
+from knothole.engine.secure.credit import ReceiveBudget, ReceivingHalf, SendingHalf
+from knothole.engine.secure.events import (
+    ChannelEvent,
+    StopSending,
+    StreamData,
+    StreamNotWritable,
+    StreamOpened,
+    StreamReset,
+    TooManyStreams,
+)
+
+# The library's fixed initial_max_streams_bidi (RFC 9000 Section 18.2), the control stream included.
+CONCURRENT_STREAMS: Final = 100
+# Ours: bytes handed to the library ahead of sending. It turns all of them into datagrams at once,
+# so this bounds one burst to about 220 datagrams.
+HANDED_OVER: Final = 256 * 1024
+_PIECE: Final = 64 * 1024
+
+
+class PeerViolation(Exception):
+    """The peer broke a rule of the channel; the text says which."""
+
+
+class Streams:
+    """Bidirectional streams with credit per stream; stream 0 belongs to the channel itself.
+
+    RFC 9000 Section 2.1: ids of the client's streams are 0, 4, 8, ..., of the server's 1, 5, 9, ...
+    Nothing reaches the library before :meth:`hand_over`.
+    """
+
+    def __init__(self, quic: QuicConnection, is_client: bool) -> None:
+        self._quic = quic
+        self._parity = 0 if is_client else 1
+        self._next_id = CONTROL_STREAM + 4 if is_client else 1
+        self._budget = ReceiveBudget()
+        self._sending: dict[int, SendingHalf] = {}
+        self._receiving: dict[int, ReceivingHalf] = {}
+        self._ready: dict[int, None] = {}  # in order of their turn
+        self._resets: dict[int, int] = {}
+        self._stops: dict[int, int] = {}
+        self._stopped: set[int] = set()  # by the peer: writes are dropped
+        self._unwanted: set[int] = set()  # stopped by us: data is dropped
+
+    # ------------------------------------------------------------------- the application's side
+
+    @property
+    def can_open(self) -> bool:
+        allowed = max(self._quic.max_concurrent_bidi_streams, CONCURRENT_STREAMS)
+        return self._next_id // 4 < allowed
+
+    def open(self) -> int:
+        if not self.can_open:
+            raise TooManyStreams("as many streams are in use as the peer allows")
+        stream_id, self._next_id = self._next_id, self._next_id + 4
+        self._add(stream_id)
+        return stream_id
+
+    def write(self, stream_id: int, data: bytes | bytearray | memoryview, end: bool) -> None:
+        half = self._sending.get(stream_id)
+        if half is None or half.has_ended:
+            raise StreamNotWritable(f"stream {stream_id} is unknown or has ended at this end")
+        if stream_id not in self._stopped:
+            half.write(data, end)
+            self._ready[stream_id] = None
+        elif end:
+            self._abandon(stream_id, half)
+
+    def backlog(self, stream_id: int) -> int:
+        half = self._sending.get(stream_id)
+        return (half.backlog if half else 0) + self._quic.get_send_buffer_size(stream_id)
+
+    @property
+    def nothing_queued(self) -> bool:
+        return not self._ready and not any(half.backlog for half in self._sending.values())
+
+    def consumed(self, stream_id: int, size: int) -> Credit | None:
+        half = self._receiving.get(stream_id)
+        limit = None if half is None else half.consumed(size)
+        return None if limit is None else Credit(stream_id, limit)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        half = self._sending.get(stream_id)
+        if half is None or half.is_done:
+            return
+        if stream_id not in self._stopped:
+            self._resets[stream_id] = code
+        self._abandon(stream_id, half)
+
+    def stop(self, stream_id: int, code: int) -> None:
+        half = self._receiving.get(stream_id)
+        if half is not None and not half.is_done:
+            self._unwanted.add(stream_id)
+            self._stops[stream_id] = code
+
+    # ----------------------------------------------------------------------- the library's side
+
+    def hand_over(self) -> None:
+        """Give the library what it may send next, the streams taking turns."""
+        for stream_id, code in self._resets.items():
+            self._quic.reset_stream(stream_id, code)
+        self._resets.clear()
+        for stream_id, code in self._stops.items():
+            if self._is_ours(stream_id) and not self._sending[stream_id].has_begun:
+                self._quic.send_stream_data(stream_id, b"")  # so that the library knows it
+            self._quic.stop_stream(stream_id, code)
+        self._stops.clear()
+        if not self._ready:
+            return
+        room = HANDED_OVER - self._quic.get_send_buffer_size()
+        while room > 0 and self._ready:
+            stream_id = next(iter(self._ready))
+            del self._ready[stream_id]
+            piece = self._sending[stream_id].next_piece(min(room, _PIECE))
+            if piece is None:  # out of credit, or of bytes
+                continue
+            data, end = piece
+            self._quic.send_stream_data(stream_id, data, end)
+            room -= len(data)
+            if end:
+                self._forget_if_over(stream_id)
+            else:
+                self._ready[stream_id] = None
+
+    def allow(self, credit: Credit) -> None:
+        """The peer's reader has made room."""
+        half = self._sending.get(credit.stream_id)
+        if half is not None and not half.is_done:
+            half.allow(credit.limit)
+            self._ready[credit.stream_id] = None
+
+    def received(self, stream_id: int, data: bytes, end: bool) -> Iterator[ChannelEvent]:
+        """What the application hears of bytes that came. Raises :class:`PeerViolation`."""
+        yield from self._opened(stream_id)
+        half = self._receiving.get(stream_id)
+        if half is None or half.is_done:
+            return
+        if not half.received(len(data)):
+            raise PeerViolation(f"more bytes on stream {stream_id} than were allowed")
+        if end:
+            half.finish()
+        if stream_id not in self._unwanted:
+            yield StreamData(stream_id, data, end)
+        self._forget_if_over(stream_id)
+
+    def peer_reset(self, stream_id: int, code: int) -> Iterator[ChannelEvent]:
+        yield from self._opened(stream_id)
+        half = self._receiving.get(stream_id)
+        if half is None or half.is_done:
+            return
+        half.finish()
+        if stream_id not in self._unwanted:
+            yield StreamReset(stream_id, code)
+        self._forget_if_over(stream_id)
+
+    def peer_stopped(self, stream_id: int, code: int) -> Iterator[ChannelEvent]:
+        yield from self._opened(stream_id)
+        half = self._sending.get(stream_id)
+        if half is None or half.is_done:
+            return
+        # The library has reset the stream already (RFC 9000 Section 3.5). Its id stays known
+        # until the application ends or resets it too, so that a write meanwhile is no error.
+        self._stopped.add(stream_id)
+        half.drop()
+        yield StopSending(stream_id, code)
+        if half.has_ended:
+            self._abandon(stream_id, half)
+
+    # ------------------------------------------------------------------------------------ inside
+
+    def _opened(self, stream_id: int) -> Iterator[ChannelEvent]:
+        if stream_id & 2:
+            raise PeerViolation("a unidirectional stream, which this protocol has not")
+        if not self._is_ours(stream_id) and stream_id not in self._sending:
+            self._add(stream_id)
+            yield StreamOpened(stream_id)
+
+    def _add(self, stream_id: int) -> None:
+        self._sending[stream_id] = SendingHalf()
+        self._receiving[stream_id] = ReceivingHalf(self._budget)
+
+    def _is_ours(self, stream_id: int) -> bool:
+        return stream_id & 1 == self._parity
+
+    def _abandon(self, stream_id: int, half: SendingHalf) -> None:
+        half.abandon()
+        self._forget_if_over(stream_id)
+
+    def _forget_if_over(self, stream_id: int) -> None:
+        sending, receiving = self._sending.get(stream_id), self._receiving.get(stream_id)
+        if sending is None or receiving is None or not (sending.is_done and receiving.is_done):
+            return
+        del self._sending[stream_id], self._receiving[stream_id]
+        self._ready.pop(stream_id, None)
+        self._stopped.discard(stream_id)
+        self._unwanted.discard(stream_id)
