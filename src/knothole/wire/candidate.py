@@ -57,7 +57,10 @@ def candidate_priority(kind: CandidateKind, local_preference: int, component: in
 
 
 def encode_candidate(candidate: Candidate) -> str:
-    """The candidate attribute "candidate:...", without "a="."""
+    """The candidate attribute "candidate:...", without "a=".
+
+    Raises ValueError when a part does not fit the grammar, a space in ``ufrag`` for instance.
+    """
     words = [
         f"candidate:{candidate.foundation}",
         str(candidate.component),
@@ -78,7 +81,10 @@ def encode_candidate(candidate: Candidate) -> str:
         words += ["ufrag", candidate.ufrag]
     for extension in candidate.extensions:
         words += extension
-    return " ".join(words)
+    line = " ".join(words)
+    if _LINE.fullmatch(line) is None or len(line) > MAX_LINE:
+        raise ValueError(f"not a candidate that a line can carry: {line!r}")
+    return line
 
 
 def decode_candidate(line: str) -> Candidate:
@@ -145,6 +151,8 @@ def _read_extensions(pairs: list[tuple[str, str]]) -> _Extensions:
 def _read_address(host: str, port: str) -> Address:
     if not _PORT.fullmatch(port):
         raise MalformedMessage("a port that is not a number")
+    if "%" in host:
+        raise MalformedMessage("another host's zone means nothing here")
     try:
         return parse_address(host, int(port))
     except ValueError as error:
