@@ -1,0 +1,476 @@
+"""One ICE session: from the exchange of credentials to the pair that carries payload."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from knothole.engine.core import Datagram, RandomBytes, Transmit, least
+from knothole.engine.ice.answer import AcceptedCheck, answer
+from knothole.engine.ice.candidates import LocalCandidates, RemoteCandidates, may_pair
+from knothole.engine.ice.check import CONSENT_WAITS, Check, Checks, check_waits, probe_waits
+from knothole.engine.ice.checklist import Checklist
+from knothole.engine.ice.consent import Alarm, Consent
+from knothole.engine.ice.credentials import IceCredentials
+from knothole.engine.ice.events import (
+    ConsentLost,
+    IceFailed,
+    LocalCandidateDiscovered,
+    Nominated,
+    PairValid,
+    RemoteCandidateDiscovered,
+    SessionOutput,
+)
+from knothole.engine.ice.nominate import Nominator, ranked
+from knothole.engine.ice.options import IceOptions
+from knothole.engine.ice.pair import CandidatePair, LocalCandidate, PairState
+from knothole.engine.ice.role import Role
+from knothole.wire.address import Address
+from knothole.wire.candidate import Candidate, CandidateKind
+from knothole.wire.stun import ErrorCode, Message, MessageClass, XorMappedAddress, verify_integrity
+
+ROLE_CONFLICT: Final = 487  # RFC 8445 Section 16.2
+FORBIDDEN: Final = 403  # RFC 7675 Section 5.2: consent is revoked
+
+# Ours. Checks that came before the peer's credentials, at most so many base and source pairs.
+MAX_EARLY_CHECKS: Final = 32
+# Ours. Every pair under way may meet the one conflict; more is not an honest peer.
+MAX_ROLE_CONFLICTS: Final = 200
+# Ours, between knotholes: how soon a round of checks in which every pair failed is begun again, and
+# how soon a pair that is being checked may be checked from the start once more.
+REVIVE_AFTER_SECONDS: Final = 1.0
+RECHECK_AFTER_SECONDS: Final = 1.0
+
+
+class Session:
+    """Everything that belongs to one pair of credentials (RFC 8445 Section 9: an ICE restart begins
+    another). ``role`` and ``locals_`` are the agent's and outlive it.
+    """
+
+    def __init__(
+        self,
+        local: IceCredentials,
+        role: Role,
+        locals_: LocalCandidates,
+        options: IceOptions,
+        random: RandomBytes,
+    ) -> None:
+        self.local = local
+        self.remote: IceCredentials | None = None
+        self._role = role
+        self._locals = locals_
+        self._options = options
+        self._random = random
+        self._remotes = RemoteCandidates(
+            options.remote_candidate_limit, options.peer_reflexive_limit
+        )
+        self._checklist = Checklist(role, options.pair_limit)
+        self._checks = Checks(local, role, random)
+        self._nominator = Nominator(role, options)
+        self._early: dict[tuple[Address, Address], AcceptedCheck] = {}
+        self._outputs: deque[SessionOutput] = deque()
+        self._next_slot_at = 0.0
+        self._pac_ends_at = 0.0
+        self._review_at: float | None = None
+        self._revive_at: float | None = None
+        self._role_conflicts = 0
+        self._ended = {"local": False, "remote": False}
+        self._retired = False
+        self.failed = False
+
+    def valid_pairs(self) -> list[CandidatePair]:
+        """Best first."""
+        return ranked(self._checklist, self._role, self._options)
+
+    def set_remote(self, credentials: IceCredentials, now: float) -> None:
+        """Checks can be made from now on; those that came early count (RFC 8445 Section 7.3)."""
+        self.remote = credentials
+        self._pac_ends_at = now + self._options.pac_seconds  # RFC 8863 Section 4
+        early, self._early = self._early, {}
+        for check in early.values():
+            self._accept(check, now)
+        self.advance(now)
+
+    def local_added(self, added: LocalCandidate, now: float) -> None:
+        """The agent has a new candidate: form pairs, or improve those of its base."""
+        best = self._locals.best_of(added.base) or added
+        for pair in self._checklist:
+            if pair.base == added.base:
+                pair.local = best
+                seen_as = pair.seen_as
+                if seen_as and seen_as.candidate.address == added.candidate.address:
+                    pair.seen_as = added
+        self._checklist.reprioritize()
+        for remote in self._remotes:
+            # RFC 8445 Section 7.3.1.3: a peer-reflexive one is paired only where it was found.
+            if remote.kind is not CandidateKind.PEER_REFLEXIVE:
+                self._form(best, remote)
+        self.advance(now)
+
+    def add_remote(self, candidate: Candidate, now: float) -> None:
+        """A candidate of the peer's, whenever it comes (RFC 8838 Section 11)."""
+        if not self._remotes.add(candidate):
+            return
+        for pair in self._checklist:
+            if pair.remote.address == candidate.address:
+                pair.remote = candidate
+        self._checklist.reprioritize()
+        for local in self._locals.bases():
+            self._form(local, candidate)
+        self.advance(now)
+
+    def end_of_candidates(self, side: str, now: float) -> None:
+        """``side`` is "local" or "remote": no more will come from there (RFC 8838 Section 13)."""
+        self._ended[side] = True
+        self.advance(now)
+
+    def remove_base(self, base: Address, now: float) -> None:
+        for pair in [pair for pair in self._checklist if pair.base == base]:
+            self._remove(pair)
+        self.advance(now)
+
+    def role_changed(self, now: float) -> None:
+        """New pair priorities (RFC 8445 Section 7.2.5.1), and checks that claim the new role."""
+        self._checklist.reprioritize()
+        for pair in self._checklist:
+            pair.nominating = pair.nominate_on_success = False
+            live = self._checks.of(pair)
+            if live is not None and live.role != self._role.attribute:
+                self._trigger(pair)
+        self.advance(now)
+
+    def retire(self) -> None:
+        """A restart began another session: only keep what payload flows on until that is ready."""
+        self._retired = True
+        for pair in self._checklist:
+            pair.nominating = False
+        self._stop_checks(below=None)
+
+    def probe(self, now: float) -> None:
+        """Check every pair worth it, from the start and at once; the valid ones first."""
+        pairs = sorted(self._checklist, key=lambda pair: not pair.valid)
+        for pair in pairs:
+            if not pair.valid and (self._checklist.concluded or pair.revoked):
+                continue
+            live = self._checks.of(pair)
+            if live is None or now - live.sent_at >= RECHECK_AFTER_SECONDS:
+                self._trigger(pair)
+        self.advance(now)
+
+    def is_authenticated(self, base: Address, remote: Address) -> bool:
+        pair = self._checklist.get(base, remote)
+        if pair is not None and (pair.checked_by_peer or pair.seen_as is not None):
+            return True
+        return (base, remote) in self._early
+
+    def find_check(self, transaction_id: bytes) -> Check | None:
+        return self._checks.find(transaction_id)
+
+    def receive_request(self, request: Message, datagram: Datagram, now: float) -> None:
+        """Answer a Binding request for our username fragment and draw the conclusions."""
+        if self._locals.best_of(datagram.destination) is None:
+            return
+        reply = answer(request, datagram, self.local, self._role)
+        self._outputs.append(Transmit(reply.response))
+        if reply.accepted is not None and not self._retired:
+            self._accept(reply.accepted, now)
+            self.advance(now)
+
+    def receive_response(
+        self, check: Check, response: Message, datagram: Datagram, now: float
+    ) -> None:
+        """The answer to ``check``; without the right integrity nothing happens."""
+        if not verify_integrity(response, check.key):
+            return
+        self._checks.finish(check)
+        # RFC 8445 Section 7.2.5.2.1: from where the request went, to where it came from.
+        symmetric = (
+            datagram.source == check.datagram.destination
+            and datagram.destination == check.datagram.source
+        )
+        mapped = response.get(XorMappedAddress)
+        error = response.get(ErrorCode)
+        if symmetric and response.message_class is MessageClass.SUCCESS and mapped is not None:
+            self._succeed(check, mapped.address, now)
+        elif symmetric and error is not None and self._is_role_conflict(error):
+            self._role.refused(check.role)
+            self._trigger(check.pair)
+        elif symmetric and error is not None and error.code == FORBIDDEN and check.pair.valid:
+            self._lose(check.pair, now)
+        elif not check.consent and not check.cancelled:
+            self._fail(check)
+        self.advance(now)
+
+    def handle_timeout(self, now: float) -> None:
+        before = self.valid_pairs()
+        for check, repeat in list(self._checks.due(now)):
+            if repeat:
+                self._outputs.append(Transmit(check.datagram))
+            elif not check.cancelled and not check.consent:
+                self._fail(check)
+        for pair in before:
+            self._refresh(pair, best=pair is before[0], now=now)
+        self.advance(now)
+
+    def next_timeout(self) -> float | None:
+        watching = self._options.continuous
+        consents = [pair.consent.next_timeout(watching) for pair in self._checklist if pair.consent]
+        slot = self.remote is not None and self._checklist.pending
+        return least(
+            self._checks.next_timeout(),
+            self._next_slot_at if slot else None,
+            self._nominator.next_timeout(),
+            self._review_at,
+            min(consents, default=None),
+        )
+
+    def outputs(self) -> Iterator[SessionOutput]:
+        while self._outputs:
+            yield self._outputs.popleft()
+
+    def advance(self, now: float) -> None:
+        """Do what the last input made possible: nominate, set the pace of consent, send a check."""
+        if self.remote is None:
+            return
+        if not self._retired:
+            complete = all(self._ended.values())
+            chosen = self._nominator.choose(self._checklist, now, complete)
+            if chosen is not None:
+                chosen.nominating = True
+                self._checklist.trigger(chosen)
+        self._pace_consent(now)
+        while now >= self._next_slot_at and (pair := self._checklist.pop()) is not None:
+            self._check(pair, now)
+            self._next_slot_at = now + self._options.ta_seconds
+        if not self._retired:
+            self._review(now)
+
+    def _form(self, local: LocalCandidate, remote: Candidate) -> None:
+        if not self._checklist.concluded and may_pair(local.base, remote.address):
+            self._checklist.add(local, remote)
+
+    def _accept(self, check: AcceptedCheck, now: float) -> None:
+        """RFC 8445 Sections 7.3.1.3 to 7.3.1.5, put off until we have the peer's password."""
+        ends = check.base, check.source
+        if self.remote is None:
+            early = self._early.get(ends)
+            if early is not None and early.use_candidate:
+                check = dataclasses.replace(check, use_candidate=True)
+            if early is not None or len(self._early) < MAX_EARLY_CHECKS:
+                self._early[ends] = check
+            return
+        local = self._locals.best_of(check.base)
+        if check.remote_ufrag != self.remote.ufrag or local is None:
+            return
+        remote = self._remotes.get(check.source) or self._discover(check, now)
+        pair = remote and self._checklist.add_triggered(local, remote)
+        if not pair or pair.revoked:
+            return
+        pair.checked_by_peer = True
+        if check.use_candidate and pair.valid:
+            self._nominated(pair)
+        elif check.use_candidate:
+            pair.nominate_on_success = True
+        if pair.consent is None or pair.consent.probed:
+            self._trigger(pair)
+
+    def _discover(self, check: AcceptedCheck, now: float) -> Candidate | None:
+        """A peer-reflexive remote candidate (RFC 8445 Section 7.3.1.3)."""
+
+        def needed(address: Address) -> bool:
+            return any(pair.valid and pair.remote.address == address for pair in self._checklist)
+
+        found = self._remotes.discover(check.source, check.priority, needed)
+        if found is None:
+            return None
+        for pair in list(self._checklist):
+            if self._remotes.get(pair.remote.address) is None:
+                self._remove(pair)
+        self._outputs.append(RemoteCandidateDiscovered(found))
+        # The peer's mapping may have changed: then our best pair leads nowhere.
+        best = next(iter(self.valid_pairs()), None)
+        if self._options.continuous and best and best.consent and best.consent.is_stale(now):
+            self._trigger(best)
+        return found
+
+    def _is_role_conflict(self, error: ErrorCode) -> bool:
+        """A peer that never agrees is one that fails the check."""
+        self._role_conflicts += error.code == ROLE_CONFLICT
+        return error.code == ROLE_CONFLICT and self._role_conflicts <= MAX_ROLE_CONFLICTS
+
+    def _trigger(self, pair: CandidatePair) -> None:
+        self._checks.cancel(pair)
+        self._checklist.trigger(pair)
+
+    def _check(self, pair: CandidatePair, now: float, consent: bool = False) -> None:
+        assert self.remote is not None
+        rtt = pair.rtt_seconds or 0.0
+        if consent:
+            waits = CONSENT_WAITS
+        elif pair.valid and self._options.continuous:
+            waits = probe_waits(rtt)
+        else:
+            # RFC 8445 Section 14.3, with one Ta for each check under way.
+            under_way = sum(each.unresolved for each in self._checklist)
+            pace = self._options.ta_seconds * under_way
+            waits = check_waits(self._options, max(self._options.rto_seconds, 1.5 * rtt, pace))
+        use_candidate = pair.nominating and self._role.controlling
+        check = self._checks.start(
+            pair, self.remote, now, waits, use_candidate=use_candidate, consent=consent
+        )
+        if pair.consent is None:
+            pair.state = PairState.IN_PROGRESS
+        elif consent:
+            pair.consent.asked(now, pair.rtt_seconds)
+        else:
+            pair.consent.probing(now, pair.rtt_seconds)
+        self._outputs.append(Transmit(check.datagram))
+
+    def _succeed(self, check: Check, mapped: Address, now: float) -> None:
+        """RFC 8445 Section 7.2.5.3."""
+        pair = check.pair
+        if self._checklist.get(*pair.key) is not pair:
+            return
+        local = self._locals.find(mapped, pair.base)
+        if local is None:
+            local = self._locals.discover(mapped, pair.local, check.priority)
+            self._outputs.append(LocalCandidateDiscovered(local.candidate, local.base))
+        pair.seen_as = local
+        if not check.repeated:
+            pair.measured(now - check.sent_at)
+        self._checklist.succeeded(pair)
+        first = pair.consent is None
+        if pair.consent is None:
+            pair.consent = Consent(now, self._random)
+        else:
+            pair.consent.answered(now)
+        if check.use_candidate or not pair.nominating:
+            self._checks.cancel(pair)
+            self._checklist.untrigger(pair)
+        if first:
+            self.failed = False
+            self._outputs.append(PairValid(pair.snapshot(self._role.controlling)))
+        nominated = check.use_candidate if self._role.controlling else pair.nominate_on_success
+        if nominated:
+            self._nominated(pair)
+
+    def _fail(self, check: Check) -> None:
+        """RFC 8445 Section 7.2.5.2; a valid pair is given up when consent runs out."""
+        pair = check.pair
+        pair.nominate_on_success = False
+        if pair.nominating and check.use_candidate:
+            pair.nominating = False
+            if not self._options.continuous:
+                pair.consent = None
+        if pair.consent is None:
+            pair.state = PairState.FAILED
+        elif pair.consent.probed and self._options.continuous:
+            self._checklist.trigger(pair)
+
+    def _nominated(self, pair: CandidatePair) -> None:
+        pair.nominating = pair.nominate_on_success = False
+        if pair.nominated:
+            return
+        pair.nominated = True
+        self._outputs.append(Nominated(pair.snapshot(self._role.controlling)))
+        self._stop_checks(below=pair if self._options.continuous else None)
+
+    def _stop_checks(self, below: CandidatePair | None) -> None:
+        """End the checks of all pairs (RFC 8445 Section 8.1.2), or of those worse than ``below``.
+
+        The pairs stay, so that a check of the peer's can bring them back.
+        """
+        if below is None:
+            self._checklist.concluded = True
+        for pair in self._checklist:
+            if below is None or pair.priority < below.priority:
+                self._checks.cancel(pair)
+                self._checklist.untrigger(pair)
+                if pair.unresolved:
+                    pair.state = PairState.FAILED
+
+    def _refresh(self, pair: CandidatePair, best: bool, now: float) -> None:
+        """What time asks of a valid pair: consent, and doubt between knotholes."""
+        consent = pair.consent
+        if consent is None:
+            return
+        if consent.expired(now):
+            self._lose(pair, now)
+            return
+        if self._options.continuous:
+            match consent.alarm(now, pair.rtt_seconds):
+                case Alarm.PROBE:
+                    self._trigger(pair)
+                case Alarm.DOUBT if best:
+                    self.probe(now)
+                case _:
+                    pass
+        if consent.due(now) and not consent.probed:
+            self._check(pair, now, consent=True)
+
+    def _lose(self, pair: CandidatePair, now: float) -> None:
+        """Consent expired or was revoked."""
+        # The standard's silent end of pairs that nomination left behind is no event.
+        told = pair.nominated or not self._checklist.concluded
+        snapshot = pair.snapshot(self._role.controlling)
+        pair.consent = None
+        pair.nominated = pair.nominating = False
+        pair.state = PairState.FAILED
+        pair.revoked = not self._options.continuous
+        self._checks.drop(pair)
+        self._checklist.untrigger(pair)
+        if told:
+            self._outputs.append(ConsentLost(snapshot))
+        if self._options.continuous and not self.valid_pairs() and not self._retired:
+            self._pac_ends_at = now + self._options.pac_seconds
+            self.probe(now)
+
+    def _remove(self, pair: CandidatePair) -> None:
+        self._checks.drop(pair)
+        self._checklist.remove(pair)
+        if pair.valid:
+            self._outputs.append(ConsentLost(pair.snapshot(self._role.controlling)))
+
+    def _pace_consent(self, now: float) -> None:
+        """The best pair is asked often, a few spare ones seldom, a relayed one among them."""
+        pairs = self.valid_pairs()
+        spares = pairs[1 : 1 + self._options.spare_pairs]
+        relayed = next((pair for pair in pairs if pair.relayed), None)
+        for pair in pairs:
+            interval: float | None = None
+            if pair is pairs[0]:
+                interval = self._options.consent_interval_seconds
+            elif not self._checklist.concluded and (pair in spares or pair is relayed):
+                interval = self._options.spare_interval_seconds
+            assert pair.consent is not None
+            pair.consent.keep(interval, now)
+
+    def _review(self, now: float) -> None:
+        """Whether ICE failed: not before the PAC timer ends (RFC 8863), nor while there is hope."""
+        self._review_at = None
+        if self.failed or any(pair.valid or pair.unresolved for pair in self._checklist):
+            return
+        if self._checklist.concluded:
+            self._give_up("consent was lost on the selected pair")
+            return
+        if self._options.continuous and self._checklist and now < self._pac_ends_at:
+            if self._revive_at is None:
+                self._revive_at = now + REVIVE_AFTER_SECONDS
+            elif now >= self._revive_at:
+                self._revive_at = None
+                self.probe(now)
+                return
+            self._review_at = self._revive_at
+            return
+        patience = 0.0 if all(self._ended.values()) else self._options.pac_seconds
+        gives_up_at = self._pac_ends_at + patience
+        if now >= gives_up_at:
+            self._give_up("no connectivity check was answered")
+        else:
+            self._review_at = gives_up_at
+
+    def _give_up(self, reason: str) -> None:
+        self.failed = True
+        self._outputs.append(IceFailed(reason))
