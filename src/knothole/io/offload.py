@@ -31,12 +31,12 @@ class Offload(Protocol):
     def send_burst(
         self, sock: socket.socket, payload: bytes, segment_size: int, destination: tuple[str, int]
     ) -> None:
-        """Send ``payload`` as datagrams of ``segment_size`` bytes. Raises OSError as sendmsg does."""
+        """Send ``payload`` as datagrams of ``segment_size`` bytes. Raises OSError like sendmsg."""
 
     def receive(self, sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
         """The next payload, its segment size (0: a single datagram) and its source address.
 
-        Raises OSError as recvmsg does.
+        Raises OSError like recvmsg.
         """
 
 

@@ -1,0 +1,313 @@
+"""UDP sockets that send and receive bursts.
+
+:func:`open_udp` gives one; it reads through the event loop's ``add_reader`` where there is one
+(3 us a datagram; an asyncio datagram endpoint takes 21 us), and through an endpoint on Windows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, Protocol, TypeAlias
+
+from knothole.engine.core import Datagram
+from knothole.io.offload import make_offload
+from knothole.wire.address import Address, parse_address
+
+Receiver: TypeAlias = Callable[[Sequence[Datagram]], None]
+"""Called with what one turn of the event loop brought, never with nothing."""
+
+DATAGRAMS_A_TURN: Final = 64  # ours: reads before others get their turn
+# Ours: what waits while the kernel takes no more. About 20 ms at 1 Gbit/s; more would only be late.
+QUEUE_BYTES: Final = 4 * 1024 * 1024
+# Ours: one QUIC flow control window comes in one burst. As the kernel counts, with its overhead.
+KERNEL_BUFFER_BYTES: Final = 8 * 1024 * 1024
+
+# The kernel's "not now": its buffer is full, or the device's (Linux, BSD), or memory is short.
+_TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM})
+# The kernel's "not so": the path's MTU, the device or the protocol takes no burst of this shape.
+_NO_BURST: Final = frozenset({errno.EMSGSIZE, errno.EIO, errno.EINVAL, errno.EOPNOTSUPP})
+_REFUSED_BURSTS_BEFORE_GIVING_UP: Final = 8
+_CACHED_SOURCES: Final = 1024
+_SMALLEST_BUFFER_ASKED: Final = 256 * 1024
+# <asm-generic/socket.h>: as SO_SNDBUF and SO_RCVBUF, beyond the system's limit, for the superuser.
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+
+
+class UdpLink(Protocol):
+    """What :func:`open_udp` gives."""
+
+    @property
+    def address(self) -> Address:
+        """The base: where this socket is bound, port included."""
+
+    @property
+    def is_blocked(self) -> bool:
+        """The kernel takes no more for now; :meth:`send` queues, and drops when that is full."""
+
+    def send(self, datagram: Datagram) -> None:
+        """Send a datagram or a burst to ``datagram.destination``. What cannot be sent is lost."""
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, when the link is blocked no more."""
+
+    def close(self) -> None:
+        """Stop at once; what is queued is dropped. Idempotent."""
+
+
+async def open_udp(address: Address, receiver: Receiver, *, offload: bool = True) -> UdpLink:
+    """Bind ``address`` (port 0: any) and hand what comes to ``receiver``.
+
+    ``offload`` permits UDP_SEGMENT and UDP_GRO where the system has them. Raises OSError when the
+    address cannot be bound.
+    """
+    sock = bind_socket(address)
+    try:
+        return UdpSocket(sock, receiver, offload=offload)
+    except NotImplementedError:  # no add_reader: the proactor loop of Windows
+        return await EndpointUdp.open(sock, receiver)
+
+
+def bind_socket(address: Address) -> socket.socket:
+    """A non-blocking UDP socket, bound, with large buffers; an IPv6 one takes no IPv4."""
+    family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if address.is_ipv6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _enlarge(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
+        _enlarge(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
+        sock.bind(tuple(address))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class UdpSocket:
+    """A :class:`UdpLink` over a bare socket and the loop's ``add_reader``."""
+
+    def __init__(self, sock: socket.socket, receiver: Receiver, *, offload: bool = True) -> None:
+        """Takes over ``sock`` (from :func:`bind_socket`), within a running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._receiver = receiver
+        self._offload = make_offload(sock, enabled=offload)
+        self._refused_bursts = 0
+        self._address = parse_address(*sock.getsockname()[:2])
+        self._queue: deque[Datagram] = deque()
+        self._queued_bytes = 0
+        self._waiting: list[Callable[[], None]] = []
+        self._sources: dict[tuple[str, int], Address] = {}
+        self._closed = False
+        self._loop.add_reader(sock, self._readable)
+
+    @property
+    def address(self) -> Address:
+        return self._address
+
+    @property
+    def is_blocked(self) -> bool:
+        return bool(self._queue)
+
+    def send(self, datagram: Datagram) -> None:
+        if self._closed:
+            return
+        rest = datagram if self._queue else self._send_now(datagram)
+        if rest is None or self._queued_bytes + len(rest.payload) > QUEUE_BYTES:
+            return
+        if not self._queue:
+            self._loop.add_writer(self._sock, self._writable)
+        self._queue.append(rest)
+        self._queued_bytes += len(rest.payload)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        if self._queue:
+            self._waiting.append(callback)
+        elif not self._closed:
+            self._loop.call_soon(callback)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        self._queue.clear()
+        self._waiting.clear()
+
+    # ------------------------------------------------------------------------------ receiving
+
+    def _readable(self) -> None:
+        datagrams: list[Datagram] = []
+        receive, sock = self._offload.receive, self._sock
+        for _ in range(DATAGRAMS_A_TURN):
+            try:
+                payload, segment_size, source = receive(sock)
+            except BlockingIOError:
+                break
+            except OSError:
+                # An ICMP error about something sent earlier (ECONNREFUSED; WinError 10054). Which
+                # datagram it was nobody can tell; reading it has cleared it.
+                continue
+            datagrams.append(Datagram(self._source(source), self._address, payload, segment_size))
+        if datagrams:
+            self._receiver(datagrams)
+
+    def _source(self, raw: tuple[str, int]) -> Address:
+        address = self._sources.get(raw)
+        if address is None:
+            if len(self._sources) >= _CACHED_SOURCES:
+                self._sources.clear()
+            address = self._sources[raw] = parse_address(raw[0], raw[1])
+        return address
+
+    # -------------------------------------------------------------------------------- sending
+
+    def _send_now(self, datagram: Datagram) -> Datagram | None:
+        """Give it to the kernel; what the kernel does not take now comes back."""
+        payload, size = datagram.payload, datagram.segment_size
+        destination = datagram.destination
+        if not size or len(payload) <= size:
+            return None if self._send_single(payload, destination) else datagram
+        if self._offload.can_segment:
+            try:
+                self._offload.send_burst(self._sock, payload, size, destination)
+                return None
+            except OSError as error:
+                if error.errno in _TRY_LATER:
+                    return datagram
+                if error.errno not in _NO_BURST:
+                    return None  # refused or unreachable: lost, as UDP may lose anything
+                self._burst_refused()
+        for start in range(0, len(payload), size):
+            if not self._send_single(payload[start : start + size], destination):
+                return replace(datagram, payload=payload[start:])
+        return None
+
+    def _send_single(self, payload: bytes, destination: Address) -> bool:
+        """False for "not now"; a datagram that is refused, too large or unroutable is lost."""
+        try:
+            self._sock.sendto(payload, destination)
+        except OSError as error:
+            return error.errno not in _TRY_LATER
+        return True
+
+    def _burst_refused(self) -> None:
+        """Once may be one narrow path; again and again it is the device."""
+        self._refused_bursts += 1
+        if self._refused_bursts >= _REFUSED_BURSTS_BEFORE_GIVING_UP:
+            self._offload.can_segment = False
+
+    def _writable(self) -> None:
+        while self._queue:
+            datagram = self._queue.popleft()
+            self._queued_bytes -= len(datagram.payload)
+            rest = self._send_now(datagram)
+            if rest is not None:
+                self._queue.appendleft(rest)
+                self._queued_bytes += len(rest.payload)
+                return
+        self._loop.remove_writer(self._sock)
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
+
+
+class EndpointUdp(asyncio.DatagramProtocol):
+    """A :class:`UdpLink` over asyncio's datagram endpoint, for loops without ``add_reader``."""
+
+    def __init__(self, address: Address, receiver: Receiver) -> None:
+        """Not called directly: :meth:`open` makes links."""
+        self._address = address
+        self._receiver = receiver
+        self._transport: asyncio.DatagramTransport | None = None
+        self._blocked = False
+        self._waiting: list[Callable[[], None]] = []
+
+    @classmethod
+    async def open(cls, sock: socket.socket, receiver: Receiver) -> EndpointUdp:
+        """Takes over ``sock`` (from :func:`bind_socket`)."""
+        link = cls(parse_address(*sock.getsockname()[:2]), receiver)
+        try:
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: link, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return link
+
+    @property
+    def address(self) -> Address:
+        return self._address
+
+    @property
+    def is_blocked(self) -> bool:
+        return self._blocked
+
+    def send(self, datagram: Datagram) -> None:
+        transport = self._transport
+        if transport is None or self._blocked:
+            return
+        for segment in datagram.segments():
+            transport.sendto(segment, datagram.destination)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        if self._blocked:
+            self._waiting.append(callback)
+        else:
+            asyncio.get_running_loop().call_soon(callback)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+            self._waiting.clear()
+
+    # ------------------------------------------------------------------- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+        set_limits = getattr(transport, "set_write_buffer_limits", None)
+        if set_limits is not None:  # asyncio has it, its type stubs for datagrams have not
+            set_limits(high=QUEUE_BYTES)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._receiver([Datagram(parse_address(addr[0], addr[1]), self._address, data)])
+
+    def error_received(self, exc: Exception) -> None:
+        """An ICMP error about something sent earlier (WinError 10054): nothing to be done."""
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
+
+
+def _enlarge(sock: socket.socket, option: int, force: int) -> None:
+    """Give ``sock`` as large a buffer as the system lets us."""
+    if sys.platform == "linux":
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, force, KERNEL_BUFFER_BYTES)
+            return
+        except PermissionError:
+            pass
+    size = KERNEL_BUFFER_BYTES
+    while size >= _SMALLEST_BUFFER_ASKED:  # BSD refuses what is too large instead of clamping
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+            return
+        except OSError:
+            size //= 2
