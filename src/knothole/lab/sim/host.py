@@ -40,6 +40,7 @@ class Program(Generic[EngineT]):
         self._wake_at: float | None = None
         self._appointment: Appointment | None = None
         self._busy = False
+        self.stopped = False
 
     def bind(self, base: Address, *, listening: bool = False) -> None:
         """Open a socket; a ``listening`` one takes stream connections instead of making them.
@@ -51,6 +52,13 @@ class Program(Generic[EngineT]):
     def unbind(self, base: Address) -> None:
         """Close a socket."""
         self.host.unbind(base)
+
+    def stop(self) -> None:
+        """Kill the program: its sockets close, its streams vanish, it is never woken again."""
+        if self._appointment is not None:
+            self._appointment.cancel()
+        self.stopped = True
+        self.host.remove(self)
 
     def call(self, command: Callable[[EngineT, float], ResultT]) -> ResultT:
         """Give the engine a command now and carry out what follows from it."""
@@ -71,8 +79,8 @@ class Program(Generic[EngineT]):
 
     def poll(self) -> None:
         """Carry out what the engine has put out and take note of when it wants to be woken."""
-        if self._busy:
-            return  # the call further down the stack goes on until nothing is left
+        if self._busy or self.stopped:
+            return  # busy: the call further down the stack goes on until nothing is left
         self._busy = True
         try:
             while outputs := list(self.engine.outputs()):
@@ -87,12 +95,16 @@ class Program(Generic[EngineT]):
 
     def _carry_out(self, outputs: list[Any]) -> None:
         for output in outputs:
+            if self.stopped:
+                return
             if isinstance(output, Transmit):
                 self.host.transmit(self, output.datagram)
             else:
                 self.note(output)
 
     def _arm(self) -> None:
+        if self.stopped:
+            return
         at = self.engine.next_timeout()
         if at is not None and at < self._clock.now:
             raise BrokenPromise(f"{self.name} asks for the past: {at} at {self._clock.now}")
@@ -174,6 +186,13 @@ class Host:
     def unbind(self, base: Address) -> None:
         """Close a socket."""
         del self._sockets[base]
+        self._streams.abandon(base)
+
+    def remove(self, program: Program[Any]) -> None:
+        """Close all sockets of a program and forget it (see ``Program.stop``)."""
+        self.programs.remove(program)
+        for base in [base for base, (owner, _) in self._sockets.items() if owner is program]:
+            self.unbind(base)
 
     def transmit(self, program: Program[Any], datagram: Datagram) -> None:
         """Send what an engine put out, from one of its sockets."""
@@ -200,6 +219,8 @@ class Host:
         program, listening = self._sockets.get(packet.destination, (None, False))
         if program is None:
             self._drop(packet, Drop.NO_SOCKET)
+            if packet.segment is not None:
+                self._streams.receive(packet, listening=False)
             return
         now = self._fabric.clock.now
         self._fabric.trace.add(TraceEntry(now, self.name, Action.DELIVER, packet))

@@ -102,6 +102,13 @@ class Streams:
         else:
             self._progress(stream, kind, number, packet.payload)
 
+    def abandon(self, local: Address) -> None:
+        """Forget the streams of a socket that is closed; the other ends find out by a reset."""
+        for ends in [ends for ends in self._streams if ends[0] == local]:
+            stream = self._streams.pop(ends)
+            if stream.alarm is not None:
+                stream.alarm.cancel()
+
     def _progress(self, stream: _Stream, kind: SegmentKind, number: int, payload: bytes) -> None:
         match kind, stream.state:
             case SegmentKind.SYN_ACK, _State.CONNECTING:
