@@ -10,8 +10,8 @@ from typing import Final
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
 from knothole.engine.ice.answer import AcceptedCheck, answer
 from knothole.engine.ice.candidates import LocalCandidates, RemoteCandidates, may_pair
-from knothole.engine.ice.check import CONSENT_WAITS, Check, Checks, check_waits, probe_waits
-from knothole.engine.ice.checklist import Checklist
+from knothole.engine.ice.check import Check
+from knothole.engine.ice.checker import Checker, Outcome
 from knothole.engine.ice.consent import Alarm, Consent
 from knothole.engine.ice.credentials import IceCredentials
 from knothole.engine.ice.events import (
@@ -29,19 +29,12 @@ from knothole.engine.ice.pair import CandidatePair, LocalCandidate, PairState
 from knothole.engine.ice.role import Role
 from knothole.wire.address import Address
 from knothole.wire.candidate import Candidate, CandidateKind
-from knothole.wire.stun import ErrorCode, Message, MessageClass, XorMappedAddress, verify_integrity
-
-ROLE_CONFLICT: Final = 487  # RFC 8445 Section 16.2
-FORBIDDEN: Final = 403  # RFC 7675 Section 5.2: consent is revoked
+from knothole.wire.stun import Message, XorMappedAddress
 
 # Ours. Checks that came before the peer's credentials, at most so many base and source pairs.
 MAX_EARLY_CHECKS: Final = 32
-# Ours. Every pair under way may meet the one conflict; more is not an honest peer.
-MAX_ROLE_CONFLICTS: Final = 200
-# Ours, between knotholes: how soon a round of checks in which every pair failed is begun again, and
-# how soon a pair that is being checked may be checked from the start once more.
+# Ours, between knotholes: how soon a round of checks in which every pair failed is begun again.
 REVIVE_AFTER_SECONDS: Final = 1.0
-RECHECK_AFTER_SECONDS: Final = 1.0
 
 
 class Session:
@@ -58,7 +51,6 @@ class Session:
         random: RandomBytes,
     ) -> None:
         self.local = local
-        self.remote: IceCredentials | None = None
         self._role = role
         self._locals = locals_
         self._options = options
@@ -66,19 +58,21 @@ class Session:
         self._remotes = RemoteCandidates(
             options.remote_candidate_limit, options.peer_reflexive_limit
         )
-        self._checklist = Checklist(role, options.pair_limit)
-        self._checks = Checks(local, role, random)
+        self._checker = Checker(local, role, options, random)
+        self._checklist = self._checker.checklist
         self._nominator = Nominator(role, options)
         self._early: dict[tuple[Address, Address], AcceptedCheck] = {}
         self._outputs: deque[SessionOutput] = deque()
-        self._next_slot_at = 0.0
         self._pac_ends_at = 0.0
         self._review_at: float | None = None
         self._revive_at: float | None = None
-        self._role_conflicts = 0
         self._ended = {"local": False, "remote": False}
         self._retired = False
         self.failed = False
+
+    @property
+    def remote(self) -> IceCredentials | None:
+        return self._checker.remote
 
     def valid_pairs(self) -> list[CandidatePair]:
         """Best first."""
@@ -86,7 +80,7 @@ class Session:
 
     def set_remote(self, credentials: IceCredentials, now: float) -> None:
         """Checks can be made from now on; those that came early count (RFC 8445 Section 7.3)."""
-        self.remote = credentials
+        self._checker.remote = credentials
         self._pac_ends_at = now + self._options.pac_seconds  # RFC 8863 Section 4
         early, self._early = self._early, {}
         for check in early.values():
@@ -133,12 +127,7 @@ class Session:
 
     def role_changed(self, now: float) -> None:
         """New pair priorities (RFC 8445 Section 7.2.5.1), and checks that claim the new role."""
-        self._checklist.reprioritize()
-        for pair in self._checklist:
-            pair.nominating = pair.nominate_on_success = False
-            live = self._checks.of(pair)
-            if live is not None and live.role != self._role.attribute:
-                self._trigger(pair)
+        self._checker.claim_role()
         self.advance(now)
 
     def retire(self) -> None:
@@ -146,17 +135,11 @@ class Session:
         self._retired = True
         for pair in self._checklist:
             pair.nominating = False
-        self._stop_checks(below=None)
+        self._checker.stop_all(below=None)
 
     def probe(self, now: float) -> None:
         """Check every pair worth it, from the start and at once; the valid ones first."""
-        pairs = sorted(self._checklist, key=lambda pair: not pair.valid)
-        for pair in pairs:
-            if not pair.valid and (self._checklist.concluded or pair.revoked):
-                continue
-            live = self._checks.of(pair)
-            if live is None or now - live.sent_at >= RECHECK_AFTER_SECONDS:
-                self._trigger(pair)
+        self._checker.recheck(now)
         self.advance(now)
 
     def is_authenticated(self, base: Address, remote: Address) -> bool:
@@ -166,7 +149,7 @@ class Session:
         return (base, remote) in self._early
 
     def find_check(self, transaction_id: bytes) -> Check | None:
-        return self._checks.find(transaction_id)
+        return self._checker.find(transaction_id)
 
     def receive_request(self, request: Message, datagram: Datagram, now: float) -> None:
         """Answer a Binding request for our username fragment and draw the conclusions."""
@@ -181,34 +164,25 @@ class Session:
     def receive_response(
         self, check: Check, response: Message, datagram: Datagram, now: float
     ) -> None:
-        """The answer to ``check``; without the right integrity nothing happens."""
-        if not verify_integrity(response, check.key):
-            return
-        self._checks.finish(check)
-        # RFC 8445 Section 7.2.5.2.1: from where the request went, to where it came from.
-        symmetric = (
-            datagram.source == check.datagram.destination
-            and datagram.destination == check.datagram.source
-        )
+        """The answer to ``check``, which :meth:`find_check` found."""
         mapped = response.get(XorMappedAddress)
-        error = response.get(ErrorCode)
-        if symmetric and response.message_class is MessageClass.SUCCESS and mapped is not None:
-            self._succeed(check, mapped.address, now)
-        elif symmetric and error is not None and self._is_role_conflict(error):
-            self._role.refused(check.role)
-            self._trigger(check.pair)
-        elif symmetric and error is not None and error.code == FORBIDDEN and check.pair.valid:
-            self._lose(check.pair, now)
-        elif not check.consent and not check.cancelled:
-            self._fail(check)
+        match self._checker.judge(check, response, datagram):
+            case Outcome.SUCCEEDED if mapped is not None:
+                self._succeed(check, mapped.address, now)
+            case Outcome.FAILED:
+                self._fail(check)
+            case Outcome.REVOKED:
+                self._lose(check.pair, now)
+            case _:
+                pass
         self.advance(now)
 
     def handle_timeout(self, now: float) -> None:
         before = self.valid_pairs()
-        for check, repeat in list(self._checks.due(now)):
+        for check, repeat in list(self._checker.due(now)):
             if repeat:
                 self._outputs.append(Transmit(check.datagram))
-            elif not check.cancelled and not check.consent:
+            else:
                 self._fail(check)
         for pair in before:
             self._refresh(pair, best=pair is before[0], now=now)
@@ -217,10 +191,8 @@ class Session:
     def next_timeout(self) -> float | None:
         watching = self._options.continuous
         consents = [pair.consent.next_timeout(watching) for pair in self._checklist if pair.consent]
-        slot = self.remote is not None and self._checklist.pending
         return least(
-            self._checks.next_timeout(),
-            self._next_slot_at if slot else None,
+            self._checker.next_timeout(),
             self._nominator.next_timeout(),
             self._review_at,
             min(consents, default=None),
@@ -241,9 +213,7 @@ class Session:
                 chosen.nominating = True
                 self._checklist.trigger(chosen)
         self._pace_consent(now)
-        while now >= self._next_slot_at and (pair := self._checklist.pop()) is not None:
-            self._check(pair, now)
-            self._next_slot_at = now + self._options.ta_seconds
+        self._outputs.extend(Transmit(datagram) for datagram in self._checker.send(now))
         if not self._retired:
             self._review(now)
 
@@ -274,7 +244,7 @@ class Session:
         elif check.use_candidate:
             pair.nominate_on_success = True
         if pair.consent is None or pair.consent.probed:
-            self._trigger(pair)
+            self._checker.trigger(pair)
 
     def _discover(self, check: AcceptedCheck, now: float) -> Candidate | None:
         """A peer-reflexive remote candidate (RFC 8445 Section 7.3.1.3)."""
@@ -292,41 +262,8 @@ class Session:
         # The peer's mapping may have changed: then our best pair leads nowhere.
         best = next(iter(self.valid_pairs()), None)
         if self._options.continuous and best and best.consent and best.consent.is_stale(now):
-            self._trigger(best)
+            self._checker.trigger(best)
         return found
-
-    def _is_role_conflict(self, error: ErrorCode) -> bool:
-        """A peer that never agrees is one that fails the check."""
-        self._role_conflicts += error.code == ROLE_CONFLICT
-        return error.code == ROLE_CONFLICT and self._role_conflicts <= MAX_ROLE_CONFLICTS
-
-    def _trigger(self, pair: CandidatePair) -> None:
-        self._checks.cancel(pair)
-        self._checklist.trigger(pair)
-
-    def _check(self, pair: CandidatePair, now: float, consent: bool = False) -> None:
-        assert self.remote is not None
-        rtt = pair.rtt_seconds or 0.0
-        if consent:
-            waits = CONSENT_WAITS
-        elif pair.valid and self._options.continuous:
-            waits = probe_waits(rtt)
-        else:
-            # RFC 8445 Section 14.3, with one Ta for each check under way.
-            under_way = sum(each.unresolved for each in self._checklist)
-            pace = self._options.ta_seconds * under_way
-            waits = check_waits(self._options, max(self._options.rto_seconds, 1.5 * rtt, pace))
-        use_candidate = pair.nominating and self._role.controlling
-        check = self._checks.start(
-            pair, self.remote, now, waits, use_candidate=use_candidate, consent=consent
-        )
-        if pair.consent is None:
-            pair.state = PairState.IN_PROGRESS
-        elif consent:
-            pair.consent.asked(now, pair.rtt_seconds)
-        else:
-            pair.consent.probing(now, pair.rtt_seconds)
-        self._outputs.append(Transmit(check.datagram))
 
     def _succeed(self, check: Check, mapped: Address, now: float) -> None:
         """RFC 8445 Section 7.2.5.3."""
@@ -347,8 +284,7 @@ class Session:
         else:
             pair.consent.answered(now)
         if check.use_candidate or not pair.nominating:
-            self._checks.cancel(pair)
-            self._checklist.untrigger(pair)
+            self._checker.stop(pair)
         if first:
             self.failed = False
             self._outputs.append(PairValid(pair.snapshot(self._role.controlling)))
@@ -375,21 +311,7 @@ class Session:
             return
         pair.nominated = True
         self._outputs.append(Nominated(pair.snapshot(self._role.controlling)))
-        self._stop_checks(below=pair if self._options.continuous else None)
-
-    def _stop_checks(self, below: CandidatePair | None) -> None:
-        """End the checks of all pairs (RFC 8445 Section 8.1.2), or of those worse than ``below``.
-
-        The pairs stay, so that a check of the peer's can bring them back.
-        """
-        if below is None:
-            self._checklist.concluded = True
-        for pair in self._checklist:
-            if below is None or pair.priority < below.priority:
-                self._checks.cancel(pair)
-                self._checklist.untrigger(pair)
-                if pair.unresolved:
-                    pair.state = PairState.FAILED
+        self._checker.stop_all(below=pair if self._options.continuous else None)
 
     def _refresh(self, pair: CandidatePair, best: bool, now: float) -> None:
         """What time asks of a valid pair: consent, and doubt between knotholes."""
@@ -402,13 +324,13 @@ class Session:
         if self._options.continuous:
             match consent.alarm(now, pair.rtt_seconds):
                 case Alarm.PROBE:
-                    self._trigger(pair)
+                    self._checker.trigger(pair)
                 case Alarm.DOUBT if best:
                     self.probe(now)
                 case _:
                     pass
         if consent.due(now) and not consent.probed:
-            self._check(pair, now, consent=True)
+            self._outputs.append(Transmit(self._checker.start(pair, now, consent=True)))
 
     def _lose(self, pair: CandidatePair, now: float) -> None:
         """Consent expired or was revoked."""
@@ -419,8 +341,7 @@ class Session:
         pair.nominated = pair.nominating = False
         pair.state = PairState.FAILED
         pair.revoked = not self._options.continuous
-        self._checks.drop(pair)
-        self._checklist.untrigger(pair)
+        self._checker.drop(pair)
         if told:
             self._outputs.append(ConsentLost(snapshot))
         if self._options.continuous and not self.valid_pairs() and not self._retired:
@@ -428,7 +349,7 @@ class Session:
             self.probe(now)
 
     def _remove(self, pair: CandidatePair) -> None:
-        self._checks.drop(pair)
+        self._checker.drop(pair)
         self._checklist.remove(pair)
         if pair.valid:
             self._outputs.append(ConsentLost(pair.snapshot(self._role.controlling)))
