@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -257,3 +258,28 @@ def test_use_candidate_is_sent_by_the_controlling_agent_alone(lab):
 
     assert len(nominating(alice)) == 1
     assert nominating(bob) == []
+
+
+def test_an_answer_that_names_another_of_our_addresses_keeps_the_base_that_was_tested(lab):
+    world = lab.World()
+    alice, bob = world.node("alice", True), world.node("bob")
+    alice.host("192.0.2.1:5000", preference=200)
+    alice.host("192.0.2.9:5000", preference=100)
+    bob.host("192.0.2.2:5000")
+
+    class OtherAddress:
+        """Rewrites what leaves by the second address, as some hosts' routing does."""
+
+        def outbound(self, datagram):
+            return replace(datagram, source=alice.bases[0])
+
+        def inbound(self, datagram):
+            mine = datagram.destination == alice.bases[0]
+            return replace(datagram, destination=alice.bases[1]) if mine else None
+
+    alice.nat = OtherAddress()
+    alice.learn(bob)
+    bob.learn(alice)
+    world.run(2)
+    assert alice.best.base == alice.bases[1]
+    assert alice.best.local.address == alice.bases[0]

@@ -269,7 +269,12 @@ def test_a_peer_that_never_agrees_on_roles_is_given_up(lab):
 
 
 @given(payload=st.binary(max_size=200))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_no_bytes_move_the_agent(lab, payload):
     world, alice, bob = lab.on_one_lan()
     alice.learn(bob)
@@ -283,7 +288,10 @@ def test_no_bytes_move_the_agent(lab, payload):
 
 @given(data=st.data())
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_a_flipped_bit_in_any_message_does_no_harm(lab, data):
     """Both agents connect although every message first arrives with one bit wrong."""
@@ -312,7 +320,10 @@ def test_a_flipped_bit_in_any_message_does_no_harm(lab, data):
 
 @given(data=st.data())
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_a_peer_that_sends_anything_with_the_right_password_never_breaks_the_agent(lab, data):
     world, alice, bob = lab.on_one_lan()

@@ -195,3 +195,34 @@ def test_by_the_standard_a_nomination_without_answer_costs_the_pair(lab):
     assert not alice.of(Nominated)
     assert alice.agent.valid_pairs == ()
     assert alice.agent.failed
+
+
+def test_after_a_failed_nomination_the_next_pair_is_nominated(lab):
+    world = lab.World()
+    alice, bob = world.node("alice", True, STANDARD), world.node("bob", False, STANDARD)
+    alice.host("192.0.2.1:5000", preference=200)
+    alice.host("192.0.2.9:5000", preference=100)
+    bob.host("192.0.2.2:5000")
+    dead = "192.0.2.1"
+    world.cut = lambda d: world.now > 0.14 and dead in (d.source.host, d.destination.host)
+    alice.learn(bob, done=False)
+    bob.learn(alice, done=False)
+    world.run(0.2)
+    assert alice.best.base.host == dead
+    world.run(50)
+    assert alice.agent.selected_pair.base.host == "192.0.2.9"
+    assert bob.agent.selected_pair.remote_address.host == "192.0.2.9"
+
+
+def test_between_knotholes_another_pair_is_nominated_when_the_first_was_lost(lab):
+    world, alice, bob = lab.behind_nats()
+    alice.learn(bob)
+    bob.learn(alice)
+    world.run(5)
+    hole = {"203.0.113.1", "203.0.113.2"}
+    world.cut = lambda d: {d.source.host, d.destination.host} == hole
+    world.run(60)
+    first, second = (event.pair for event in alice.of(Nominated))
+    assert not first.relayed and second.relayed
+    assert alice.agent.selected_pair == second
+    assert bob.agent.selected_pair.relayed
