@@ -32,8 +32,8 @@ SUSPECT_SECONDS: Final = 1.0
 GONE_SECONDS: Final = 30.0
 """No path and no word from the other end for so long ends the line (RFC 7675 Section 5.1)."""
 
-BURSTS_A_TURN: Final = 8
-"""How often QUIC is asked for more in one call: bounds a turn of the loop."""
+DOUBT_SECONDS: Final = 2.0
+"""Ours: how long a line may stay silent once the switchboard says that the other end hung up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ ConnectionOutput = Transmit | EarlyDatagrams | PathChanged | PathSuspect | Lost 
 
 class Timer(enum.Enum):
     SUSPECT = enum.auto()
+    DOUBT = enum.auto()
     GONE = enum.auto()
 
 
@@ -117,6 +118,7 @@ class Connection:
             self.ice.receive(datagram, now)
         elif self.ice.is_authenticated_remote(datagram.destination, datagram.source):
             self._timers.disarm(Timer.SUSPECT)
+            self._timers.disarm(Timer.DOUBT)
             self.channel.receive(datagram.payload, datagram.segment_size, now)
         self.flush(now)
 
@@ -133,7 +135,7 @@ class Connection:
                     self._outputs.append(PathSuspect())
                     self.ice.probe(now)
                     self._timers.arm(Timer.SUSPECT, now + SUSPECT_SECONDS)
-                case Timer.GONE:
+                case Timer.GONE | Timer.DOUBT:
                     self._lose()
         ice_timeout = self.ice.next_timeout()
         if ice_timeout is not None and ice_timeout <= now:
@@ -151,6 +153,13 @@ class Connection:
     def outputs(self) -> Iterator[ConnectionOutput]:
         while self._outputs:
             yield self._outputs.popleft()
+
+    def doubt(self, now: float) -> None:
+        """Somebody says that the other end is gone: find out, and end if it does not answer."""
+        if not self._closed and not self.channel.is_closed:
+            self.channel.ping(now)
+            self._timers.arm(Timer.DOUBT, now + DOUBT_SECONDS)
+            self.flush(now)
 
     def close(self, reason: str, now: float) -> None:
         """Tell the other end on whatever path there is, then be silent."""
@@ -197,15 +206,11 @@ class Connection:
     def _send(self, now: float) -> None:
         if self._pair is not None:
             source, destination = self._pair.base, self._pair.remote_address
-            for _ in range(BURSTS_A_TURN):
-                sent = False
-                for payload, segment_size in self.channel.bursts(now):
-                    sent = True
+            while bursts := tuple(self.channel.bursts(now)):
+                for payload, segment_size in bursts:
                     self._outputs.append(
                         Transmit(Datagram(source, destination, payload, segment_size))
                     )
-                if not sent:
-                    break
                 if not self._timers.is_armed(Timer.SUSPECT):
                     self._timers.arm(Timer.SUSPECT, now + SUSPECT_SECONDS)
         elif self._signalled and self._path_zero_left > 0:

@@ -18,7 +18,7 @@ from knothole.engine.secure.events import (
     StreamOpened,
     StreamReset,
 )
-from knothole.engine.secure.quic import SecureChannel
+from knothole.engine.secure.quic import MAX_DATAGRAM_SIZE
 from knothole.peer.errors import KnotholeError, LineClosed
 from knothole.peer.stream import Stream
 from knothole.wire.address import Address
@@ -62,7 +62,8 @@ class Line:
         peer_name: the name of the other end on the switchboard.
         peer_key: its Ed25519 key, proven in the handshake.
         first_seen: True when this key was remembered just now, for the first time.
-        words: four words that are the same at both ends unless somebody stands in between.
+        words: four words that are the same at both ends unless somebody stands in between; empty
+            until both keys are proven, see :meth:`secured`.
         app: what the caller says the line is for ("" for a plain line).
     """
 
@@ -74,14 +75,13 @@ class Line:
         call_id: bytes,
         peer_name: str,
         peer_key: bytes,
-        words: tuple[str, ...],
         first_seen: bool,
         app: str,
         incoming: bool,
     ) -> None:
         self.peer_name = peer_name
         self.peer_key = peer_key
-        self.words = words
+        self.words: tuple[str, ...] = ()
         self.first_seen = first_seen
         self.app = app
         self.incoming = incoming
@@ -109,11 +109,18 @@ class Line:
     @property
     def max_datagram_size(self) -> int:
         """The largest payload of :meth:`send_datagram` in bytes, the same on every path."""
-        return SecureChannel.MAX_DATAGRAM_SIZE
+        return MAX_DATAGRAM_SIZE
 
     @property
     def closed(self) -> bool:
         return self._closed.is_set()
+
+    async def secured(self) -> tuple[str, ...]:
+        """Wait until both keys are proven; the words to compare. Raises LineClosed."""
+        while not self.words:
+            self._require_open()
+            await self._next_news()
+        return self.words
 
     async def wait_closed(self) -> str:
         """Wait until the line is over; the reason, in words."""

@@ -14,18 +14,23 @@ from knothole.engine.secure.events import ChannelEvent
 
 @dataclass(frozen=True, slots=True)
 class ConnectSignalling:
-    """Open a WebSocket to the switchboard, or a new one in place of the old."""
+    """Open a WebSocket to the switchboard; what becomes of it is told under this number."""
+
+    connection: int
 
 
 @dataclass(frozen=True, slots=True)
 class DisconnectSignalling:
-    """Close the WebSocket."""
+    """Close this WebSocket, or give up opening it."""
+
+    connection: int
 
 
 @dataclass(frozen=True, slots=True)
 class SendSignalling:
     """Send this as one binary WebSocket message."""
 
+    connection: int
     data: bytes
 
 
@@ -48,10 +53,11 @@ class Offline:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The switchboard does not take us. ``code`` as in docs/protocol/signal.md."""
+    """The switchboard does not take us. When ``final`` it is not tried again."""
 
     code: str
     text: str
+    final: bool
 
 
 class CallFault(enum.Enum):
@@ -63,6 +69,7 @@ class CallFault(enum.Enum):
     BUSY = enum.auto()
     NO_ANSWER = enum.auto()
     KEY_CHANGED = enum.auto()
+    KEY_CHANGED_THERE = enum.auto()
     CANCELLED = enum.auto()
     FAILED = enum.auto()
 

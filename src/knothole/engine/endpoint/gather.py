@@ -125,10 +125,10 @@ class Gatherer:
     def set_servers(self, stun: Sequence[Address], turn: Sequence[TurnServer], now: float) -> None:
         """Whom to ask for mapped addresses and who relays, with credentials as they are now."""
         self._stun, self._turn = tuple(stun), tuple(turn)
-        for server in turn:
+        for relay in turn:
             for (_, address), allocation in self._allocations.items():
-                if address == server.address:
-                    allocation.set_credentials(server.credentials, now)
+                if address == relay.address:
+                    allocation.set_credentials(relay.credentials, now)
         self._arrange(now)
 
     def stream_opened(self, local: Address, server: TurnServer, now: float) -> None:
@@ -155,14 +155,12 @@ class Gatherer:
             binding.refresh(now)
         self._drain(now)
 
-    def reach(self, relayed: Address, peers: Iterable[Address], now: float) -> None:
-        """Let ``peers`` reach us at ``relayed``, and us them, until :meth:`release`."""
-        allocation = self._relayed.get(relayed)
-        if allocation is None:
-            return
+    def reach(self, peers: Iterable[Address], now: float) -> None:
+        """Let ``peers`` reach us over the relay, and us them, until :meth:`release`."""
         for peer in peers:
-            if self.relayable(relayed, peer):
-                allocation.bind_channel(peer, now)
+            for relayed, allocation in self._relayed.items():
+                if self.relayable(relayed, peer):
+                    allocation.bind_channel(peer, now)
         self._drain(now)
 
     def release(self, peers: Iterable[Address], now: float) -> None:
@@ -226,21 +224,23 @@ class Gatherer:
                     self._arrange(now)
                 case _Timer.STREAM:
                     self._open_stream()
-        for child in (*self._bindings.values(), *self._allocations.values()):
+        for child in self._children():
             timeout = child.next_timeout()
             if timeout is not None and timeout <= now:
                 child.handle_timeout(now)
         self._drain(now)
 
     def next_timeout(self) -> float | None:
-        children = (*self._bindings.values(), *self._allocations.values())
-        return least(self._timers.next(), *(child.next_timeout() for child in children))
+        return least(self._timers.next(), *(child.next_timeout() for child in self._children()))
 
     def outputs(self) -> Iterator[GathererOutput]:
         while self._outputs:
             yield self._outputs.popleft()
 
     # ------------------------------------------------------------------------- inside
+
+    def _children(self) -> tuple[BindingClient | Allocation, ...]:
+        return (*self._bindings.values(), *self._allocations.values())
 
     def _arrange(self, now: float) -> None:
         """Have one STUN client per base and server, one UDP allocation per family."""
@@ -252,18 +252,18 @@ class Gatherer:
         }
         for key in [key for key in self._bindings if key not in wanted]:
             self._bindings.pop(key).close()
-        for base, server in sorted(wanted - self._bindings.keys(), key=lambda key: str(key)):
-            self._bindings[base, server] = BindingClient(
-                base, server, random=self._random, now=now, keepalive_seconds=KEEPALIVE_SECONDS
+        for key in sorted(wanted - self._bindings.keys()):
+            self._bindings[key] = BindingClient(
+                *key, random=self._random, now=now, keepalive_seconds=KEEPALIVE_SECONDS
             )
         for base, server_address in list(self._allocations):
             if base not in self._bases and (base, server_address) not in self._streams:
                 self._drop_allocation(base, server_address)
         for server in self._turn:
             if server.transport is Transport.UDP and not self._has_udp_allocation(server.address):
-                base = self._base_towards(server.address)
-                if base is not None:
-                    self._allocate(base, server, now)
+                towards = self._base_towards(server.address)
+                if towards is not None:
+                    self._allocate(towards, server, now)
         if self._turn and not self._relayed and not self._timers.is_armed(_Timer.STREAM):
             self._timers.arm(_Timer.STREAM, now + STREAM_AFTER_SECONDS)
         self._drain(now)

@@ -1,0 +1,304 @@
+"""One registered peer, whole: the switchboard, standing candidates, and every call.
+
+The root of the engines: a driver with sockets and a clock runs it in life, the simulator runs two
+of them and a server in virtual time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+from knothole.engine.connection import Connection
+from knothole.engine.core import Datagram, RandomBytes, Transmit, least
+from knothole.engine.endpoint.call import CheckMapping, Ourselves, Reach, Release, Say
+from knothole.engine.endpoint.callbook import CallBook
+from knothole.engine.endpoint.events import (
+    ConnectSignalling,
+    DisconnectSignalling,
+    EndpointOutput,
+    Offline,
+    Online,
+    Refused,
+    Resolve,
+    SendSignalling,
+)
+from knothole.engine.endpoint.gather import (
+    CandidatesChanged,
+    CloseTurnStream,
+    Gatherer,
+    OpenTurnStream,
+    TurnServer,
+)
+from knothole.engine.endpoint.servers import find_servers
+from knothole.engine.rendezvous import events as rendezvous
+from knothole.engine.rendezvous.client import RendezvousClient
+from knothole.engine.secure.identity import Identity
+from knothole.engine.turn.client import RelayedDataReceived
+from knothole.wire.address import Address
+from knothole.wire.candidate import encode_candidate
+from knothole.wire.signal import messages as signal
+from knothole.wire.signal.values import MAX_CANDIDATES, Audience, TurnService
+
+DEVICE_ID_BYTES = 16
+
+
+class Endpoint:
+    """Everything of one peer but its sockets (an :class:`~knothole.engine.core.Engine`).
+
+    ``known_keys`` are the remembered keys of other people by name, read at every call.
+    ``disclosure`` says to whom the switchboard may show our candidates before we answer,
+    ``callable_`` whether we are rung at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        name: str,
+        known_keys: Mapping[str, bytes],
+        random: RandomBytes,
+        now: float,
+        disclosure: Audience,
+        callable_: bool = True,
+        invitation: str | None = None,
+    ) -> None:
+        device_id = random(DEVICE_ID_BYTES)
+        self._known_keys = known_keys
+        self._switchboard = ""
+        self._stun: tuple[str, ...] = ()
+        self._turn: tuple[TurnService, ...] = ()
+        self._resolved: dict[str, tuple[str, ...]] = {}
+        self._outputs: deque[EndpointOutput] = deque()
+        self._gatherer = Gatherer(random)
+        self._calls = CallBook(Ourselves(identity, name, device_id, random), known_keys)
+        self._rendezvous = RendezvousClient(
+            identity=identity,
+            name=name,
+            device_id=device_id,
+            random=random,
+            now=now,
+            disclosure=disclosure,
+            callable=callable_,
+            invitation=invitation,
+        )
+        self._drain(now)
+
+    @property
+    def gatherer(self) -> Gatherer:
+        """The standing candidates, to look at."""
+        return self._gatherer
+
+    def connection(self, call_id: bytes) -> Connection | None:
+        """The connection of a line, for commands to its channel; :meth:`flush` follows."""
+        return self._calls.connection(call_id)
+
+    # ------------------------------------------------------------------------ commands
+
+    def call(self, name: str, kind: str, app: str, now: float) -> bytes:
+        """Call ``name``; the call's id. ``kind`` is "line" for a program, "call" for a person."""
+        call_id = self._calls.call(name, kind, app, now)
+        self._drain(now)
+        return call_id
+
+    def ring(self, call_id: bytes, now: float) -> None:
+        """Tell the caller that our person is being asked."""
+        self._calls.ring(call_id)
+        self._drain(now)
+
+    def accept(self, call_id: bytes, now: float) -> None:
+        """Take an incoming call."""
+        self._calls.accept(call_id, now)
+        self._drain(now)
+
+    def decline(self, call_id: bytes, reason: str, now: float) -> None:
+        """Do not take an incoming call."""
+        self._calls.decline(call_id, reason)
+        self._drain(now)
+
+    def hang_up(self, call_id: bytes, reason: str, now: float) -> None:
+        """End a call or line in whatever state."""
+        self._calls.close(call_id, reason, now)
+        self._drain(now)
+
+    def flush(self, call_id: bytes, now: float) -> None:
+        """Carry out what was commanded to the line's channel."""
+        self._calls.flush(call_id, now)
+        self._drain(now)
+
+    def close(self, now: float) -> None:
+        """Hang up everywhere, give the relay back, leave the switchboard."""
+        self._calls.close_all("the program ended", now)
+        self._drain(now)
+        self._gatherer.close(now)
+        self._drain(now)
+        self._rendezvous.close(now)
+        self._drain(now)
+
+    # ------------------------------------------------------------------------- from io
+
+    def set_bases(self, bases: Sequence[Address], now: float) -> None:
+        """The UDP sockets there are, best first."""
+        self._gatherer.set_bases(bases, now)
+        self._drain(now)
+
+    def signalling_connected(
+        self, connection: int, host: str, server_pin: bytes, now: float
+    ) -> None:
+        """The WebSocket is open, to the IP address ``host`` with this key (SHA-256 of its SPKI)."""
+        self._switchboard = host
+        self._rendezvous.connected(connection, server_pin, now)
+        self._drain(now)
+
+    def signalling_received(self, connection: int, data: bytes, now: float) -> None:
+        self._rendezvous.received(connection, data, now)
+        self._drain(now)
+
+    def signalling_disconnected(self, connection: int, now: float) -> None:
+        """The WebSocket is closed, or could not be opened."""
+        self._rendezvous.disconnected(connection, now)
+        self._drain(now)
+
+    def resolved(self, host: str, addresses: tuple[str, ...], now: float) -> None:
+        """The answer to Resolve; no addresses: it has none."""
+        self._resolved[host] = addresses
+        self._find_servers(now)
+        self._drain(now)
+
+    def turn_stream_opened(self, local: Address, server: TurnServer, now: float) -> None:
+        self._gatherer.stream_opened(local, server, now)
+        self._drain(now)
+
+    def turn_stream_failed(self, server: TurnServer, now: float) -> None:
+        self._gatherer.stream_failed(server, now)
+        self._drain(now)
+
+    def turn_stream_closed(self, local: Address, server: Address, now: float) -> None:
+        self._gatherer.stream_closed(local, server, now)
+        self._drain(now)
+
+    # -------------------------------------------------------------------------- engine
+
+    def receive(self, datagram: Datagram, now: float) -> None:
+        if self._gatherer.knows(datagram):
+            self._gatherer.receive(datagram, now)
+        else:
+            self._calls.receive(datagram, now)
+        self._drain(now)
+
+    def handle_timeout(self, now: float) -> None:
+        for child in (self._rendezvous, self._gatherer, self._calls):
+            timeout = child.next_timeout()
+            if timeout is not None and timeout <= now:
+                child.handle_timeout(now)
+        self._drain(now)
+
+    def next_timeout(self) -> float | None:
+        return least(
+            self._rendezvous.next_timeout(),
+            self._gatherer.next_timeout(),
+            self._calls.next_timeout(),
+        )
+
+    def outputs(self) -> Iterator[EndpointOutput]:
+        while self._outputs:
+            yield self._outputs.popleft()
+
+    # -------------------------------------------------------------------------- inside
+
+    def _drain(self, now: float) -> None:
+        """Children first to last, again while one of them gave another something to do."""
+        busy = True
+        while busy:
+            busy = False
+            for event in self._rendezvous.outputs():
+                busy = True
+                self._from_rendezvous(event, now)
+            for output in self._gatherer.outputs():
+                busy = True
+                self._from_gatherer(output, now)
+            for call_output in self._calls.outputs():
+                busy = True
+                match call_output:
+                    case Transmit(datagram) if self._gatherer.is_relayed(datagram.source):
+                        self._gatherer.send(datagram, now)
+                    case Say(message):
+                        self._say(message, now)
+                    case Reach(peers):
+                        self._gatherer.reach(peers, now)
+                    case Release(peers):
+                        self._gatherer.release(peers, now)
+                    case CheckMapping():
+                        self._gatherer.refresh(now)
+                    case _:
+                        self._outputs.append(call_output)
+
+    def _from_gatherer(self, output: object, now: float) -> None:
+        match output:
+            case CandidatesChanged():
+                candidates = self._gatherer.candidates
+                self._calls.candidates_changed(candidates, now)
+                lines = tuple(encode_candidate(c.candidate) for c in candidates[:MAX_CANDIDATES])
+                self._rendezvous.on_file(lines, now)
+            case RelayedDataReceived(datagram):
+                self._calls.receive(datagram, now)
+            case Transmit() | OpenTurnStream() | CloseTurnStream():
+                self._outputs.append(output)
+
+    def _from_rendezvous(self, event: rendezvous.ClientOutput, now: float) -> None:
+        match event:
+            case rendezvous.Connect(connection):
+                self._outputs.append(ConnectSignalling(connection))
+            case rendezvous.Disconnect(connection):
+                self._outputs.append(DisconnectSignalling(connection))
+            case rendezvous.SendSignal(connection, data):
+                self._outputs.append(SendSignalling(connection, data))
+            case rendezvous.RegistrationSucceeded(turn=turn, stun=stun):
+                self._stun, self._turn = stun, turn
+                self._find_servers(now)
+                self._calls.registered()
+                for name in self._known_keys:
+                    self._rendezvous.look_up(name, now)
+                self._outputs.append(Online())
+            case rendezvous.RegistrationRefused(code, text, final):
+                self._outputs.append(Refused(code, text, final))
+            case rendezvous.ConnectionLost():
+                self._outputs.append(Offline())
+            case rendezvous.ServicesChanged(turn, stun):
+                self._stun, self._turn = stun, turn
+                self._find_servers(now)
+            case rendezvous.PeerFound(keys):
+                self._calls.found(keys, now)
+            case rendezvous.PeerNotFound(name):
+                self._calls.not_found(name)
+            case rendezvous.PresenceChanged() | rendezvous.SignallingProblem():
+                pass
+            case _:
+                self._calls.signalled(event, now)
+
+    def _say(self, message: signal.ClientMessage, now: float) -> None:
+        client = self._rendezvous
+        match message:
+            case signal.Lookup(name):
+                client.look_up(name, now)
+            case signal.Call(call_id, to, sealed_to, offer):
+                client.call(call_id, to, sealed_to, offer, now)
+            case signal.Ringing(call_id):
+                client.ringing(call_id, now)
+            case signal.Answer(call_id, answer):
+                client.answer(call_id, answer, now)
+            case signal.Decline(call_id, reason):
+                client.decline(call_id, reason, now)
+            case signal.Cancel(call_id, reason):
+                client.cancel(call_id, reason, now)
+            case signal.HangUp(call_id, reason):
+                client.hang_up(call_id, reason, now)
+            case signal.Trickle(call_id, sealed):
+                client.trickle(call_id, sealed, now)
+            case signal.Early(call_id, datagrams):
+                client.early(call_id, datagrams, now)
+
+    def _find_servers(self, now: float) -> None:
+        servers = find_servers(self._stun, self._turn, self._switchboard, self._resolved)
+        self._outputs.extend(Resolve(host) for host in sorted(servers.unresolved))
+        self._gatherer.set_servers(servers.stun, servers.turn, now)

@@ -1,0 +1,56 @@
+"""Why a call came to nothing, in words that say what to do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from knothole.engine.endpoint.events import CallFault
+from knothole.engine.secure.identity import fingerprint
+from knothole.wire.signal.values import Failure, Reason
+
+FAULT_OF_REASON: Final[dict[str, CallFault]] = {
+    Reason.BUSY: CallFault.BUSY,
+    Reason.KEY_CHANGED: CallFault.KEY_CHANGED_THERE,
+    Reason.NO_ANSWER: CallFault.NO_ANSWER,
+}
+"""What a decline means; everything else is DECLINED."""
+
+FAULT_OF_FAILURE: Final[dict[str, CallFault]] = {
+    Failure.UNKNOWN: CallFault.UNKNOWN,
+    Failure.OFFLINE: CallFault.OFFLINE,
+    Failure.CALLEE_GONE: CallFault.OFFLINE,
+    Failure.NO_ANSWER: CallFault.NO_ANSWER,
+}
+
+
+def explain(fault: CallFault, name: str) -> str:
+    """One line for a person. ``name`` is the other side's."""
+    match fault:
+        case CallFault.UNKNOWN:
+            return f"Nobody named {name} is registered on this switchboard: check the name."
+        case CallFault.OFFLINE:
+            return f"{name} is offline."
+        case CallFault.DECLINED:
+            return f"{name} does not take the call."
+        case CallFault.BUSY:
+            return f"{name} is busy."
+        case CallFault.NO_ANSWER:
+            return f"{name} does not answer."
+        case CallFault.KEY_CHANGED_THERE:
+            return (
+                f"{name} remembers another key for us and refuses the call: "
+                f"ask {name} to run: knothole contacts --forget NAME"
+            )
+        case CallFault.CANCELLED:
+            return f"{name} took the call back."
+        case _:
+            return f"The call to {name} failed."
+
+
+def key_changed(name: str, known: bytes, shown: bytes) -> str:
+    """The refusal of a changed key, as ssh words it."""
+    return (
+        f"The key of {name} has changed! Somebody may be pretending to be {name}, or {name} has "
+        f"made a new profile. Remembered: {fingerprint(known)}; shown now: {fingerprint(shown)}. "
+        f"If {name} confirms the new key by another way: knothole contacts --forget {name}"
+    )

@@ -1,0 +1,150 @@
+"""The WebSocket to the switchboard, by the first of its ports that lets us through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
+
+from knothole.io.tls import ALPN_WEBSOCKET, check_pin, client_context, key_hash
+from knothole.wire.signal.codec import MSGPACK_SUBPROTOCOL
+from knothole.wire.signal.values import MAX_MESSAGE_BYTES
+
+NEXT_PORT_SECONDS: Final = 0.3  # ours: a port that does not answer so soon gets company
+CONNECT_SECONDS: Final = 5.0
+
+
+class Unreachable(OSError):
+    """None of the server's ports let us in; the text says what each of them answered."""
+
+
+class SignallingLink:
+    """One WebSocket, from :meth:`open` to :meth:`close`; a new one is made for another try."""
+
+    def __init__(self, on_message: Callable[[bytes], None], on_closed: Callable[[], None]) -> None:
+        self._on_message = on_message
+        self._on_closed = on_closed
+        self._connection: ClientConnection | None = None
+        self._unsent: asyncio.Queue[bytes] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.server_key_hash = b""
+        self.server_host = ""
+
+    async def open(self, host: str, ports: Sequence[int], pin: bytes | None) -> None:
+        """Connect to one of ``ports``: each next one joins in when those before are slow.
+
+        Raises Unreachable, and PinMismatch when the server that answers has another key.
+        """
+        attempts: list[asyncio.Task[ClientConnection]] = []
+        errors: list[str] = []
+        waiting = list(ports)
+        winner: ClientConnection | None = None
+        try:
+            while winner is None:
+                if waiting:
+                    port = waiting.pop(0)
+                    attempts.append(asyncio.create_task(_connect(host, port, pin), name=str(port)))
+                pending = [task for task in attempts if not task.done()]
+                if not pending and not waiting:
+                    raise Unreachable("; ".join(errors))
+                if pending:
+                    done, _ = await asyncio.wait(
+                        pending,
+                        timeout=NEXT_PORT_SECONDS if waiting else None,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    for task in done:
+                        error = task.exception()
+                        if error is None:
+                            winner = winner or task.result()
+                        elif isinstance(error, (OSError, TimeoutError, InvalidHandshake)):
+                            if _is_pin_error(error):
+                                raise error
+                            errors.append(f"port {task.get_name()}: {error or 'no answer'}")
+                        else:
+                            raise error
+        finally:
+            await _leave_only(winner, attempts)
+        self._start(winner)
+
+    def send(self, data: bytes) -> None:
+        """Send one binary message, in order."""
+        self._unsent.put_nowait(data)
+
+    async def close(self) -> None:
+        """Close the WebSocket and wait until it is closed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._connection is not None:
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(1.0):
+                    while not self._unsent.empty():
+                        await self._connection.send(self._unsent.get_nowait())
+                    await self._connection.close()
+            self._connection.transport.abort()
+            self._connection = None
+
+    def _start(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self.server_key_hash = key_hash(connection.transport)
+        self.server_host = connection.remote_address[0]
+        self._tasks = [
+            asyncio.create_task(self._read(connection), name="signalling-read"),
+            asyncio.create_task(self._write(connection), name="signalling-write"),
+        ]
+
+    async def _read(self, connection: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed, OSError):
+            while True:
+                message = await connection.recv(decode=False)
+                self._on_message(message)
+        self._on_closed()
+
+    async def _write(self, connection: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed, OSError):
+            while True:
+                await connection.send(await self._unsent.get())
+
+
+async def _connect(host: str, port: int, pin: bytes | None) -> ClientConnection:
+    bracketed = f"[{host}]" if ":" in host else host
+    async with asyncio.timeout(CONNECT_SECONDS):
+        connection = await connect(
+            f"wss://{bracketed}:{port}/",
+            ssl=client_context(pinned=pin is not None, alpn=ALPN_WEBSOCKET),
+            subprotocols=[Subprotocol(MSGPACK_SUBPROTOCOL)],
+            compression=None,
+            max_size=MAX_MESSAGE_BYTES,
+            open_timeout=None,
+            ping_interval=None,  # the engine has its own
+            user_agent_header=None,
+        )
+    if pin is not None:
+        try:
+            check_pin(connection.transport, pin)
+        except BaseException:
+            connection.transport.abort()
+            raise
+    return connection
+
+
+def _is_pin_error(error: BaseException) -> bool:
+    import ssl
+
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
+
+
+async def _leave_only(
+    winner: ClientConnection | None, attempts: list[asyncio.Task[ClientConnection]]
+) -> None:
+    for task in attempts:
+        task.cancel()
+    for result in await asyncio.gather(*attempts, return_exceptions=True):
+        if isinstance(result, ClientConnection) and result is not winner:
+            result.transport.abort()

@@ -1,0 +1,89 @@
+"""A TCP or TLS connection to a TURN server: whole messages out, whole messages in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from knothole.engine.core import Datagram
+from knothole.io.tls import ALPN_TURN, check_pin, client_context
+from knothole.wire.address import Address, Transport, parse_address
+from knothole.wire.malformed import MalformedMessage
+from knothole.wire.turn import StreamFramer
+
+CONNECT_SECONDS: Final = 5.0
+MAX_UNSENT: Final = 512 * 1024  # bytes: beyond it new datagrams are dropped, as a full link does
+
+
+class TurnStream(asyncio.Protocol):
+    """One connection. ``on_datagram`` gets what comes in, ``on_closed`` that it is over."""
+
+    def __init__(
+        self,
+        server: Address,
+        transport: Transport,
+        on_datagram: Callable[[Datagram], None],
+        on_closed: Callable[[TurnStream], None],
+    ) -> None:
+        self.server = server
+        self.local = Address("0.0.0.0", 0)  # noqa: S104 - known once connected
+        self._kind = transport
+        self._on_datagram = on_datagram
+        self._on_closed = on_closed
+        self._framer = StreamFramer()
+        self._connection: asyncio.Transport | None = None
+
+    async def open(self, *, server_name: str, pin: bytes | None) -> None:
+        """Connect. Raises OSError (ssl.SSLError among it), TimeoutError."""
+        loop = asyncio.get_running_loop()
+        tls = None
+        if self._kind is Transport.TLS:
+            tls = client_context(pinned=pin is not None, alpn=ALPN_TURN)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            transport, _ = await loop.create_connection(
+                lambda: self,
+                self.server.host,
+                self.server.port,
+                ssl=tls,
+                server_hostname=(server_name or self.server.host) if tls else None,
+            )
+        if tls is not None and pin is not None:
+            try:
+                check_pin(transport, pin)
+            except BaseException:
+                transport.abort()
+                raise
+
+    def send(self, payload: bytes) -> None:
+        """Send one whole message; ChannelData comes padded from the engine."""
+        connection = self._connection
+        if connection is None or connection.is_closing():
+            return
+        if connection.get_write_buffer_size() <= MAX_UNSENT:
+            connection.write(payload)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._connection = transport
+        host, port = transport.get_extra_info("sockname")[:2]
+        self.local = parse_address(host, port)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._framer.feed(data)
+        except MalformedMessage:
+            self.close()
+            return
+        for payload in messages:
+            self._on_datagram(Datagram(self.server, self.local, payload, transport=self._kind))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection = None
+        self._on_closed(self)
