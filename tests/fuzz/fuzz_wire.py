@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,15 +140,13 @@ def main() -> None:
         import knothole.wire.stun
         import knothole.wire.turn
         import knothole.wire.voice  # noqa: F401
-    seeds = CORPUS / name
-    if seeds.is_dir():
-        # libFuzzer adds what it finds to the first folder: a scratch one, not the repository's.
-        folders = [each for each in sys.argv[1:] if not each.startswith("-")]
-        if not folders:
-            import tempfile
-
-            sys.argv.append(tempfile.mkdtemp(prefix=f"knothole-fuzz-{name}-"))
-        sys.argv.append(str(seeds))
+    # libFuzzer writes what it finds to the first folder: a scratch one, not the repository's.
+    if not any(not each.startswith("-") for each in sys.argv[1:]):
+        sys.argv.append(tempfile.mkdtemp(prefix=f"knothole-fuzz-{name}-"))
+    scratch = next(each for each in sys.argv[1:] if not each.startswith("-"))
+    if not any(each.startswith("-artifact_prefix=") for each in sys.argv):
+        sys.argv.append(f"-artifact_prefix={scratch}/")
+    sys.argv.append(str(CORPUS / name))
     atheris.Setup(sys.argv, TARGETS[name])
     atheris.Fuzz()
 

@@ -226,3 +226,8 @@ def test_what_no_message_can_hold_is_the_callers_error(attribute: Attribute) -> 
 def test_reason_is_cut_to_what_may_be_sent() -> None:
     data = stun.encode(message_with(stun.ErrorCode(500, "x" * 500)))
     assert stun.decode(data).get(stun.ErrorCode) == stun.ErrorCode(500, "x" * 127)
+
+
+def test_reason_is_read_no_longer_than_it_may_be_sent() -> None:
+    error = stun.decode(raw(0x0009, b"\0\0\x05\0" + b"x" * 700)).get(stun.ErrorCode)
+    assert error == stun.ErrorCode(500, "x" * 127)

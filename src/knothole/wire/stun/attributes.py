@@ -216,13 +216,16 @@ class UnknownAttribute(Attribute):
 
 
 def decode_error(value: bytes) -> tuple[int, str]:
-    """Code and reason from a 4-byte head and text; what reserved bits hold does not matter."""
+    """Code and reason from a 4-byte head and text, as much of it as the RFC allows.
+
+    What reserved bits hold does not matter.
+    """
     if len(value) < 4:
         raise MalformedMessage("an error code of less than four bytes")
     hundreds, number = value[2] & 0x07, value[3]
     if not 3 <= hundreds <= 6 or number > 99:
         raise MalformedMessage(f"error class {hundreds}, number {number}")
-    return hundreds * 100 + number, value[4:].decode(errors="replace")
+    return hundreds * 100 + number, value[4:].decode(errors="replace")[:MAX_CHARACTERS]
 
 
 def encode_error(first_byte: int, code: int, reason: str) -> bytes:
