@@ -65,7 +65,8 @@ def read_flows(internet: Namespace) -> dict[Flow, Count]:
 
 def discarded_packets(router: Namespace) -> Count:
     """What the router's filter has discarded (or rejected) of the packets from outside."""
-    for entry in json.loads(router.nft_json("list counters"))["nftables"]:
+    # The whole table, because for one counter nft 1.0.6 fetches every map of every table first.
+    for entry in json.loads(router.nft_json("list table inet filter"))["nftables"]:
         if (counter := entry.get("counter")) and counter["name"] == "discarded":
             return Count(counter["packets"], counter["bytes"])
     return Count()

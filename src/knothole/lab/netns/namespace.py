@@ -112,11 +112,20 @@ class Namespace:
                 with contextlib.suppress(FileNotFoundError, PermissionError):
                     path.write_text(f"{value}\n")
 
-    def nft(self, statements: str) -> None:
-        """Run nftables ``statements``, one to a line, as one transaction.
+    def nft(self, *pieces: str) -> None:
+        """Run nftables statements, one to a line, as one transaction.
 
-        Raises RuntimeError with nft's own words when it refuses.
+        Where the kernel gives a user without rights no buffer for so much, each of the pieces
+        becomes a transaction. Raises RuntimeError with nft's own words when it refuses.
         """
+        refusal = self._run_nft("".join(pieces))
+        if "Message too long" in refusal:
+            refusal = "".join(self._run_nft(piece) for piece in pieces)
+        if refusal:
+            raise RuntimeError(f"nft refused the rules of {self.name}: {refusal[:2000]}")
+
+    def _run_nft(self, statements: str) -> str:
+        """Empty, or what nft said when it refused."""
         with self.entered():
             try:
                 done = subprocess.run(
@@ -130,8 +139,7 @@ class Namespace:
                 raise NamespacesUnavailable(
                     "nft is not installed: apt-get install nftables"
                 ) from None
-        if done.returncode:
-            raise RuntimeError(f"nft refused the rules of {self.name}: {done.stderr[:2000]}")
+        return done.stderr if done.returncode else ""
 
     def nft_json(self, command: str) -> str:
         """What ``nft -j COMMAND`` prints."""
@@ -170,8 +178,9 @@ class Namespace:
 def make_namespaces_possible() -> None:
     """Return when this process may make namespaces; without root, become root of a user namespace.
 
-    A user namespace can only be entered by a process with one thread, so call this early. Files
-    written afterwards belong to the user who started the program, as before. Raises
+    A user namespace can only be entered by a process with one thread, so call this early, and the
+    machine's own network is out of reach from then on: the way back into its namespace is closed.
+    Files written afterwards belong to the user who started the program, as before. Raises
     NamespacesUnavailable, with a text for the user, where neither way is open.
     """
     try:
@@ -182,7 +191,7 @@ def make_namespaces_possible() -> None:
             raise
         refusal = refused
     user, group = os.geteuid(), os.getegid()
-    if _libc.unshare(_CLONE_NEWUSER):
+    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
         if ctypes.get_errno() == errno.EINVAL:
             raise NamespacesUnavailable(
                 "a program with several threads cannot enter a user namespace: "

@@ -15,7 +15,8 @@ from typing import Final
 RANGE_START: Final = 30000
 RANGE_SIZE: Final = 10000
 SEQUENTIAL_FIRST: Final = 30001
-SEQUENTIAL_PORTS: Final = 20000
+SEQUENTIAL_PORTS: Final = 4000
+_PIECE: Final = 2000  # map elements that fit into a netlink message of a user without rights
 
 
 class Unsolicited(enum.Enum):
@@ -82,8 +83,12 @@ def kind_names() -> tuple[str, ...]:
     return tuple(_kinds)
 
 
-def router_rules(kind: NatKind, wan: WanSide, unsolicited: Unsolicited) -> str:
-    """The whole ruleset of a router, for ``nft -f -``: one transaction, old rules replaced."""
+def router_rules(kind: NatKind, wan: WanSide, unsolicited: Unsolicited) -> list[str]:
+    """The whole ruleset of a router, old rules replaced.
+
+    In pieces for :meth:`Namespace.nft`: the first makes it whole but for the elements of a long
+    map, which the others add.
+    """
     lines = [
         "table inet filter",
         "delete table inet filter",
@@ -99,17 +104,17 @@ def router_rules(kind: NatKind, wan: WanSide, unsolicited: Unsolicited) -> str:
             "add chain ip translation leaving "
             "{ type nat hook postrouting priority srcnat ; policy accept ; }",
         ]
-        if ports := kind.port_map(wan):
-            elements = ", ".join(f"{old} : {new}" for old, new in ports.items())
-            lines += [
-                "add map ip translation ports { type inet_service : inet_service ; }",
-                f"add element ip translation ports {{ {elements} }}",
-            ]
+        if kind.port_map(wan):
+            lines.append("add map ip translation ports { type inet_service : inet_service ; }")
         lines += [
             f"add rule ip translation leaving oifname wan {statement}"
             for statement in kind.statements(wan)
         ]
-    return "\n".join(lines) + "\n"
+    elements = [f"{old} : {new}" for old, new in kind.port_map(wan).items()]
+    return ["\n".join(lines) + "\n"] + [
+        f"add element ip translation ports {{ {', '.join(piece)} }}\n"
+        for piece in (elements[n : n + _PIECE] for n in range(0, len(elements), _PIECE))
+    ]
 
 
 def _filter_lines(kind: NatKind, unsolicited: Unsolicited) -> list[str]:
@@ -150,7 +155,7 @@ def _from_map(wan: WanSide) -> list[str]:
 
 
 def _sequential(wan: WanSide) -> list[str]:
-    first = SEQUENTIAL_FIRST + 5000 * (wan.generation % 4)
+    first = SEQUENTIAL_FIRST + SEQUENTIAL_PORTS * (wan.generation % 5)
     elements = ", ".join(f"{step} : {first + step}" for step in range(SEQUENTIAL_PORTS))
     return [
         f"meta l4proto {transport} snat to {wan.address}:"

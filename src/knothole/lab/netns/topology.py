@@ -29,7 +29,7 @@ _EVERYWHERE: Final[dict[str, int | str]] = {
     "net.ipv4.conf.all.rp_filter": 0,
     "net.ipv4.conf.default.rp_filter": 0,
     "net.ipv4.conf.all.accept_redirects": 0,
-    "net.ipv4.ping_group_range": "0 2147483647",
+    "net.ipv4.ping_group_range": "0 0",
 }
 _ROUTING: Final[dict[str, int | str]] = {
     "net.ipv4.ip_forward": 1,
@@ -206,7 +206,7 @@ class Lab:
         self._new_interfaces.append((router.namespace, "lan"))
         if cable.framed:
             self._new_interfaces += [(router.namespace, "wan"), (self.internet.namespace, name)]
-        router.namespace.nft(router_rules(kind, router.wan, router.unsolicited))
+        router.namespace.nft(*router_rules(kind, router.wan, router.unsolicited))
         host = self.add_client_behind(name, router.name, ports=ports)
         if kind.neighbour:
             if ports is None:
@@ -323,7 +323,7 @@ class Lab:
             wan = replace(wan, address=next(self._client_addresses))
             self._move(router, wan.address)
         router.wan = wan
-        router.namespace.nft(router_rules(router.kind, wan, router.unsolicited))
+        router.namespace.nft(*router_rules(router.kind, wan, router.unsolicited))
         router.namespace.flush_conntrack()
         for neighbour in self._neighbours:
             neighbour.occupy_again()
