@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,8 @@ from knothole.engine.ice import (
     Nominated,
     generate_credentials,
 )
-from knothole.wire.address import Address, parse_address
+from knothole.engine.turn.client import Allocated, Allocation, Credentials, RelayedDataReceived
+from knothole.wire.address import Address, Transport, parse_address
 from knothole.wire.candidate import (
     Candidate,
     CandidateKind,
@@ -55,6 +58,8 @@ class KnotholeAgent(asyncio.DatagramProtocol):
         self.events: list[object] = []
         self.received: asyncio.Queue[bytes] = asyncio.Queue()
         self.relays: dict[Address, Callable[[Datagram], None]] = {}
+        self.servers: dict[Address, Callable[[Datagram], None]] = {}
+        self._allocations: list[Relay] = []
         self._transports: dict[Address, asyncio.DatagramTransport] = {}
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -69,6 +74,11 @@ class KnotholeAgent(asyncio.DatagramProtocol):
         holder.append(parse_address(*transport.get_extra_info("sockname")[:2]))
         self._transports[holder[0]] = transport
         return holder[0]
+
+    async def add_relayed(self, server: Server) -> None:
+        """A relayed address on ``server``, told to the peer as a candidate."""
+        self._allocations.append(Relay(self, await self.bind(), server))
+        await self._allocations[-1].allocated()
 
     async def add_host(self, host: str = "127.0.0.1", preference: int = 65535) -> Address:
         base = await self.bind(host)
@@ -98,7 +108,9 @@ class KnotholeAgent(asyncio.DatagramProtocol):
         return [encode_candidate(each) for each in self.candidates]
 
     def arrived(self, datagram: Datagram) -> None:
-        if looks_like_stun(datagram.payload):
+        if datagram.source in self.servers:
+            self.servers[datagram.source](datagram)
+        elif looks_like_stun(datagram.payload):
             if self.agent.accepts(datagram):
                 self.agent.receive(datagram, self._loop.time())
                 self.turn()
@@ -108,13 +120,19 @@ class KnotholeAgent(asyncio.DatagramProtocol):
     def send(self, payload: bytes) -> None:
         best = self.agent.best_pair
         assert best is not None
-        self._transmit(Datagram(best.base, best.remote_address, payload))
+        self.transmit(Datagram(best.base, best.remote_address, payload))
+
+    def transmit(self, datagram: Datagram) -> None:
+        if datagram.source in self.relays:
+            self.relays[datagram.source](datagram)
+        elif (transport := self._transports.get(datagram.source)) is not None:
+            transport.sendto(datagram.payload, datagram.destination)
 
     def turn(self) -> None:
         """Drain the engine and set the alarm anew."""
         for output in self.agent.outputs():
             if isinstance(output, Transmit):
-                self._transmit(output.datagram)
+                self.transmit(output.datagram)
             else:
                 self.events.append(output)
                 self._changed.set()
@@ -138,6 +156,8 @@ class KnotholeAgent(asyncio.DatagramProtocol):
         return [event for event in self.events if isinstance(event, kind)]
 
     def close(self) -> None:
+        for relay in self._allocations:
+            relay.close()
         if self._timer is not None:
             self._timer.cancel()
         for transport in self._transports.values():
@@ -147,11 +167,75 @@ class KnotholeAgent(asyncio.DatagramProtocol):
         self.agent.handle_timeout(self._loop.time())
         self.turn()
 
-    def _transmit(self, datagram: Datagram) -> None:
-        if datagram.source in self.relays:
-            self.relays[datagram.source](datagram)
-        elif (transport := self._transports.get(datagram.source)) is not None:
-            transport.sendto(datagram.payload, datagram.destination)
+
+class Relay:
+    """An allocation of ours on a TURN server; its relayed address is one more base of ``owner``."""
+
+    def __init__(self, owner: KnotholeAgent, local: Address, server: Server) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._owner = owner
+        self._timer: asyncio.TimerHandle | None = None
+        self._ready = asyncio.Event()
+        self.allocation = Allocation(
+            local=local,
+            server=server.address,
+            transport=Transport.UDP,
+            credentials=Credentials(server.username, server.password),
+            random=random.Random(3).randbytes,
+            now=self._loop.time(),
+        )
+        owner.servers[server.address] = self.arrived
+        self.turn()
+
+    async def allocated(self) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._ready.wait()
+
+    def arrived(self, datagram: Datagram) -> None:
+        self.allocation.receive(datagram, self._loop.time())
+        self.turn()
+
+    def send(self, datagram: Datagram) -> None:
+        now = self._loop.time()
+        self.allocation.send(datagram.destination, datagram.payload, 0, now)
+        self.turn()
+
+    def turn(self) -> None:
+        for output in self.allocation.outputs():
+            match output:
+                case Transmit(datagram):
+                    self._owner.transmit(datagram)
+                case Allocated(relayed):
+                    self._owner.relays[relayed] = self.send
+                    self._owner.add(CandidateKind.RELAYED, relayed)
+                    self._ready.set()
+                case RelayedDataReceived(datagram):
+                    self._owner.arrived(datagram)
+                case _:
+                    raise AssertionError(f"the relay says {output}")
+        if self._timer is not None:
+            self._timer.cancel()
+        at = self.allocation.next_timeout()
+        self._timer = None if at is None else self._loop.call_at(at, self._wake)
+
+    def close(self) -> None:
+        self.allocation.close(self._loop.time())
+        self.turn()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wake(self) -> None:
+        self.allocation.handle_timeout(self._loop.time())
+        self.turn()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A TURN server and a user that it knows."""
+
+    address: Address
+    username: str
+    password: str
 
 
 class _Socket(asyncio.DatagramProtocol):
@@ -219,7 +303,9 @@ class Interop:
 
     Nominated, BestPairChanged = Nominated, BestPairChanged
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._coturn: list[asyncio.subprocess.Process] = []
         self._ours: list[KnotholeAgent] = []
         self._libnice: list[LibniceAgent] = []
 
@@ -231,16 +317,52 @@ class Interop:
         self._libnice.append(await LibniceAgent.start(*arguments))
         return self._libnice[-1]
 
+    async def coturn(self) -> Server:
+        """Debian's coturn on loopback, relaying to loopback."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = Server(Address("127.0.0.1", port), "alice", "secret")
+        arguments = (
+            "--no-cli",
+            "--no-tls",
+            "--no-dtls",
+            "--lt-cred-mech",
+            "--listening-ip=127.0.0.1",
+            "--relay-ip=127.0.0.1",
+            "--allow-loopback-peers",
+            "--realm=test",
+            "--log-file=stdout",
+        )
+        self._coturn.append(
+            await asyncio.create_subprocess_exec(
+                "turnserver",
+                "-n",
+                *arguments,
+                f"--listening-port={port}",
+                f"--user={server.username}:{server.password}",
+                f"--pidfile={self._folder / 'turnserver.pid'}",
+                f"--userdb={self._folder / 'turndb'}",
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+        )
+        return server
+
     async def close(self) -> None:
         for ours in self._ours:
             ours.close()
         for theirs in self._libnice:
             await theirs.close()
+        for server in self._coturn:
+            if server.returncode is None:
+                server.kill()
+            await server.wait()
 
 
 @pytest.fixture
-async def interop() -> AsyncIterator[Interop]:
-    opened = Interop()
+async def interop(tmp_path: Path) -> AsyncIterator[Interop]:
+    opened = Interop(tmp_path)
     try:
         yield opened
     finally:
