@@ -1,0 +1,89 @@
+"""What an Allocate request asks for (RFC 8656 Section 7.2, checks 3 to 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from knothole.engine.turn.answer import REASONS, Refusal
+from knothole.wire.stun import (
+    AdditionalAddressFamily,
+    AddressErrorCode,
+    AddressFamily,
+    DontFragment,
+    EvenPort,
+    Lifetime,
+    Message,
+    RequestedAddressFamily,
+    RequestedTransport,
+    ReservationToken,
+    UnknownAttributes,
+)
+
+UDP: Final = 17  # RFC 8656 Section 18.8: "only allows the use of code point 17"
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateRequest:
+    """A well-formed wish for a relayed address.
+
+    With a ``token`` the address reserved under it is wanted. ``reserve`` wants an even port and the
+    next one kept. ``missing`` says what part of the wish cannot be met.
+    """
+
+    family: AddressFamily
+    token: bytes | None
+    even_port: bool
+    reserve: bool
+    lifetime: int | None
+    missing: AddressErrorCode | None
+
+
+def read_allocate(message: Message, families: Collection[AddressFamily]) -> AllocateRequest:
+    """What ``message`` asks of a server that relays on ``families``.
+
+    Raises Refusal: 400, 420, 440 or 442.
+    """
+    transport = message.get(RequestedTransport)
+    if transport is None:
+        raise Refusal(400)
+    if transport.protocol != UDP:
+        raise Refusal(442)
+    if message.get(DontFragment) is not None:
+        # Check 4: no socket of ours sets the DF bit for single datagrams.
+        raise Refusal(420, UnknownAttributes((DontFragment.TYPE,)))
+    token, even_port = message.get(ReservationToken), message.get(EvenPort)
+    requested = message.get(RequestedAddressFamily)
+    additional = message.get(AdditionalAddressFamily)
+    if token is not None and any(each is not None for each in (even_port, requested, additional)):
+        raise Refusal(400)
+    if requested is not None and additional is not None:
+        raise Refusal(400)
+    family = AddressFamily.IPV4
+    if requested is not None:
+        try:
+            family = AddressFamily(requested.family)
+        except ValueError:
+            raise Refusal(440) from None
+    if token is None and family not in families:
+        raise Refusal(440)
+    reserve = even_port is not None and even_port.reserve
+    lifetime = message.get(Lifetime)
+    return AllocateRequest(
+        family,
+        None if token is None else token.value,
+        even_port is not None,
+        reserve,
+        None if lifetime is None else lifetime.seconds,
+        _missing(additional, reserve),
+    )
+
+
+def _missing(additional: AdditionalAddressFamily | None, reserve: bool) -> AddressErrorCode | None:
+    """Check 9: of a dual allocation this server only ever makes the IPv4 half, and says so."""
+    if additional is None:
+        return None
+    if reserve or additional.family != AddressFamily.IPV6:
+        raise Refusal(400)
+    return AddressErrorCode(AddressFamily.IPV6, 440, REASONS[440])

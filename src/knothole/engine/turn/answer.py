@@ -1,0 +1,92 @@
+"""How a TURN server answers a request (RFC 8489 Section 6.3.1, RFC 8656 Section 19)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from knothole.wire.stun import (
+    Algorithm,
+    Attribute,
+    ErrorCode,
+    Message,
+    MessageClass,
+    Method,
+    Software,
+    encode,
+)
+
+SOFTWARE: Final = Software("knothole")  # no version: RFC 8656 Section 21.1.6
+
+# RFC 8489 Section 14.8 and RFC 8656 Section 19.
+REASONS: Final = {
+    300: "Try Alternate",
+    400: "Bad Request",
+    401: "Unauthenticated",
+    403: "Forbidden",
+    420: "Unknown Attribute",
+    437: "Allocation Mismatch",
+    438: "Stale Nonce",
+    440: "Address Family not Supported",
+    441: "Wrong Credentials",
+    442: "Unsupported Transport Protocol",
+    443: "Peer Address Family Mismatch",
+    486: "Allocation Quota Reached",
+    508: "Insufficient Capacity",
+}
+
+
+class Refusal(Exception):
+    """A request that is answered with an error: raised where that is found, answered at one place.
+
+    The fault is the client's, or nobody's (486, 508), never ours.
+    """
+
+    def __init__(self, code: int, *attributes: Attribute) -> None:
+        super().__init__(code)
+        self.code, self.attributes = code, attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who signed a request, and how its answer is signed (RFC 8489 Section 9.2.4)."""
+
+    username: str
+    owner: str
+    algorithm: Algorithm
+    key: bytes = field(repr=False)
+    sha256: bool
+    """Whether the answer carries MESSAGE-INTEGRITY-SHA256 and not MESSAGE-INTEGRITY."""
+
+
+def success_answer(
+    request: Message, requester: Requester, attributes: tuple[Attribute, ...]
+) -> bytes:
+    """The success response to ``request``."""
+    return _answer(request, MessageClass.SUCCESS, attributes, requester)
+
+
+def error_answer(request: Message, requester: Requester | None, refusal: Refusal) -> bytes:
+    """The error response to ``request``; unsigned when nobody signed the request."""
+    attributes = (ErrorCode(refusal.code, REASONS[refusal.code]), *refusal.attributes)
+    return _answer(request, MessageClass.ERROR, attributes, requester)
+
+
+def _answer(
+    request: Message,
+    message_class: MessageClass,
+    attributes: tuple[Attribute, ...],
+    requester: Requester | None,
+) -> bytes:
+    # RFC 8656 Section 5: "SHOULD include the SOFTWARE attribute in all Allocate and Refresh
+    # responses".
+    if request.method in (Method.ALLOCATE, Method.REFRESH):
+        attributes = (*attributes, SOFTWARE)
+    key = requester.key if requester is not None else None
+    sha256 = requester is not None and requester.sha256
+    return encode(
+        Message(message_class, request.method, request.transaction_id, attributes),
+        key=None if sha256 else key,
+        sha256_key=key if sha256 else None,
+        fingerprint=request.has_fingerprint,
+    )

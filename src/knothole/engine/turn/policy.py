@@ -1,0 +1,63 @@
+"""Which peers a relay serves (RFC 8656 Sections 10.2, 21.1.4, 21.2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from knothole.wire.address import Address, parse_address
+from knothole.wire.prohibited import IpNetwork, peer_prohibited
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPolicy:
+    """The operator's word: ranges opened and ranges closed beyond what is safe for everyone."""
+
+    allowed: tuple[IpNetwork, ...] = ()
+    denied: tuple[IpNetwork, ...] = ()
+
+
+class PeerRules:
+    """A policy on a server that knows its own addresses.
+
+    ``relay_hosts`` are the hosts of its relayed addresses, ``server_addresses`` where it listens
+    and whatever else reaches this machine. They are refused as peers unless the operator opens
+    their range, with one exception: a relayed address of this server may be a peer, for two of its
+    clients may call each other. ``inside_only`` are the hosts for which that is all there is:
+    nothing is ever sent to them by a socket, nor believed when it comes from them by one.
+
+    Raises ValueError for a wildcard among the addresses: it hides which ones are meant.
+    """
+
+    def __init__(
+        self,
+        policy: PeerPolicy,
+        relay_hosts: Collection[str],
+        server_addresses: Collection[Address],
+    ) -> None:
+        listeners = frozenset(parse_address(*address) for address in server_addresses)
+        own_hosts = {*relay_hosts, *(address.host for address in listeners)}
+        if not own_hosts.isdisjoint(("0.0.0.0", "::")):  # noqa: S104 - it is refused
+            raise ValueError("0.0.0.0 and :: are no addresses of a server: name those that are")
+        self.inside_only = frozenset(
+            host
+            for host in own_hosts
+            if not any(ip_address(host) in network for network in policy.allowed)
+        )
+        self._relay_hosts = frozenset(relay_hosts)
+        self._listeners = listeners
+        self._allowed = policy.allowed
+        self._denied = (*policy.denied, *(ip_network(host) for host in self.inside_only))
+
+    def host_refusal(self, host: str) -> str | None:
+        """Why no permission is given for ``host``, or None when one is."""
+        if host in self._relay_hosts:
+            return None
+        return peer_prohibited(host, self._allowed, self._denied)
+
+    def refusal(self, peer: Address) -> str | None:
+        """Why nothing is sent to ``peer``, or None when something is."""
+        if peer in self._listeners:
+            return f"{peer} is this server"  # or messages would go round in it: Section 21.1.7
+        return self.host_refusal(peer.host)

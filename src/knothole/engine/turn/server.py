@@ -1,0 +1,291 @@
+"""A TURN server without sockets (RFC 8656): what comes in, what goes out, and when."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from knothole.engine.core import Datagram, RandomBytes, Transmit
+from knothole.engine.turn.allocate_request import read_allocate
+from knothole.engine.turn.allocations import Allocations
+from knothole.engine.turn.answer import Refusal, Requester, error_answer, success_answer
+from knothole.engine.turn.authentication import Doorkeeper
+from knothole.engine.turn.channel import ChannelConflict, is_channel_number
+from knothole.engine.turn.credentials import Authenticator
+from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.engine.turn.nonce import NonceMint
+from knothole.engine.turn.policy import PeerPolicy, PeerRules
+from knothole.engine.turn.quota import Limits
+from knothole.engine.turn.relay_pool import DYNAMIC_PORTS, RelayPool
+from knothole.engine.turn.server_allocation import ServerAllocation
+from knothole.engine.turn.server_data import ServerData
+from knothole.engine.turn.server_events import EndReason, ServerOutput
+from knothole.wire.address import Address
+from knothole.wire.prohibited import is_tunnelled
+from knothole.wire.stun import (
+    AddressFamily,
+    AlternateServer,
+    Attribute,
+    ChannelNumber,
+    Icmp,
+    Lifetime,
+    MalformedMessage,
+    Message,
+    MessageClass,
+    Method,
+    RequestedAddressFamily,
+    UnknownAttributes,
+    XorPeerAddress,
+    decode,
+)
+
+_NONCE_KEY_SIZE = 32
+
+
+class TurnServer:
+    """Every allocation of one server process.
+
+    ``relay_hosts`` are the hosts that relayed addresses are given out on, of either family, with
+    ports from first to last of ``ports``. ``server_addresses`` are where it listens, and all other
+    addresses of this machine: none of them is a peer (:class:`PeerRules`).
+
+    ``redirect_to``, when set, is where new allocations of the same address family are sent with
+    300 (Try Alternate), while those that exist go on.
+    """
+
+    def __init__(
+        self,
+        *,
+        realm: str,
+        authenticator: Authenticator,
+        random: RandomBytes,
+        relay_hosts: Sequence[str],
+        now: float,
+        policy: PeerPolicy = PeerPolicy(),  # noqa: B008 - a frozen value
+        limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        ports: tuple[int, int] = DYNAMIC_PORTS,
+        server_addresses: Sequence[Address] = (),
+    ) -> None:
+        self.redirect_to: Address | None = None
+        pool = RelayPool(relay_hosts, ports, random)
+        mint = NonceMint(random(_NONCE_KEY_SIZE), limits.nonce_lifetime, now)
+        self._doorkeeper = Doorkeeper(realm, authenticator, mint)
+        self._rules = PeerRules(policy, pool.hosts, server_addresses)
+        self._families, self._limits = pool.families, limits
+        self._outputs: deque[ServerOutput] = deque()
+        self._allocations = Allocations(pool, limits, self._outputs)
+        self._by_five_tuple = self._allocations.by_five_tuple
+        self._by_relayed = self._allocations.by_relayed
+        self._data = ServerData(self._allocations, self._rules, random, self._outputs)
+
+    @property
+    def allocations(self) -> int:
+        """How many there are."""
+        return len(self._by_relayed)
+
+    def receive(
+        self, five_tuple: FiveTuple, payload: bytes, now: float, segment_size: int = 0
+    ) -> None:
+        """A datagram, a burst of them, or one whole message of a stream came from a client.
+
+        Whatever is neither a TURN message nor fits an allocation is dropped.
+        """
+        is_channel_data = len(payload) > 0 and payload[0] >> 4 == 4
+        if segment_size and len(payload) > segment_size:
+            if is_channel_data and self._data.channel_burst(five_tuple, payload, segment_size, now):
+                return
+            for start in range(0, len(payload), segment_size):
+                self.receive(five_tuple, payload[start : start + segment_size], now)
+        elif is_channel_data:
+            self._data.channel_data(five_tuple, payload, now)
+        else:
+            self._stun(five_tuple, payload, now)
+
+    def receive_from_peer(
+        self, relayed: Address, peer: Address, payload: bytes, now: float, segment_size: int = 0
+    ) -> None:
+        """A datagram, or a burst of them, came from ``peer`` to the socket of ``relayed``."""
+        self._data.from_peer(relayed, peer, payload, segment_size, now)
+
+    def receive_icmp(self, relayed: Address, peer: Address, icmp: Icmp, now: float) -> None:
+        """An ICMP error came for a datagram from ``relayed`` to ``peer`` (RFC 8656 Section 11.5).
+
+        The port of ``peer`` is 0 when it is not known.
+        """
+        self._data.icmp_from_peer(relayed, peer, icmp, now)
+
+    def relay_opened(self, relayed: Address, now: float) -> None:
+        """io's answer to OpenRelay: the socket is there."""
+        self._allocations.opened(relayed, now)
+
+    def relay_refused(self, relayed: Address, now: float) -> None:
+        """io's answer to OpenRelay: the address cannot be had."""
+        self._allocations.refused(relayed, now)
+
+    def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
+        """The TCP or TLS connection of ``five_tuple`` is closed."""
+        self._allocations.disconnected(five_tuple)
+
+    def end_allocations(self, owner: str | None, now: float) -> None:
+        """End what ``owner`` has, or everything when that is None."""
+        for allocation in tuple(self._by_relayed.values()):
+            if owner is None or allocation.requester.owner == owner:
+                self._allocations.end(allocation, EndReason.REMOVED)
+
+    def handle_timeout(self, now: float) -> None:
+        self._allocations.handle_timeout(now)
+
+    def next_timeout(self) -> float | None:
+        return self._allocations.next_timeout()
+
+    def outputs(self) -> Iterator[ServerOutput]:
+        while self._outputs:
+            yield self._outputs.popleft()
+
+    def _stun(self, five_tuple: FiveTuple, payload: bytes, now: float) -> None:
+        try:
+            message = decode(payload)
+        except MalformedMessage:
+            return
+        if message.message_class == MessageClass.REQUEST:
+            if message.method in _REQUESTS:
+                self._request(five_tuple, message, now)
+        elif message.message_class == MessageClass.INDICATION and message.method == Method.SEND:
+            self._data.send_indication(five_tuple, message, now)
+
+    def _send(self, five_tuple: FiveTuple, payload: bytes) -> None:
+        transport, client, server = five_tuple
+        self._outputs.append(Transmit(Datagram(server, client, payload, 0, transport)))
+
+    def _request(self, five_tuple: FiveTuple, message: Message, now: float) -> None:
+        if self._allocations.is_pending(five_tuple):
+            return  # it is sent again, and by then we know
+        allocation = self._by_five_tuple.get(five_tuple)
+        if (
+            allocation is not None
+            and message.method == Method.ALLOCATE
+            and message.transaction_id == allocation.transaction_id
+        ):
+            self._send(five_tuple, allocation.answer)
+            return
+        requester: Requester | None = None
+        try:
+            requester = self._doorkeeper.admit(message, five_tuple, allocation, now)
+            attributes = self._carry_out(five_tuple, message, allocation, requester, now)
+        except Refusal as refusal:
+            self._send(five_tuple, error_answer(message, requester, refusal))
+        else:
+            if attributes is not None:
+                self._send(five_tuple, success_answer(message, requester, attributes))
+
+    def _carry_out(
+        self,
+        five_tuple: FiveTuple,
+        message: Message,
+        allocation: ServerAllocation | None,
+        requester: Requester,
+        now: float,
+    ) -> tuple[Attribute, ...] | None:
+        """The attributes of the success response, None when that is still to come."""
+        if message.method == Method.ALLOCATE:
+            if allocation is not None:
+                raise Refusal(437)
+            _refuse_unknown(message)
+            self._allocate(five_tuple, message, requester, now)
+            return None
+        if allocation is None:
+            raise Refusal(437)
+        if requester.owner != allocation.requester.owner:
+            raise Refusal(441)
+        _refuse_unknown(message)
+        if message.method == Method.REFRESH:
+            return self._refresh(message, allocation, now)
+        if message.method == Method.CREATE_PERMISSION:
+            return self._create_permission(message, allocation, now)
+        return self._channel_bind(message, allocation, now)
+
+    def _allocate(
+        self, five_tuple: FiveTuple, message: Message, requester: Requester, now: float
+    ) -> None:
+        """RFC 8656 Section 7.2."""
+        if is_tunnelled(five_tuple.client.host):
+            raise Refusal(403)
+        request = read_allocate(message, self._families)
+        elsewhere = self.redirect_to
+        if elsewhere is not None and _family(elsewhere) is _family(five_tuple.client):
+            raise Refusal(300, AlternateServer(elsewhere))
+        self._allocations.begin(five_tuple, message, requester, request, now)
+
+    def _refresh(
+        self, message: Message, allocation: ServerAllocation, now: float
+    ) -> tuple[Attribute, ...]:
+        """RFC 8656 Section 8.2."""
+        family = message.get(RequestedAddressFamily)
+        if family is not None and family.family != _family(allocation.relayed):
+            raise Refusal(443)
+        requested = message.get(Lifetime)
+        if requested is not None and requested.seconds == 0:
+            self._allocations.end(allocation, EndReason.DELETED)
+            return (Lifetime(0),)
+        lifetime = self._limits.lifetime(None if requested is None else requested.seconds)
+        self._allocations.refresh(allocation, lifetime, now)
+        return (Lifetime(lifetime),)
+
+    def _create_permission(
+        self, message: Message, allocation: ServerAllocation, now: float
+    ) -> tuple[Attribute, ...]:
+        """RFC 8656 Section 10.2."""
+        hosts = {each.address.host for each in message.get_all(XorPeerAddress)}
+        if not hosts:
+            raise Refusal(400)
+        if any(_family(Address(host, 0)) is not _family(allocation.relayed) for host in hosts):
+            raise Refusal(443)
+        if any(self._rules.host_refusal(host) is not None for host in hosts):
+            raise Refusal(403)
+        if not allocation.permissions.has_room(hosts, now):
+            raise Refusal(508)
+        for host in hosts:
+            allocation.permissions.install(host, now)
+        return ()
+
+    def _channel_bind(
+        self, message: Message, allocation: ServerAllocation, now: float
+    ) -> tuple[Attribute, ...]:
+        """RFC 8656 Section 12.2."""
+        number, found = message.get(ChannelNumber), message.get(XorPeerAddress)
+        if number is None or found is None or not found.address.port:
+            raise Refusal(400)
+        peer, channels = found.address, allocation.channels
+        if not is_channel_number(number.value):
+            raise Refusal(400)
+        try:
+            channels.check(number.value, peer, now)
+        except ChannelConflict:
+            raise Refusal(400) from None
+        if _family(peer) is not _family(allocation.relayed):
+            raise Refusal(443)
+        if self._rules.refusal(peer) is not None:
+            raise Refusal(403)
+        if not channels.has_room(number.value, now):
+            raise Refusal(508)
+        if not allocation.permissions.has_room({peer.host}, now):
+            raise Refusal(508)
+        channels.bind(number.value, peer, now)
+        allocation.permissions.install(peer.host, now)
+        return ()
+
+
+_REQUESTS: Final = frozenset(
+    (Method.ALLOCATE, Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND)
+)
+
+
+def _refuse_unknown(message: Message) -> None:
+    """RFC 8489 Section 6.3.1."""
+    if message.unknown_required:
+        raise Refusal(420, UnknownAttributes(message.unknown_required))
+
+
+def _family(address: Address) -> AddressFamily:
+    return AddressFamily.IPV6 if address.is_ipv6 else AddressFamily.IPV4

@@ -1,0 +1,184 @@
+"""Payload between the clients of a TURN server and their peers (RFC 8656 Sections 11 and 12).
+
+Every datagram of every call passes here: two or three look-ups each, and no more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from knothole.engine.core import Datagram, RandomBytes, Transmit
+from knothole.engine.turn.allocations import Allocations
+from knothole.engine.turn.burst import unwrap_burst, wrap_bursts
+from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.engine.turn.policy import PeerRules
+from knothole.engine.turn.server_allocation import ServerAllocation
+from knothole.engine.turn.server_events import RelayReached, ServerOutput
+from knothole.wire.address import Address
+from knothole.wire.stun import (
+    TRANSACTION_ID_SIZE,
+    Attribute,
+    Data,
+    DontFragment,
+    Icmp,
+    Message,
+    MessageClass,
+    Method,
+    XorPeerAddress,
+    encode,
+)
+from knothole.wire.turn import CHANNEL_HEADER_SIZE
+
+# Ours: a little less than fits in a UDP datagram (65507 bytes) with a Data indication around it.
+MAX_DATA: Final = 65_000
+
+_ICMPV4_TYPES = frozenset((3, 11))  # RFC 8656 Section 11.5
+_ICMPV6_TYPES = frozenset((1, 2, 3))
+
+
+class ServerData:
+    """Relays what permissions allow. What comes of it goes into ``outputs``."""
+
+    def __init__(
+        self,
+        allocations: Allocations,
+        rules: PeerRules,
+        random: RandomBytes,
+        outputs: deque[ServerOutput],
+    ) -> None:
+        self._by_five_tuple = allocations.by_five_tuple
+        self._by_relayed = allocations.by_relayed
+        self._rules, self._random, self._outputs = rules, random, outputs
+        self._inside_only = rules.inside_only
+        self._reached = False
+
+    def channel_data(self, five_tuple: FiveTuple, message: bytes, now: float) -> None:
+        """RFC 8656 Section 12.6."""
+        allocation = self._by_five_tuple.get(five_tuple)
+        if allocation is None or len(message) < CHANNEL_HEADER_SIZE:
+            return
+        end = CHANNEL_HEADER_SIZE + (message[2] << 8 | message[3])
+        channel = allocation.channels.by_number.get(message[0] << 8 | message[1])
+        if channel is not None and channel.expires_at > now and len(message) >= end:
+            data = message[CHANNEL_HEADER_SIZE:end]
+            self._to_peer(allocation, channel.peer, data, 0, now)
+
+    def channel_burst(
+        self, five_tuple: FiveTuple, messages: bytes, segment_size: int, now: float
+    ) -> bool:
+        """Relay a burst of ChannelData messages as one; False when they do not make one."""
+        burst = unwrap_burst(messages, segment_size)
+        if burst is None:
+            return False
+        number, data, size = burst
+        allocation = self._by_five_tuple.get(five_tuple)
+        if allocation is not None:
+            channel = allocation.channels.by_number.get(number)
+            if channel is not None and channel.expires_at > now:
+                self._to_peer(allocation, channel.peer, data, size, now)
+        return True
+
+    def send_indication(self, five_tuple: FiveTuple, message: Message, now: float) -> None:
+        """RFC 8656 Section 11.2."""
+        allocation = self._by_five_tuple.get(five_tuple)
+        if allocation is None or message.unknown_required:
+            return
+        peer, data = message.get(XorPeerAddress), message.get(Data)
+        if peer is None or data is None or message.get(DontFragment) is not None:
+            return
+        if peer.address.port and self._rules.refusal(peer.address) is None:
+            self._to_peer(allocation, peer.address, data.value, 0, now)
+
+    def from_peer(
+        self, relayed: Address, peer: Address, payload: bytes, segment_size: int, now: float
+    ) -> None:
+        """RFC 8656 Section 11.3."""
+        if peer.host in self._inside_only:
+            return  # relayed addresses of ours never send by a socket: whoever this is, it lies
+        if not self._reached:
+            self._reached = True
+            self._outputs.append(RelayReached(relayed, peer))
+        allocation = self._by_relayed.get(relayed)
+        if allocation is not None:
+            self._to_client(allocation, peer, payload, segment_size, now)
+
+    def icmp_from_peer(self, relayed: Address, peer: Address, icmp: Icmp, now: float) -> None:
+        """RFC 8656 Section 11.5."""
+        allocation = self._by_relayed.get(relayed)
+        known = _ICMPV6_TYPES if peer.is_ipv6 else _ICMPV4_TYPES
+        if allocation is None or icmp.icmp_type not in known:
+            return
+        if allocation.permissions.allows(peer.host, now):
+            self._indicate(allocation, peer, icmp)
+
+    def _to_peer(
+        self,
+        allocation: ServerAllocation,
+        peer: Address,
+        data: bytes,
+        segment_size: int,
+        now: float,
+    ) -> None:
+        # RFC 8656 Section 11.2 asks for a permission of Send indications only. Here it is asked
+        # for of ChannelData too: a peer that may not answer is not sent anything either.
+        permitted_until = allocation.permissions.expires_at.get(peer.host)
+        if permitted_until is None or permitted_until <= now or allocation.expires_at <= now:
+            return
+        if len(data) > MAX_DATA and not segment_size:
+            return
+        other = self._by_relayed.get(peer)
+        if other is not None:
+            allocation.to_peers += len(data)
+            self._to_client(other, allocation.relayed, data, segment_size, now)
+        elif peer.host not in self._inside_only:
+            allocation.to_peers += len(data)
+            datagram = Datagram(allocation.relayed, peer, data, segment_size)
+            self._outputs.append(Transmit(datagram))
+
+    def _to_client(
+        self,
+        allocation: ServerAllocation,
+        peer: Address,
+        data: bytes,
+        segment_size: int,
+        now: float,
+    ) -> None:
+        """RFC 8656 Sections 11.3 and 12.7."""
+        permitted_until = allocation.permissions.expires_at.get(peer.host)
+        if permitted_until is None or permitted_until <= now or allocation.expires_at <= now:
+            return
+        size = len(data)
+        channel = allocation.channels.by_peer.get(peer)
+        if channel is not None and channel.expires_at <= now:
+            channel = None
+        if segment_size and size > segment_size:
+            if channel is None or allocation.padded:
+                for start in range(0, size, segment_size):
+                    segment = data[start : start + segment_size]
+                    self._to_client(allocation, peer, segment, 0, now)
+                return
+            allocation.to_client += size
+            for burst in wrap_bursts(channel.prefix, data, segment_size):
+                self._send(allocation, burst, segment_size + CHANNEL_HEADER_SIZE)
+            return
+        if size > MAX_DATA:
+            return
+        allocation.to_client += size
+        if channel is None:
+            self._indicate(allocation, peer, Data(data))
+            return
+        message = channel.prefix + size.to_bytes(2, "big") + data
+        if allocation.padded:
+            message += bytes(-size & 3)
+        self._send(allocation, message)
+
+    def _indicate(self, allocation: ServerAllocation, peer: Address, content: Attribute) -> None:
+        attributes = (XorPeerAddress(peer), content)
+        transaction_id = self._random(TRANSACTION_ID_SIZE)
+        message = Message(MessageClass.INDICATION, Method.DATA, transaction_id, attributes)
+        self._send(allocation, encode(message))
+
+    def _send(self, allocation: ServerAllocation, payload: bytes, segment_size: int = 0) -> None:
+        transport, client, server = allocation.five_tuple
+        self._outputs.append(Transmit(Datagram(server, client, payload, segment_size, transport)))

@@ -1,0 +1,76 @@
+"""What a TURN server engine asks of io, and what it tells its parent."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from knothole.engine.core import Transmit
+from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.wire.address import Address
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRelay:
+    """Bind a UDP socket for this relayed address, then say ``relay_opened`` or ``relay_refused``.
+
+    Best in the same turn: what the client sends until then is ignored.
+    """
+
+    relayed: Address
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRelay:
+    """Close that socket."""
+
+    relayed: Address
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationCreated:
+    """A client has a relayed address. Its mapped address is ``five_tuple.client``."""
+
+    five_tuple: FiveTuple
+    username: str
+    owner: str
+    relayed: Address
+
+
+class EndReason(enum.Enum):
+    """Why an allocation is no more."""
+
+    EXPIRED = "expired"
+    DELETED = "deleted by its client"
+    DISCONNECTED = "connection closed"
+    REMOVED = "removed by the operator"
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationEnded:
+    """That relayed address is gone; ``to_peers`` and ``to_client`` are payload bytes relayed."""
+
+    five_tuple: FiveTuple
+    username: str
+    owner: str
+    relayed: Address
+    reason: EndReason
+    to_peers: int
+    to_client: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReached:
+    """The first datagram of all that came to a relayed address from outside.
+
+    It is evidence, once, that no firewall keeps the outside from the range of relayed addresses.
+    """
+
+    relayed: Address
+    peer: Address
+
+
+ServerOutput: TypeAlias = (
+    Transmit | OpenRelay | CloseRelay | AllocationCreated | AllocationEnded | RelayReached
+)
