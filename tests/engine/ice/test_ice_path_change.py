@@ -120,6 +120,19 @@ def test_a_restarted_router_is_survived_when_the_new_mapping_is_told(lab, seed):
     assert not bob.best.relayed
 
 
+def test_between_knotholes_a_new_mapping_does_not_wait_for_the_old_one_to_fail(lab):
+    """Both have the foundation of one base and one STUN server."""
+    world, alice, bob = lab.behind_nats(relay=False)
+    world.nodes.remove(bob)
+    alice.learn(bob)
+    world.run(1)
+    told = lab.candidate("srflx", lab.address("203.0.113.2:41000"), bob.bases[0])
+    assert told.foundation == bob.candidates[1].foundation
+    alice.do(lambda agent, now: agent.add_remote_candidate(told, now))
+    at, check = alice.sent[-1]
+    assert (at, check.destination) == (1, told.address)
+
+
 def test_a_peer_seen_at_a_new_address_makes_us_check_the_old_path(lab):
     """Bob is not told to probe: Alice's checks from the new mapping are hint enough."""
     world, alice, bob = lab.behind_nats(relay=False)

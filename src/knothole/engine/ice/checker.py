@@ -45,7 +45,7 @@ class Checker:
         self, local: IceCredentials, role: Role, options: IceOptions, random: RandomBytes
     ) -> None:
         self.remote: IceCredentials | None = None
-        self.checklist = Checklist(role, options.pair_limit)
+        self.checklist = Checklist(role, options.pair_limit, freezing=not options.continuous)
         self._role = role
         self._options = options
         self._checks = Checks(local, role, random)

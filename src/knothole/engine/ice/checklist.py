@@ -17,12 +17,15 @@ class Checklist:
     """Pairs by priority, the highest first, and the triggered-check queue.
 
     Never more than ``limit`` pairs (RFC 8445 Section 6.1.2.5); one that has been checked
-    successfully or is being checked is not dropped for another.
+    successfully or is being checked is not dropped for another. Without ``freezing`` every pair
+    starts Waiting: with one component there is little to learn from a pair of the same foundation,
+    and a peer's new mapping would wait for the checks to its old one to fail.
     """
 
-    def __init__(self, role: Role, limit: int) -> None:
+    def __init__(self, role: Role, limit: int, freezing: bool = True) -> None:
         self._role = role
         self._limit = limit
+        self._freezing = freezing
         self._pairs: dict[tuple[Address, Address], CandidatePair] = {}
         self._sorted: list[CandidatePair] = []
         self._triggered: deque[CandidatePair] = deque()
@@ -52,7 +55,7 @@ class Checklist:
                 if each is not pair and each.foundation == pair.foundation
             ]
             succeeded = PairState.SUCCEEDED in others
-            if succeeded or not any(state in _BUSY for state in others):
+            if not self._freezing or succeeded or not any(state in _BUSY for state in others):
                 pair.state = PairState.WAITING
         return pair
 

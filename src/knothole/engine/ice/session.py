@@ -135,6 +135,8 @@ class Session:
         self._retired = True
         for pair in self._checklist:
             pair.nominating = False
+        self._nominator = Nominator(self._role, self._options)
+        self._review_at = None
         self._checker.stop_all(below=None)
 
     def probe(self, now: float) -> None:
