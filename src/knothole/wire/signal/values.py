@@ -145,6 +145,7 @@ class Failure(enum.StrEnum):
     STALE_KEY = "stale-key"
     NO_ANSWER = "no-answer"
     CALLEE_GONE = "callee-gone"
+    CALLER_GONE = "caller-gone"
     TOO_MANY_CALLS = "too-many-calls"
     CALL_ID_IN_USE = "call-id-in-use"
 
