@@ -19,7 +19,7 @@ from knothole.lab.sim.link import Link
 from knothole.lab.sim.nat import Nat, Neighbours
 from knothole.lab.sim.network import Egress, Realm, Router
 from knothole.lab.sim.packet import Drop, Packet
-from knothole.lab.sim.ports import Offset, Preservation, RandomPorts, Sequential
+from knothole.lab.sim.ports import Offset, PortAssignment, Preservation, RandomPorts, Sequential
 from knothole.lab.sim.stream import StreamClosed
 from knothole.lab.sim.trace import Trace, TraceEntry
 from knothole.lab.sim.world import BrokenPromise, World
@@ -42,6 +42,7 @@ __all__ = [
     "Offset",
     "Packet",
     "Pooling",
+    "PortAssignment",
     "Preservation",
     "Program",
     "RandomPorts",
