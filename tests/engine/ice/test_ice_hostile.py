@@ -119,6 +119,19 @@ def test_a_check_for_another_fragment_is_not_ours(lab):
     assert not alice.agent.accepts(Datagram(STRANGER, alice.bases[0], b"\x40 not stun"))
 
 
+def test_checks_that_a_kernel_glued_together_are_all_answered(lab):
+    """UDP_GRO makes one burst of datagrams of one size."""
+    world, alice, bob = connected(lab)
+    checks = [request(alice, bob, IceControlled(1), number=number) for number in (1, 2, 3)]
+    burst = Datagram(STRANGER, alice.bases[0], b"".join(checks), len(checks[0]))
+    assert alice.agent.accepts(burst)
+    sent = len(alice.sent)
+    world.inject(alice, burst)
+    answered = [decode(d.payload) for _, d in alice.sent[sent:] if d.destination == STRANGER]
+    numbers = [int.from_bytes(message.transaction_id, "big") for message in answered]
+    assert numbers[:3] == [1, 2, 3]
+
+
 def test_a_check_of_another_sender_is_answered_and_not_followed(lab):
     """Its fragment is not the peer's: we have no password to check back with."""
     world, alice, bob = connected(lab)

@@ -91,6 +91,10 @@ class Story:
         self.chance.choice([self.alice, self.bob]).do(lambda agent, now: agent.probe(now))
 
     def ice_restart(self):
+        """One at a time: signalling keeps them in order."""
+        if self.restarting:
+            return
+        self.restarting = True
         ours, theirs = self.chance.choice([(self.alice, self.bob), (self.bob, self.alice)])
         for node in (ours, theirs):
             node.credentials = generate_credentials(node.randbytes)
@@ -100,7 +104,11 @@ class Story:
             theirs.do(lambda agent, now: agent.remote_restart(ours.credentials, now))
             theirs.do(lambda agent, now: agent.restart(theirs.credentials, now))
             theirs.learn(ours)
-            self.world.at(self.world.now + self.signal_delay, lambda: ours.learn(theirs))
+            self.world.at(self.world.now + self.signal_delay, conclude)
+
+        def conclude():
+            ours.learn(theirs)
+            self.restarting = False
 
         self.world.at(self.world.now + self.signal_delay, follow)
 

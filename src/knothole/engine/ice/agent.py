@@ -195,11 +195,12 @@ class IceAgent:
 
     def accepts(self, datagram: Datagram) -> bool:
         """Whether ``datagram`` is a STUN message for this agent and not another's: a check with our
-        username fragment, or the answer to a check of ours."""
-        if not looks_like_stun(datagram.payload):
+        username fragment, or the answer to a check of ours. Of a burst the first one counts."""
+        payload = next(datagram.segments())
+        if not looks_like_stun(payload):
             return False
         try:
-            message = decode(datagram.payload)
+            message = decode(payload)
         except MalformedMessage:
             return False
         return message.method == Method.BINDING and self._session_of(message) is not None
