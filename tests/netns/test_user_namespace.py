@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import knothole.lab.netns
+import knothole.wire.address
 
 pytestmark = pytest.mark.netns
 
@@ -44,6 +45,7 @@ def test_a_user_without_rights_builds_a_lab(tmp_path: Path) -> None:
     """In a copy of the lab alone: the home of root may be closed to the user."""
     package = tmp_path / "knothole" / "lab"
     shutil.copytree(Path(knothole.lab.netns.__file__).parent, package / "netns")
+    shutil.copytree(Path(knothole.wire.address.__file__).parent, tmp_path / "knothole" / "wire")
     (package / "__init__.py").touch()
     (package.parent / "__init__.py").touch()
     for folder in (tmp_path, *tmp_path.parents):
