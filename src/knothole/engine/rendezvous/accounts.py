@@ -30,8 +30,15 @@ class Creation(enum.Enum):
     BAD_INVITATION = enum.auto()
 
 
+class AccountsUnavailable(Exception):
+    """The store does not work at the moment: a full disk, for instance."""
+
+
 class Accounts(Protocol):
-    """A store that answers at once; each call is one transaction."""
+    """A store that answers at once; each call is one transaction.
+
+    Every method may raise :class:`AccountsUnavailable`.
+    """
 
     def get(self, name: str) -> Account | None: ...
 

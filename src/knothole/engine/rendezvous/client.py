@@ -39,7 +39,7 @@ from knothole.wire.signal.values import (
 
 MAX_PENDING: Final = 64  # ours: what waits for the connection to come back
 
-_PASSING: Final = {Refusal.SERVER_FULL, Refusal.TOO_MANY_DEVICES}
+_PASSING: Final = {Refusal.SERVER_FULL, Refusal.TOO_MANY_DEVICES, Refusal.SERVER_TROUBLE}
 """Refusals that time may heal."""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from knothole.engine.core import RandomBytes, least
-from knothole.engine.rendezvous.accounts import Accounts
+from knothole.engine.rendezvous.accounts import Accounts, AccountsUnavailable
 from knothole.engine.rendezvous.calls import CallDesk
 from knothole.engine.rendezvous.deadlines import Deadlines
 from knothole.engine.rendezvous.directory import Directory, Session
@@ -32,7 +32,7 @@ from knothole.wire.candidate import decode_candidate
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.signal import messages as m
 from knothole.wire.signal.codec import decode_from_client, registration_version
-from knothole.wire.signal.values import VERSION, Trouble
+from knothole.wire.signal.values import VERSION, Refusal, Trouble
 
 REGISTRATION_SECONDS: Final = 10.0  # ours: from connecting to Register
 IDLE_SECONDS: Final = 60.0  # ours: four times a client's ping interval
@@ -136,8 +136,12 @@ class RendezvousServer:
         except MalformedMessage as error:
             self._malformed(connection, data, error, now)
             return
-        if self._within_rate(connection, len(data), now):
+        if not self._within_rate(connection, len(data), now):
+            return
+        try:
             self._handle(connection, message, now)
+        except AccountsUnavailable:
+            self._accounts_unavailable(connection, message, now)
 
     def disconnected(self, number: ConnectionId, now: float) -> None:
         """The connection has ended, from whichever side."""
@@ -311,6 +315,18 @@ class RendezvousServer:
             if account is not None and account.visible_to != message.visible_to:
                 self._accounts.update(replace(account, visible_to=message.visible_to))
             self._directory.set_visible_to(session.name, message.visible_to)
+
+    def _accounts_unavailable(
+        self, connection: _Connection, message: m.ClientMessage, now: float
+    ) -> None:
+        text = "the server cannot use its accounts at the moment; try again later"
+        match message:
+            case m.Register():
+                self._refuse(connection, m.Refused(Refusal.SERVER_TROUBLE, text), now)
+            case m.Call(call_id=call_id):
+                self._send(connection, m.CallFailed(call_id, Trouble.SERVER_TROUBLE, text))
+            case _:
+                self._send(connection, m.Problem(Trouble.SERVER_TROUBLE, text))
 
     def _malformed(
         self, connection: _Connection, data: bytes | str, error: MalformedMessage, now: float

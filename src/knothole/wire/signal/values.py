@@ -135,6 +135,7 @@ class Refusal(enum.StrEnum):
     TOO_MANY_NAMES = "too-many-names"
     TOO_MANY_DEVICES = "too-many-devices"
     SERVER_FULL = "server-full"
+    SERVER_TROUBLE = "server-trouble"
 
 
 class Failure(enum.StrEnum):
@@ -182,3 +183,4 @@ class Trouble(enum.StrEnum):
     LIMIT = "limit"
     REPLACED = "replaced"
     TIMEOUT = "timeout"
+    SERVER_TROUBLE = "server-trouble"
