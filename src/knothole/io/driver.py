@@ -46,10 +46,13 @@ class Driver(Generic[OutputT]):
         handle: Callable[[OutputT], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        settled: Callable[[], None] | None = None,
     ) -> None:
+        """``handle`` gets every output but Transmit; ``settled`` is called after every turn."""
         self._engine = engine
         self._handle = handle
         self._clock = clock
+        self._settled = settled
         self._loop = asyncio.get_running_loop()
         self._links: dict[tuple[Transport, Address, Address | None], Link] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -140,6 +143,8 @@ class Driver(Generic[OutputT]):
                 self._carry_out()
         finally:
             self._draining = False
+        if self._settled is not None:
+            self._settled()
         self._rearm()
 
     def _carry_out(self) -> None:

@@ -28,7 +28,7 @@ class TurnStream(asyncio.Protocol):
     ) -> None:
         self.server = server
         self.local = Address("0.0.0.0", 0)  # noqa: S104 - known once connected
-        self._kind = transport
+        self.transport = transport
         self._on_datagram = on_datagram
         self._on_closed = on_closed
         self._framer = StreamFramer()
@@ -38,7 +38,7 @@ class TurnStream(asyncio.Protocol):
         """Connect. Raises OSError (ssl.SSLError among it), TimeoutError."""
         loop = asyncio.get_running_loop()
         tls = None
-        if self._kind is Transport.TLS:
+        if self.transport is Transport.TLS:
             tls = client_context(pinned=pin is not None, alpn=ALPN_TURN)
         async with asyncio.timeout(CONNECT_SECONDS):
             transport, _ = await loop.create_connection(
@@ -55,13 +55,21 @@ class TurnStream(asyncio.Protocol):
                 transport.abort()
                 raise
 
-    def send(self, payload: bytes) -> None:
+    def send(self, datagram: Datagram) -> None:
         """Send one whole message; ChannelData comes padded from the engine."""
         connection = self._connection
         if connection is None or connection.is_closing():
             return
         if connection.get_write_buffer_size() <= MAX_UNSENT:
-            connection.write(payload)
+            connection.write(datagram.payload)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Never: what a full stream does not take is dropped, as a full link does."""
+        return False
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(callback)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -82,7 +90,7 @@ class TurnStream(asyncio.Protocol):
             self.close()
             return
         for payload in messages:
-            self._on_datagram(Datagram(self.server, self.local, payload, transport=self._kind))
+            self._on_datagram(Datagram(self.server, self.local, payload, transport=self.transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection = None

@@ -71,6 +71,7 @@ class Line:
         self,
         connection: Connection,
         flush: Callable[[], None],
+        hang_up: Callable[[str], None],
         *,
         call_id: bytes,
         peer_name: str,
@@ -89,13 +90,15 @@ class Line:
         self.close_reason = "the line is over"
         self._connection = connection
         self._flush = flush
+        self._hang_up = hang_up
         self._closed = asyncio.Event()
         self._streams: dict[int, Stream] = {}
         self._arrived: deque[Stream] = deque()
         self._datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_KEPT)
         self._pings: dict[int, asyncio.Future[float]] = {}
         self._paths: deque[Path] = deque(maxlen=PATHS_KEPT)
-        self._path = _public(connection.path)
+        self._path_count = 0
+        self._flush_waiters: list[asyncio.Future[None]] = []
         self._news = asyncio.Event()
 
     # ---------------------------------------------------------------------------- facts
@@ -206,10 +209,18 @@ class Line:
         finally:
             self._pings.pop(number, None)
 
+    async def flushed(self) -> None:
+        """Wait until everything written so far is acknowledged. Raises LineClosed."""
+        while not self._connection.channel.is_flushed:
+            self._require_open()
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._flush_waiters.append(waiter)
+            await waiter
+
     def close(self, reason: str = "") -> None:
         """End the line; the other end learns ``reason``. Idempotent."""
         if not self.closed:
-            self._close_connection(reason)
+            self._hang_up(reason)
             self._ended("closed here" if not reason else f"closed here: {reason}")
 
     async def __aenter__(self) -> Line:
@@ -219,9 +230,6 @@ class Line:
         self.close()
 
     # --------------------------------------------------------------- called by the peer
-
-    _path_count = 0
-    _close_connection: Callable[[str], None]
 
     def _event(self, event: ChannelEvent) -> None:
         match event:
@@ -247,14 +255,19 @@ class Line:
         self._tell()
 
     def _path_changed(self, info: PathInfo | None) -> None:
-        self._path = _public(info)
-        self._paths.append(self._path)
+        self._paths.append(_public(info))
         self._path_count += 1
+        self._tell()
+
+    def _secured(self, words: tuple[str, ...]) -> None:
+        self.words = words
         self._tell()
 
     def _progress(self) -> None:
         for stream in list(self._streams.values()):
             stream._progress()
+        if self._flush_waiters and self._connection.channel.is_flushed:
+            self._wake_flush_waiters()
 
     def _ended(self, reason: str, error: KnotholeError | None = None) -> None:
         if self.closed:
@@ -268,6 +281,7 @@ class Line:
             if not waiter.done():
                 waiter.set_exception(failure)
         self._pings.clear()
+        self._wake_flush_waiters()
         self._tell()
 
     # -------------------------------------------------------------- called by streams
@@ -297,6 +311,12 @@ class Line:
     def _require_open(self) -> None:
         if self.closed:
             raise LineClosed(self.close_reason)
+
+    def _wake_flush_waiters(self) -> None:
+        waiters, self._flush_waiters = self._flush_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _tell(self) -> None:
         self._news.set()

@@ -19,7 +19,7 @@ import platformdirs
 
 from knothole.engine.secure.identity import Identity, MalformedIdentity
 from knothole.peer.errors import ProfileError
-from knothole.wire.server_url import MalformedServerUrl, ServerUrl, parse_server_url
+from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_url
 
 IDENTITY_FILE: Final = "identity.pem"
 SETTINGS_FILE: Final = "profile.json"
@@ -64,7 +64,7 @@ class Profile:
                 f"There is no profile in {path} yet. "
                 "Make one with: knothole join NAME --server 'knothole://...'"
             ) from error
-        except (OSError, msgspec.DecodeError, MalformedIdentity, MalformedServerUrl) as error:
+        except (OSError, msgspec.DecodeError, MalformedIdentity, InvalidServerUrl) as error:
             raise ProfileError(f"The profile in {path} cannot be used: {error}") from error
 
     @classmethod

@@ -19,17 +19,22 @@ def listening_addresses(hosts: Sequence[str]) -> tuple[str, ...]:
     return tuple(address for address in _ours() if ip_address(address).version in families)
 
 
-def relay_addresses(listening: Sequence[str]) -> tuple[str, ...]:
-    """The best address of each family to allocate relayed addresses on: a public one if we have it."""
+def relay_addresses(listening: Sequence[str], external: Sequence[str] = ()) -> dict[str, str]:
+    """The hosts of relayed addresses, one of each family, with the local address behind each.
+
+    Those are ``external`` where the operator names them (a 1:1 NAT in front), else the best of
+    ``listening``: a public one if there is one.
+    """
 
     def rank(host: str) -> int:
         ip = ip_address(host)
         return 2 if ip.is_loopback else 0 if ip.is_global else 1
 
-    chosen: dict[int, str] = {}
+    local: dict[int, str] = {}  # by IP version
     for host in sorted(listening, key=rank):
-        chosen.setdefault(ip_address(host).version, host)
-    return tuple(chosen.values())
+        local.setdefault(ip_address(host).version, host)
+    named: dict[int, str] = {ip_address(host).version: host for host in external}
+    return {named.get(version, host): host for version, host in local.items()}
 
 
 def _ours() -> list[str]:

@@ -20,14 +20,18 @@ MAX_DESCRIPTORS: Final = 1
 
 
 class RelayStart(msgspec.Struct, tag="start", frozen=True):
-    """Serve these sockets. ``hosts`` are concrete addresses; ``secret`` makes TURN credentials."""
+    """Serve these sockets. ``hosts`` are concrete addresses, ``secret`` makes TURN credentials.
+
+    ``relay_hosts`` are the hosts that relayed addresses name, each with the address of this machine
+    that it is: another one where a 1:1 NAT stands in front.
+    """
 
     hosts: list[str]
     port: int
     discovery_port: int
-    external: list[str]
+    relay_hosts: dict[str, str]
     realm: str
-    secret: bytes
+    secret: str
     relay_ports: tuple[int, int]
     allow_peers: list[str]
     deny_peers: list[str]

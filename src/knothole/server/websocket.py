@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from websockets.exceptions import InvalidState
@@ -11,6 +11,9 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from knothole.wire.signal.codec import JSON_SUBPROTOCOL, MSGPACK_SUBPROTOCOL
 
 MAX_MESSAGE: Final = 64 * 1024  # bytes; an offer is about 4 KB: ours
 MAX_UNSENT: Final = 256 * 1024  # bytes a client may leave unread before it is let go: ours
@@ -21,7 +24,7 @@ class Handler(Protocol):
     """Who is told what happens on a connection."""
 
     def opened(self, connection: WebSocketConnection) -> None: ...
-    def message(self, connection: WebSocketConnection, data: bytes) -> None: ...
+    def message(self, connection: WebSocketConnection, data: bytes | str) -> None: ...
     def closed(self, connection: WebSocketConnection) -> None: ...
 
 
@@ -37,20 +40,33 @@ class WebSocketConnection(asyncio.Protocol):
         self.remote = remote
         self._handler = handler
         self._on_lost = on_lost
-        self._protocol = ServerProtocol(max_size=MAX_MESSAGE)
+        self._protocol = ServerProtocol(
+            max_size=MAX_MESSAGE,
+            subprotocols=[Subprotocol(MSGPACK_SUBPROTOCOL), Subprotocol(JSON_SUBPROTOCOL)],
+            select_subprotocol=_select,
+        )
+        self._text = False
         self._fragments: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._open = False
 
+    @property
+    def speaks_text(self) -> bool:
+        """Whether the client chose JSON in text messages."""
+        return self._protocol.subprotocol == JSON_SUBPROTOCOL
+
     def send(self, data: bytes) -> None:
         """Send one binary message; a client that does not read is let go."""
-        if self._transport is None or self._protocol.state is not State.OPEN:
-            return
-        self._protocol.send_binary(data)
-        self._flush()
-        if self._transport.get_write_buffer_size() > MAX_UNSENT:
-            self._transport.abort()
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_binary(data)
+            self._flush_or_abort()
+
+    def send_text(self, text: str) -> None:
+        """Send one text message, likewise."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_text(text.encode())
+            self._flush_or_abort()
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Say goodbye and end the connection."""
@@ -112,13 +128,20 @@ class WebSocketConnection(asyncio.Protocol):
     def _frame(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
             return
+        if frame.opcode is not Opcode.CONT:
+            self._text = frame.opcode is Opcode.TEXT
         self._fragments.append(bytes(frame.data))
         if sum(map(len, self._fragments)) > MAX_MESSAGE:
             self.close(CloseCode.MESSAGE_TOO_BIG)
         elif frame.fin:
             message = b"".join(self._fragments)
             self._fragments.clear()
-            self._handler.message(self, message)
+            self._handler.message(self, message.decode(errors="replace") if self._text else message)
+
+    def _flush_or_abort(self) -> None:
+        self._flush()
+        if self._transport is not None and self._transport.get_write_buffer_size() > MAX_UNSENT:
+            self._transport.abort()
 
     def _flush(self) -> None:
         if self._transport is None:
@@ -132,3 +155,9 @@ class WebSocketConnection(asyncio.Protocol):
                 self._transport.write(data)
             else:
                 self._transport.close()  # the library's sign for "no more will be sent"
+
+
+def _select(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The first one offered that we speak; a client that offers none speaks msgpack."""
+    ours = (MSGPACK_SUBPROTOCOL, JSON_SUBPROTOCOL)
+    return next((protocol for protocol in offered if protocol in ours), None)

@@ -7,7 +7,7 @@ The order is the article's: the switchboard tells both sides at once, the callee
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeVar
 
 from knothole.engine.connection import Connection

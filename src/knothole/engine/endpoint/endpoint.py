@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from knothole.engine.connection import Connection
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
@@ -40,7 +41,7 @@ from knothole.wire.candidate import encode_candidate
 from knothole.wire.signal import messages as signal
 from knothole.wire.signal.values import MAX_CANDIDATES, Audience, TurnService
 
-DEVICE_ID_BYTES = 16
+DEVICE_ID_BYTES: Final = 16  # docs/protocol/signal.md
 
 
 class Endpoint:
@@ -58,7 +59,6 @@ class Endpoint:
         name: str,
         known_keys: Mapping[str, bytes],
         random: RandomBytes,
-        now: float,
         disclosure: Audience,
         callable_: bool = True,
         invitation: str | None = None,
@@ -77,12 +77,10 @@ class Endpoint:
             name=name,
             device_id=device_id,
             random=random,
-            now=now,
             disclosure=disclosure,
             callable=callable_,
             invitation=invitation,
         )
-        self._drain(now)
 
     @property
     def gatherer(self) -> Gatherer:
@@ -94,6 +92,11 @@ class Endpoint:
         return self._calls.connection(call_id)
 
     # ------------------------------------------------------------------------ commands
+
+    def start(self, now: float) -> None:
+        """Go online."""
+        self._rendezvous.start(now)
+        self._drain(now)
 
     def call(self, name: str, kind: str, app: str, now: float) -> bytes:
         """Call ``name``; the call's id. ``kind`` is "line" for a program, "call" for a person."""
@@ -132,7 +135,7 @@ class Endpoint:
         self._drain(now)
         self._gatherer.close(now)
         self._drain(now)
-        self._rendezvous.close(now)
+        self._rendezvous.stop(now)
         self._drain(now)
 
     # ------------------------------------------------------------------------- from io
@@ -154,9 +157,9 @@ class Endpoint:
         self._rendezvous.received(connection, data, now)
         self._drain(now)
 
-    def signalling_disconnected(self, connection: int, now: float) -> None:
+    def signalling_disconnected(self, connection: int, reason: str, now: float) -> None:
         """The WebSocket is closed, or could not be opened."""
-        self._rendezvous.disconnected(connection, now)
+        self._rendezvous.disconnected(connection, reason, now)
         self._drain(now)
 
     def resolved(self, host: str, addresses: tuple[str, ...], now: float) -> None:
@@ -180,6 +183,11 @@ class Endpoint:
     # -------------------------------------------------------------------------- engine
 
     def receive(self, datagram: Datagram, now: float) -> None:
+        if datagram.segment_size and not datagram.payload[0] & 0xC0:
+            # RFC 7983: STUN. The kernel may glue messages that happen to have the same size.
+            for payload in datagram.segments():
+                self.receive(Datagram(datagram.source, datagram.destination, payload), now)
+            return
         if self._gatherer.knows(datagram):
             self._gatherer.receive(datagram, now)
         else:
@@ -239,7 +247,7 @@ class Endpoint:
                 candidates = self._gatherer.candidates
                 self._calls.candidates_changed(candidates, now)
                 lines = tuple(encode_candidate(c.candidate) for c in candidates[:MAX_CANDIDATES])
-                self._rendezvous.on_file(lines, now)
+                self._rendezvous.set_on_file(lines, now)
             case RelayedDataReceived(datagram):
                 self._calls.receive(datagram, now)
             case Transmit() | OpenTurnStream() | CloseTurnStream():

@@ -1,0 +1,5 @@
+"""``python -m knothole``."""
+
+from knothole.cli import main
+
+main()
