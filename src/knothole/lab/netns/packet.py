@@ -70,7 +70,7 @@ def decode_packets(data: bytes, seen: Sighting, segment_size: int = 0) -> list[P
     """
     try:
         return list(_decode(data, seen, segment_size))
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, ValueError):
         return []
 
 
