@@ -85,7 +85,8 @@ class CallDesk:
                 case _Timer.CALLEE_GONE if call.reasons:
                     self._declined(call)
                 case _Timer.CALLEE_GONE:
-                    self._fail(call, Failure.CALLEE_GONE, Reason.FAILED)
+                    failure = Failure.CALLEE_GONE if call.devices else Failure.OFFLINE
+                    self._fail(call, failure, Reason.FAILED)
                 case _Timer.LINGER:
                     self._book.remove(call)
                     self._disarm(call)
@@ -145,6 +146,7 @@ class CallDesk:
             if not call.is_caller(device):
                 self._ring(call, device)
         self._directory.send(session, self._calling(call))
+        self._check_callee_present(call, now)
 
     def ringing(self, session: Session, message: Ringing) -> None:
         call = self._book.get(message.call_id)
@@ -255,7 +257,7 @@ class CallDesk:
         if account is None:
             return Failure.UNKNOWN
         devices = self._directory.callable_sessions(message.to)
-        if not any(device is not session for device in devices):
+        if not message.again and not any(device is not session for device in devices):
             return Failure.OFFLINE
         if account.sealing_key != message.sealed_to:
             return Failure.STALE_KEY
@@ -307,7 +309,7 @@ class CallDesk:
     def _check_callee_present(self, call: CallRecord, now: float) -> None:
         """The call goes on while one device may still answer, for a while also without any."""
         live = call.live_devices()
-        if not live:
+        if not live and call.reasons:
             self._declined(call)
         elif not any(self._directory.session(call.callee, device) for device in live):
             self._deadlines.arm((call.call_id, _Timer.CALLEE_GONE), now + GRACE_SECONDS)

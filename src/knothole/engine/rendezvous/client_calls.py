@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from knothole.engine.rendezvous.deadlines import Deadlines
 from knothole.engine.rendezvous.events import (
     CallAnswered,
@@ -90,7 +92,7 @@ class ClientCalls:
         self._outbox.extend(self._cancelled.values())
         for outgoing in self._outgoing.values():
             if outgoing.answered_by is None:
-                self._outbox.append(outgoing.call)
+                self._outbox.append(msgspec.structs.replace(outgoing.call, again=True))
         for call_id, incoming in self._incoming.items():
             if incoming.answer is None:
                 self._deadlines.arm((call_id, _Timer.ORPHAN), now + ORPHAN_SECONDS)

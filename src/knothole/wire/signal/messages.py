@@ -116,12 +116,17 @@ class Watch(_Message, frozen=True, tag="watch"):
 
 
 class Call(_Message, frozen=True, tag="call"):
-    """Ring every device of ``to``. ``sealed_to`` is the sealing key that the offer is sealed to."""
+    """Ring every device of ``to``. ``sealed_to`` is the sealing key that the offer is sealed to.
+
+    ``again`` after a reconnection: the same call once more, in case it was lost. The server then
+    waits a little for a callee who may be reconnecting too.
+    """
 
     call_id: CallId
     to: Name
     sealed_to: Key
     offer: Sealed
+    again: bool = False
 
 
 class Answer(_Message, frozen=True, tag="ans"):
