@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from knothole.engine.core import Datagram
 from knothole.io.tls import ALPN_TURN, check_pin, client_context
@@ -78,8 +78,7 @@ class TurnStream(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._connection = transport
+        self._connection = cast(asyncio.Transport, transport)  # uvloop has its own kind
         host, port = transport.get_extra_info("sockname")[:2]
         self.local = parse_address(host, port)
 

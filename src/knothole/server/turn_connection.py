@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.server.client_hello import HANDSHAKE_RECORD
@@ -87,10 +87,9 @@ class TurnConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has its own kind
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(FIRST_MESSAGE_SECONDS, transport.abort)
+        self._deadline = loop.call_later(FIRST_MESSAGE_SECONDS, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._pump is not None:

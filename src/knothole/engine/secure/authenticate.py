@@ -9,7 +9,6 @@ the server's certificate with the one it expects, and proves its own in its firs
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +16,7 @@ from typing import Final
 from knothole.engine.secure.certificate import SigningIdentity, identity_key
 from knothole.engine.secure.control import NONCE_BYTES, Proof
 from knothole.engine.secure.identity import verify_signature
+from knothole.engine.secure.words import opens_commitment
 
 PROOF_CONTEXT: Final = b"knothole/1 client proof"
 
@@ -90,7 +90,7 @@ class ServerAuthentication:
 
     def verify(self, proof: Proof) -> Parties:
         """Who is there. Raises :class:`NotAuthentic`."""
-        if not hmac.compare_digest(commitment_to(proof.client_nonce), self._commitment):
+        if not opens_commitment(self._commitment, proof.client_nonce):
             raise NotAuthentic("the caller's nonce is not the one its offer committed to")
         parties = Parties(
             self._server_key, self._client_key, proof.client_nonce, self._server_nonce
@@ -99,11 +99,6 @@ class ServerAuthentication:
         if not verify_signature(self._client_key, proof.signature, PROOF_CONTEXT, text):
             raise NotAuthentic("the caller's proof is not signed by the key of its offer")
         return parties
-
-
-def commitment_to(nonce: bytes) -> bytes:
-    """What the offer says about the caller's nonce, revealed once the callee's is fixed."""
-    return hashlib.sha256(nonce).digest()
 
 
 def first_flight_hash(datagrams: Sequence[bytes]) -> bytes:
