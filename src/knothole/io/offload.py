@@ -52,20 +52,25 @@ class NoOffload:
 
     can_segment = False
 
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(_LARGEST_DATAGRAM))
+
     def send_burst(
         self, sock: socket.socket, payload: bytes, segment_size: int, destination: tuple[str, int]
     ) -> None:
         raise NotImplementedError("this socket sends one datagram a call")
 
     def receive(self, sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
-        payload, source = sock.recvfrom(_LARGEST_DATAGRAM)
-        return payload, 0, source
+        # Into a buffer that stays: allocating the largest size each time takes as long as the call.
+        length, source = sock.recvfrom_into(self._buffer)
+        return bytes(self._buffer[:length]), 0, source
 
 
-class LinuxOffload:
+class LinuxOffload(NoOffload):
     """UDP_SEGMENT and UDP_GRO, each used only where the kernel has it."""
 
     def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
         self.can_segment = _has_option(sock, _UDP_SEGMENT)
         try:
             sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
@@ -81,8 +86,7 @@ class LinuxOffload:
 
     def receive(self, sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
         if not self._coalesces:
-            payload, source = sock.recvfrom(_LARGEST_DATAGRAM)
-            return payload, 0, source
+            return super().receive(sock)
         payload, control, _, source = sock.recvmsg(_LARGEST_DATAGRAM, _CONTROL_SPACE)
         for level, kind, data in control:
             if level == _SOL_UDP and kind == _UDP_GRO:

@@ -16,13 +16,18 @@ from dataclasses import replace
 from typing import Final, Protocol, TypeAlias
 
 from knothole.engine.core import Datagram
+from knothole.io.gather import Received, gather
 from knothole.io.offload import make_offload
 from knothole.wire.address import Address, parse_address
 
 Receiver: TypeAlias = Callable[[Sequence[Datagram]], None]
-"""Called with what one turn of the event loop brought, never with nothing."""
+"""Called with what one turn of the event loop brought, never with nothing.
 
-DATAGRAMS_A_TURN: Final = 64  # ours: reads before others get their turn
+A burst (``segment_size`` above 0) holds only datagrams that begin with a byte of 64 or more: QUIC
+or ChannelData. All others come singly.
+"""
+
+READS_A_TURN: Final = 64  # ours: then others get their turn
 # Ours: what waits while the kernel takes no more. About 20 ms at 1 Gbit/s; more would only be late.
 QUEUE_BYTES: Final = 4 * 1024 * 1024
 # Ours: one QUIC flow control window comes in one burst. As the kernel counts, with its overhead.
@@ -147,20 +152,25 @@ class UdpSocket:
     # ------------------------------------------------------------------------------ receiving
 
     def _readable(self) -> None:
-        datagrams: list[Datagram] = []
+        received: list[Received] = []
         receive, sock = self._offload.receive, self._sock
-        for _ in range(DATAGRAMS_A_TURN):
+        for _ in range(READS_A_TURN):
             try:
-                payload, segment_size, source = receive(sock)
+                received.append(receive(sock))
             except BlockingIOError:
                 break
             except OSError:
                 # An ICMP error about something sent earlier (ECONNREFUSED; WinError 10054). Which
                 # datagram it was nobody can tell; reading it has cleared it.
                 continue
-            datagrams.append(Datagram(self._source(source), self._address, payload, segment_size))
-        if datagrams:
-            self._receiver(datagrams)
+        if received:
+            here = self._address
+            self._receiver(
+                [
+                    Datagram(self._source(source), here, payload, segment_size)
+                    for payload, segment_size, source in gather(received)
+                ]
+            )
 
     def _source(self, raw: tuple[str, int]) -> Address:
         address = self._sources.get(raw)
@@ -188,12 +198,13 @@ class UdpSocket:
                 if error.errno not in _NO_BURST:
                     return None  # refused or unreachable: lost, as UDP may lose anything
                 self._burst_refused()
+        view = memoryview(payload)
         for start in range(0, len(payload), size):
-            if not self._send_single(payload[start : start + size], destination):
+            if not self._send_single(view[start : start + size], destination):
                 return replace(datagram, payload=payload[start:])
         return None
 
-    def _send_single(self, payload: bytes, destination: Address) -> bool:
+    def _send_single(self, payload: bytes | memoryview, destination: Address) -> bool:
         """False for "not now"; a datagram that is refused, too large or unroutable is lost."""
         try:
             self._sock.sendto(payload, destination)

@@ -18,6 +18,7 @@ from qh3.tls import SignatureAlgorithm
 
 from knothole.engine.secure.events import CloseCode
 
+VIRTUAL_ADDRESS: Final = ("192.0.2.1", 1)  # RFC 5737: for documentation, never on a wire
 # RFC 9000 Section 14.1: the smallest maximum every path must carry. No path is probed for more,
 # because the path changes underneath and a relay's header comes on top.
 DATAGRAM_BYTES: Final = 1200
@@ -54,6 +55,39 @@ def configuration(alpn: str, is_client: bool) -> QuicConfiguration:
         made.verify_mode = ssl.CERT_NONE
         made.signature_algorithms = [SignatureAlgorithm.ED25519]
     return made
+
+
+def take_datagrams(connection: QuicConnection, now: float, most: int) -> list[bytes]:
+    """At most ``most`` datagrams to send now. Raises RuntimeError for a fault of the library.
+
+    The public ``datagrams_to_send`` takes everything at once, and a third more time over each
+    datagram, for logs that are not kept.
+    """
+    core = connection._core
+    datagrams: list[bytes] = []
+    while core is not None and len(datagrams) < most:
+        transmit = core.poll_transmit(now)
+        if transmit is None:
+            break
+        datagrams.append(transmit[0])
+    return datagrams
+
+
+def give_datagrams(
+    connection: QuicConnection, payload: bytes, segment_size: int, now: float
+) -> None:
+    """One received datagram, or with ``segment_size`` above 0 several set end to end.
+
+    The public ``receive_gro_buffer`` copies each segment for logs that are not kept.
+    """
+    core = connection._core
+    if not segment_size or len(payload) <= segment_size:
+        connection.receive_datagram(payload, VIRTUAL_ADDRESS, now)
+    elif core is not None and connection._handshake_complete:
+        core.receive_gro_buffer(payload, segment_size, VIRTUAL_ADDRESS, now)
+        connection._drain_core()
+    else:
+        connection.receive_gro_buffer(payload, segment_size, VIRTUAL_ADDRESS, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,13 @@ from knothole.engine.secure.events import UnacceptableFirstFlight
 ALPN: Final = "knothole/1"
 """The version of everything inside QUIC; another version is refused in the handshake."""
 
-VIRTUAL_ADDRESS: Final = ("192.0.2.1", 1)  # RFC 5737: for documentation, never on a wire
 FIRST_FLIGHT_DATAGRAMS: Final = 4  # ours: what an offer may bring; a first flight of ours is two
 
 
 def open_client(now: float) -> tuple[QuicConnection, tuple[bytes, ...]]:
     """A client's connection and the first flight that it wants to send."""
     connection = QuicConnection(configuration=library.configuration(ALPN, is_client=True))
-    connection.connect(VIRTUAL_ADDRESS, now)
+    connection.connect(library.VIRTUAL_ADDRESS, now)
     return connection, tuple(data for data, _ in connection.datagrams_to_send(now))
 
 
@@ -39,7 +38,7 @@ def open_server(
         original_destination_connection_id=_destination_of(first_flight),
     )
     for datagram in first_flight:
-        connection.receive_datagram(datagram, VIRTUAL_ADDRESS, now)
+        library.give_datagrams(connection, datagram, 0, now)
     if not library.has_peer_parameters(connection) or library.close_event(connection) is not None:
         raise UnacceptableFirstFlight("the caller's first flight starts no QUIC handshake of ours")
     return connection

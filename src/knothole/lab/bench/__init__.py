@@ -1,0 +1,1 @@
+"""Measurements as commands: each prints ratios against a reference measured in the same run."""

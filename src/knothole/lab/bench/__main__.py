@@ -1,0 +1,28 @@
+"""``./dev bench NAME [OPTIONS]``: run one measurement."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+BENCHMARKS: Final = {
+    "throughput": "one stream between two processes, against plain UDP of the same shape",
+    "voice": "a call over a line in memory: likeness, delay, and CPU against the codec alone",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the measurement named first; 2 when there is none of that name."""
+    if not arguments or arguments[0] not in BENCHMARKS:
+        print("./dev bench NAME [OPTIONS], where NAME is one of")
+        for name, what in BENCHMARKS.items():
+            print(f"  {name:12} {what}")
+        return 0 if arguments[:1] in (["--help"], ["-h"]) else 2
+    module = importlib.import_module(f"knothole.lab.bench.{arguments[0]}")
+    return int(module.main(arguments[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
