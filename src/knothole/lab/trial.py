@@ -1,0 +1,203 @@
+"""One pair of clients behind two kinds of NAT: connect, measure, and judge from outside."""
+
+from __future__ import annotations
+
+import enum
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from knothole.lab.netns.counters import Count, Flow
+from knothole.lab.netns.line import LineSettings
+from knothole.lab.netns.nat import Unsolicited
+from knothole.lab.netns.topology import Lab
+from knothole.lab.programs import Commands, Program, ProgramFailed
+
+_START_SECONDS: Final = 30.0
+_BURST_COUNT: Final = 150
+_BURST_SIZE: Final = 900
+_DRAIN_SECONDS: Final = 0.1
+
+
+class Verdict(enum.Enum):
+    """How payload went, by what the internet carried."""
+
+    DIRECT = "direct"
+    RELAYED = "relayed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a pair is tried under. Times in seconds, ``loss`` from 0 to 1, per client and way.
+
+    ``settle_seconds`` is how long a run waits for a better path before it judges.
+    """
+
+    line: LineSettings = field(default_factory=LineSettings)
+    unsolicited: Unsolicited = Unsolicited.DROP
+    timeout_seconds: float = 15.0
+    settle_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call. Seconds count from the caller's ``connect``; None is what never came.
+
+    ``first_at_callee`` and ``first_at_caller`` are the first payload of the other end, encrypted
+    and authenticated. ``direct_after`` is when the caller says it had a direct path, for
+    information: the verdict does not rest on it. ``packets`` crossed the internet until both had
+    their first payload.
+    """
+
+    caller_nat: str
+    callee_nat: str
+    verdict: Verdict
+    first_at_callee: float | None = None
+    first_at_caller: float | None = None
+    direct_after: float | None = None
+    packets: int = 0
+    error: str = ""
+
+
+class Trial:
+    """A lab with a server and two joined clients, in which runs are made one after another.
+
+    Every run starts both programs anew, so that each has fresh sockets and mappings.
+    """
+
+    def __init__(
+        self, nats: tuple[str, str], commands: Commands, setting: Setting, *, seed: int = 1
+    ) -> None:
+        """Raises ProgramFailed when the server or a join fails."""
+        self._nats = dict(zip(("alice", "bob"), nats, strict=True))
+        self._commands = commands
+        self._setting = setting
+        self._folder = tempfile.TemporaryDirectory(prefix="knothole-lab-")
+        self._server: Program | None = None
+        self._lab = Lab(seed=seed)
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self, *, reverse: bool = False) -> Run:
+        """Alice calls Bob, or in ``reverse`` Bob Alice."""
+        caller, callee = ("bob", "alice") if reverse else ("alice", "bob")
+        workers: dict[str, Program] = {}
+        try:
+            for name in (callee, caller):
+                argv = self._commands.work(name, self._profile(name), self._url)
+                workers[name] = self._start(name, argv)
+            for worker in workers.values():
+                worker.expect("ready", timeout=_START_SECONDS)
+            return self._measure(workers, caller, callee)
+        except ProgramFailed as failed:
+            return Run(self._nats[caller], self._nats[callee], Verdict.FAILED, error=str(failed))
+        finally:
+            for worker in workers.values():
+                worker.close()
+
+    def close(self) -> None:
+        """End the server and remove the lab."""
+        if self._server is not None:
+            self._server.close(ends_with_input=False)
+        self._lab.close()
+        self._folder.cleanup()
+
+    def _build(self) -> None:
+        server = self._lab.add_server(addresses=2)
+        for name, nat in self._nats.items():
+            self._lab.add_client(
+                name, nat=nat, line=self._setting.line, unsolicited=self._setting.unsolicited
+            )
+        data = Path(self._folder.name) / "server"
+        self._server = self._start("server", self._commands.serve(server.addresses, data))
+        ready = self._server.expect("ready", timeout=_START_SECONDS)
+        self._url = str(ready.get("url") or ready["text"])
+        for name in self._nats:
+            if (argv := self._commands.join(name, self._url)) is not None:
+                joining = self._start(name, argv)
+                code = joining.wait(_START_SECONDS)
+                words = joining.last_errors()
+                joining.close()
+                if code:
+                    raise ProgramFailed(f"{name} could not join: {words}")
+
+    def _start(self, host: str, argv: list[str]) -> Program:
+        env = {**os.environ, "KNOTHOLE_HOME": str(self._profile(host))}
+        return Program(self._lab, host, argv, env)
+
+    def _profile(self, name: str) -> Path:
+        return Path(self._folder.name) / f"{name}-profile"
+
+    def _measure(self, workers: dict[str, Program], caller: str, callee: str) -> Run:
+        timeout = self._setting.timeout_seconds
+        before = self._lab.flows()
+        workers[caller].tell(do="connect", to=callee, timeout=timeout)
+        start = workers[caller].expect("connecting", timeout=timeout)["at"]
+        at_callee = workers[callee].expect("first", timeout=timeout)["at"] - start
+        at_caller = workers[caller].expect("first", timeout=timeout)["at"] - start
+        packets = sum(count.packets for count in _difference(self._lab.flows(), before).values())
+        direct_after = self._settle(workers[caller], start)
+        verdict = self._judge(workers)
+        return Run(
+            self._nats[caller],
+            self._nats[callee],
+            verdict,
+            at_callee,
+            at_caller,
+            direct_after,
+            packets,
+            "" if verdict is not Verdict.FAILED else "payload did not cross the internet",
+        )
+
+    def _settle(self, caller: Program, start: float) -> float | None:
+        """Wait until the caller has a direct path; seconds from ``start``, None if it gets none."""
+        event = caller.find(
+            lambda event: event["event"] == "path" and event["kind"] == "direct",
+            timeout=self._setting.settle_seconds,
+        )
+        return None if event is None else max(0.0, float(event["at"]) - start)
+
+    def _judge(self, workers: dict[str, Program]) -> Verdict:
+        """Payload is sent both ways, and the internet's own counters say where it passed."""
+        before = self._lab.flows()
+        for worker in workers.values():
+            worker.tell(do="burst", count=_BURST_COUNT, size=_BURST_SIZE)
+        for worker in workers.values():
+            worker.expect("sent", timeout=self._setting.timeout_seconds)
+        line = self._setting.line
+        time.sleep(_DRAIN_SECONDS + 4 * (line.one_way_seconds + line.jitter_seconds))
+        passed = _difference(self._lab.flows(), before)
+        clients = {self._lab.public_address(name) for name in self._nats}
+        direct = relayed = 0
+        for flow, count in passed.items():
+            if flow.source in clients and flow.destination in clients:
+                direct += count.size
+            elif flow.destination in clients:
+                relayed += count.size
+        payload = 2 * _BURST_COUNT * _BURST_SIZE
+        if direct > payload / 2 and relayed < payload / 4:
+            return Verdict.DIRECT
+        return Verdict.RELAYED if relayed > payload / 2 else Verdict.FAILED
+
+
+def _difference(after: dict[Flow, Count], before: dict[Flow, Count]) -> dict[Flow, Count]:
+    return {flow: count - before.get(flow, Count()) for flow, count in after.items()}

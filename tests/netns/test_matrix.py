@@ -1,0 +1,115 @@
+"""The matrix judges by what the internet carried, whatever programs say of themselves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from knothole.lab.matrix import pairs_of, rows_of, run_matrix, to_json, to_markdown, to_text
+from knothole.lab.netns.line import LineSettings
+from knothole.lab.trial import Run, Setting, Trial, Verdict
+
+STAND_IN = str(Path(__file__).with_name("stand_in.py"))
+TEN_MS = Setting(line=LineSettings(one_way_seconds=0.010), settle_seconds=1.0)
+
+
+class StandIns:
+    """The stand-ins' command lines."""
+
+    def __init__(self, *prefix: str) -> None:
+        self._prefix = prefix
+
+    def serve(self, addresses: Sequence[str], data: Path) -> list[str]:
+        return [sys.executable, STAND_IN, "serve", addresses[0]]
+
+    def join(self, name: str, url: str) -> list[str] | None:
+        return None
+
+    def work(self, name: str, profile: Path, url: str) -> list[str]:
+        return [*self._prefix, sys.executable, STAND_IN, name, url.removeprefix("udp://")]
+
+
+class Broken(StandIns):
+    def work(self, name: str, profile: Path, url: str) -> list[str]:
+        return [sys.executable, "-c", "import sys; sys.exit('no such thing')"]
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("nats", "verdict"),
+    [
+        (("linux", "linux"), Verdict.DIRECT),
+        (("none", "firewall"), Verdict.DIRECT),
+        (("range", "linux"), Verdict.DIRECT),
+        (("random", "random"), Verdict.RELAYED),
+        (("random", "linux"), Verdict.RELAYED),
+    ],
+)
+def test_payload_is_found_where_it_goes(nats: tuple[str, str], verdict: Verdict) -> None:
+    with Trial(nats, StandIns(), TEN_MS) as trial:
+        run = trial.run()
+    assert (run.caller_nat, run.callee_nat, run.verdict) == (*nats, verdict), run.error
+    assert run.first_at_callee is not None and run.first_at_caller is not None
+    assert min(run.first_at_callee, run.first_at_caller) >= 0.020, "nothing outruns the line"
+    assert run.packets > 4
+
+
+@pytest.mark.netns
+def test_a_program_that_only_says_it_is_direct_is_not_believed() -> None:
+    with Trial(("linux", "linux"), StandIns("env", "LIAR=1"), TEN_MS) as trial:
+        run = trial.run()
+    assert run.direct_after is not None
+    assert run.verdict is Verdict.RELAYED
+
+
+@pytest.mark.netns
+def test_a_program_that_breaks_is_a_failed_run_with_its_words() -> None:
+    [run] = run_matrix([("linux", "none")], runs=1, setting=TEN_MS, commands=Broken())
+    assert run.verdict is Verdict.FAILED
+    assert "no such thing" in run.error
+
+
+@pytest.mark.netns
+def test_the_two_ends_take_turns_and_a_bad_line_is_survived() -> None:
+    line = LineSettings(one_way_seconds=0.030, jitter_seconds=0.005, loss=0.05)
+    runs = run_matrix([("linux", "range")], runs=3, setting=Setting(line=line), commands=StandIns())
+    assert [run.caller_nat for run in runs] == ["linux", "range", "linux"]
+    assert {run.verdict for run in runs} == {Verdict.DIRECT}
+
+
+def test_pairs_are_every_two_of_the_kinds_and_each_with_itself() -> None:
+    assert pairs_of(["none", "linux"]) == [("none", "none"), ("none", "linux"), ("linux", "linux")]
+    assert pairs_of(["random"], ["none", "linux"]) == [("random", "none"), ("random", "linux")]
+    with pytest.raises(ValueError, match="no kind of NAT"):
+        pairs_of(["none", "magic"])
+
+
+RUNS = [
+    Run("linux", "range", Verdict.DIRECT, 0.05, 0.06, 0.1, 12),
+    Run("range", "linux", Verdict.DIRECT, 0.08, 0.04, 0.2, 14),
+    Run("random", "random", Verdict.RELAYED, 0.10, 0.11, None, 20),
+    Run("random", "random", Verdict.FAILED, error="bob: it went wrong"),
+]
+
+
+def test_a_row_counts_the_runs_of_a_pair_whoever_called() -> None:
+    linux, random = rows_of(RUNS)
+    assert linux.nats == ("linux", "range")
+    assert (linux.runs, linux.direct, linux.relayed, linux.failed) == (2, 2, 0, 0)
+    assert (linux.first_median, linux.first_worst) == (0.07, 0.08)
+    assert linux.packets_median == 13
+    assert (random.direct, random.relayed, random.failed) == (0, 1, 1)
+
+
+def test_the_table_is_written_as_text_markdown_and_json() -> None:
+    text, markdown = to_text(RUNS), to_markdown(RUNS)
+    assert "4 runs: 2 direct, 1 relayed, 1 failed." in text
+    assert "| linux - range | 2 | 2 | 0 | 0 | 0.070 s | 0.080 s | 0.150 s | 13 |" in markdown
+    assert "random calls random: bob: it went wrong" in markdown
+    facts = json.loads(to_json(RUNS))
+    assert [run["verdict"] for run in facts["runs"]] == ["direct", "direct", "relayed", "failed"]
+    assert len({line.count("|") for line in markdown.splitlines() if "|" in line}) == 1
