@@ -10,17 +10,37 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from knothole.engine.core import Datagram, Transmit, least
+from knothole.engine.turn.authentication import PASSWORD_ALGORITHMS
 from knothole.engine.turn.client import Allocation, RelayedDataReceived
 from knothole.engine.turn.credentials import Credentials, LongTermUsers
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import CloseRelay, OpenRelay
 from knothole.wire.address import Address, Transport
-from knothole.wire.stun import Message, MessageClass, decode, looks_like_stun
+from knothole.wire.stun import (
+    Algorithm,
+    Attribute,
+    Data,
+    ErrorCode,
+    Message,
+    MessageClass,
+    Method,
+    Nonce,
+    Realm,
+    RequestedTransport,
+    Username,
+    XorPeerAddress,
+    XorRelayedAddress,
+    decode,
+    encode,
+    long_term_key,
+    looks_like_stun,
+)
 
 REALM = "knothole.test"
 SERVER = Address("9.9.9.9", 3478)
 RELAY_HOST = "9.9.9.10"
+RAW_CLIENT = Address("1.1.1.1", 4000)
 USERS = {"alice": "wonder", "bob": "builder", "carol": "christmas"}
 
 
@@ -209,6 +229,113 @@ class World:
                 client.allocation.receive(datagram, self.now)
 
 
+class RawClient:
+    """Says exactly what it is told, in signed requests, and returns the answer."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str = "alice",
+        *,
+        client: Address = RAW_CLIENT,
+        transport: Transport = Transport.UDP,
+        password: str | None = None,
+        sha256: bool = True,
+    ) -> None:
+        self.world, self.name, self.sha256 = world, name, sha256
+        self.password = USERS.get(name, "") if password is None else password
+        self.five_tuple = FiveTuple(transport, client, SERVER)
+        self.transaction_id = b""
+        self.nonce = b""
+        self.challenged_at = 0.0
+        self.replies: list[bytes] = []
+
+    def send(self, payload: bytes) -> None:
+        """Hand ``payload`` to the server; what it says to us is in ``replies``."""
+        self.world.server.receive(self.five_tuple, payload, self.world.now)
+        self.replies = []
+        for output in self.world.server.outputs():
+            match output:
+                case Transmit(datagram) if datagram.source == SERVER:
+                    if datagram.destination == self.five_tuple.client:
+                        self.replies.append(datagram.payload)
+                case Transmit(datagram):
+                    self.world.to_peers.append((self.world.now, datagram))
+                case OpenRelay(relayed):
+                    self.world.answer_open(relayed)
+                case CloseRelay(relayed):
+                    self.world.sockets.discard(relayed)
+                case _:
+                    self.world.server_events.append((self.world.now, output))
+
+    def answer(self) -> Message:
+        (reply,) = self.replies
+        return decode(reply)
+
+    def key(self) -> bytes:
+        algorithm = Algorithm.SHA256 if self.sha256 else Algorithm.MD5
+        return long_term_key(self.name, REALM, self.password, algorithm)
+
+    def signed(self, method: int, *attributes: Attribute, drop: tuple[type, ...] = ()) -> bytes:
+        """A request with everything that a signed one needs but for what is to ``drop``."""
+        self.transaction_id = self.world.random.randbytes(12)
+        identity: tuple[Attribute, ...] = (Username(self.name), Realm(REALM), Nonce(self.nonce))
+        if self.sha256:
+            identity += (PASSWORD_ALGORITHMS, PASSWORD_ALGORITHMS.algorithms[0])
+        kept = tuple(each for each in identity if type(each) not in drop)
+        message = Message(MessageClass.REQUEST, method, self.transaction_id, attributes + kept)
+        key = self.key()
+        return encode(message, **{"sha256_key" if self.sha256 else "key": key})
+
+    def challenge(self) -> Message:
+        """Ask unsigned, and take the nonce from the 401."""
+        request = Message(MessageClass.REQUEST, Method.ALLOCATE, self.world.random.randbytes(12))
+        self.send(encode(request))
+        answer = self.answer()
+        nonce = answer.get(Nonce)
+        assert nonce is not None
+        self.nonce, self.challenged_at = nonce.value, self.world.now
+        return answer
+
+    def ask(self, method: int, *attributes: Attribute) -> Message:
+        if not self.nonce:
+            self.challenge()
+        self.send(self.signed(method, *attributes))
+        return self.answer()
+
+    def challenge_if_stale(self) -> None:
+        """Take a new nonce when ours is no longer good for everything."""
+        if not self.nonce or self.world.now - self.challenged_at > 1000:
+            self.challenge()
+
+    def code(self, method: int, *attributes: Attribute) -> int:
+        """The error code of the answer, 0 for success."""
+        error = self.ask(method, *attributes).get(ErrorCode)
+        return 0 if error is None else error.code
+
+    def allocate(self, *attributes: Attribute) -> Address:
+        answer = self.ask(Method.ALLOCATE, RequestedTransport(), *attributes)
+        found = answer.get(XorRelayedAddress)
+        assert found is not None, answer
+        return found.address
+
+    def indicate(self, peer: Address, data: bytes, *attributes: Attribute) -> None:
+        content = (XorPeerAddress(peer), Data(data), *attributes)
+        self.send(encode(Message(MessageClass.INDICATION, Method.SEND, bytes(12), content)))
+
+
+@pytest.fixture
+def raw(world: World) -> RawClient:
+    """A raw client named alice."""
+    return RawClient(world)
+
+
+@pytest.fixture
+def new_raw(world: World) -> Callable[..., RawClient]:
+    """Makes further raw clients."""
+    return lambda *args, **options: RawClient(world, *args, **options)
+
+
 @pytest.fixture
 def new_world() -> Iterator[type[World]]:
     """The class, for worlds with options."""
@@ -218,3 +345,9 @@ def new_world() -> Iterator[type[World]]:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture(scope="session")
+def new_world_class() -> tuple[type[World], type[RawClient]]:
+    """For tests that make many worlds."""
+    return World, RawClient

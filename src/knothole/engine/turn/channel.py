@@ -9,9 +9,7 @@ from knothole.wire.address import Address
 from knothole.wire.turn import FIRST_CHANNEL, LAST_CHANNEL
 
 CHANNEL_LIFETIME: Final = 600.0  # RFC 8656 Section 12: "lasts for 10 minutes unless refreshed"
-QUARANTINE: Final = (
-    300.0  # RFC 8656 Section 12: "MUST wait 5 minutes after the channel ... expires"
-)
+QUARANTINE: Final = 300.0  # RFC 8656 Section 12: "MUST wait 5 minutes after"
 
 
 @dataclass(slots=True)

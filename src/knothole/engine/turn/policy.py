@@ -56,8 +56,12 @@ class PeerRules:
             return None
         return peer_prohibited(host, self._allowed, self._denied)
 
+    def is_listener(self, peer: Address) -> bool:
+        """Whether we listen for clients there: never a peer, or messages would go round in us."""
+        return peer in self._listeners
+
     def refusal(self, peer: Address) -> str | None:
-        """Why nothing is sent to ``peer``, or None when something is."""
-        if peer in self._listeners:
-            return f"{peer} is this server"  # or messages would go round in it: Section 21.1.7
+        """Why ``peer`` gets no channel, or None when it does."""
+        if self.is_listener(peer):
+            return f"{peer} is this server"
         return self.host_refusal(peer.host)

@@ -87,7 +87,8 @@ class ServerData:
         peer, data = message.get(XorPeerAddress), message.get(Data)
         if peer is None or data is None or message.get(DontFragment) is not None:
             return
-        if peer.address.port and self._rules.refusal(peer.address) is None:
+        # That the host is no forbidden one was found when it got its permission.
+        if peer.address.port and not self._rules.is_listener(peer.address):
             self._to_peer(allocation, peer.address, data.value, 0, now)
 
     def from_peer(
