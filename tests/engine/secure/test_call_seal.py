@@ -192,7 +192,7 @@ def test_an_offer_in_somebody_elses_name_needs_that_persons_signature() -> None:
         from_key=ALICE.public_key,
         to_name="bob",
         to_key=BOB.public_key,
-        body=encode_content(CallOffer(bytes(32), bytes(32), bytes(32), "call")),
+        body=encode_content(CallOffer(bytes(32), ALICE.sealing_key, bytes(32), "call")),
     )
     with refused(SealFault.BAD_SIGNATURE):
         callee(seal_statement(MALLORY, forged, BOB.sealing_key))
@@ -269,7 +269,7 @@ def test_a_sealing_key_of_low_order_is_refused_and_does_not_crash() -> None:
     zero = bytes(32)
     signature = BOB.sign(b"knothole/1 sealing key", zero)
     with refused(SealFault.UNUSABLE_KEY):
-        offer_of(caller(peer=PeerKeys("bob", BOB.public_key, zero, signature)))
+        caller(peer=PeerKeys("bob", BOB.public_key, zero, signature))
 
 
 def test_a_reply_key_of_low_order_is_refused_and_does_not_crash() -> None:
@@ -282,9 +282,8 @@ def test_a_reply_key_of_low_order_is_refused_and_does_not_crash() -> None:
         to_key=BOB.public_key,
         body=encode_content(CallOffer(bytes(32), bytes(32), bytes(32), "call")),
     )
-    bob = callee(seal_statement(ALICE, statement, BOB.sealing_key))
     with refused(SealFault.UNUSABLE_KEY):
-        bob.seal_answer()
+        callee(seal_statement(ALICE, statement, BOB.sealing_key))
 
 
 def test_a_body_of_the_wrong_shape_is_refused() -> None:

@@ -97,6 +97,14 @@ def test_a_sealing_key_that_is_not_signed_by_the_person_is_noticed() -> None:
     assert not other_signer.verify()
 
 
+@pytest.mark.parametrize(
+    "low_order", [bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"]
+)
+def test_a_signed_sealing_key_of_low_order_is_no_key(low_order: bytes) -> None:
+    signature = ALICE.sign(b"knothole/1 sealing key", low_order)
+    assert not PeerKeys("alice", ALICE.public_key, low_order, signature).verify()
+
+
 def test_the_representation_shows_the_fingerprint_and_no_secret() -> None:
     text = repr(ALICE)
     assert fingerprint(ALICE.public_key) in text

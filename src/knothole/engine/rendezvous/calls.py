@@ -10,6 +10,7 @@ import enum
 from typing import Final
 
 from knothole.engine.rendezvous.call_book import CallBook, CallRecord, DeviceState
+from knothole.engine.rendezvous.call_failures import call_failed
 from knothole.engine.rendezvous.deadlines import Deadlines
 from knothole.engine.rendezvous.directory import Directory, Session
 from knothole.engine.rendezvous.limits import Limits, TokenBucket
@@ -17,7 +18,6 @@ from knothole.wire.signal.messages import (
     Answer,
     Answered,
     Call,
-    CallFailed,
     Calling,
     Cancel,
     Cancelled,
@@ -37,17 +37,6 @@ RING_SECONDS: Final = 45.0  # ours: the caller's program gives up at the same ag
 GRACE_SECONDS: Final = 6.0  # ours: a client is back within 5 s after a lost connection
 LINGER_SECONDS: Final = 60.0  # ours: how long an answered call is kept for somebody who is away
 KEPT_TRICKLES: Final = 8  # ours: passed on to a device that begins to ring later
-
-_TEXTS: Final = {
-    Failure.UNKNOWN: "there is nobody of that name on this server, or nobody who shows you so",
-    Failure.OFFLINE: "that person is not online",
-    Failure.STALE_KEY: "that person has a new sealing key; look the name up again",
-    Failure.NO_ANSWER: "nobody answered",
-    Failure.CALLEE_GONE: "the other side's connection to the server was lost while it rang",
-    Failure.CALLER_GONE: "your connection to the server was lost for too long while it rang",
-    Failure.TOO_MANY_CALLS: "too many calls are waiting to be answered already",
-    Failure.CALL_ID_IN_USE: "this call id is in use",
-}
 
 
 class _Timer(enum.Enum):
@@ -123,11 +112,11 @@ class CallDesk:
             return
         if (ended := self._book.ended(message.call_id)) is not None:
             mine = ended.record.is_caller(session)
-            in_use = _failure(message.call_id, Failure.CALL_ID_IN_USE)
+            in_use = call_failed(message.call_id, Failure.CALL_ID_IN_USE)
             self._directory.send(session, ended.to_caller if mine else in_use)
             return
         if (failure := self._obstacle(session, message)) is not None:
-            self._directory.send(session, _failure(message.call_id, failure))
+            self._directory.send(session, call_failed(message.call_id, failure))
             return
         call = CallRecord(
             call_id=message.call_id,
@@ -276,7 +265,7 @@ class CallDesk:
 
     def _ask_after(self, session: Session, call: CallRecord) -> None:
         if not call.is_caller(session):
-            self._directory.send(session, _failure(call.call_id, Failure.CALL_ID_IN_USE))
+            self._directory.send(session, call_failed(call.call_id, Failure.CALL_ID_IN_USE))
             return
         self._directory.send(session, self._calling(call))
         if call.winner is not None:
@@ -334,7 +323,7 @@ class CallDesk:
         )
 
     def _fail(self, call: CallRecord, failure: Failure, reason: Reason) -> None:
-        self._end(call, _failure(call.call_id, failure), Cancelled(call.call_id, reason))
+        self._end(call, call_failed(call.call_id, failure), Cancelled(call.call_id, reason))
 
     def _hang_up(self, call: CallRecord, session: Session, reason: str) -> None:
         message = HangUp(call.call_id, reason, session.device_id)
@@ -397,7 +386,3 @@ class CallDesk:
         else:
             text = "this call is not known here; it may have ended, or the server was restarted"
             self._directory.send(session, Problem(Trouble.UNKNOWN_CALL, text, call_id))
-
-
-def _failure(call_id: bytes, failure: Failure) -> CallFailed:
-    return CallFailed(call_id, failure, _TEXTS[failure])

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from knothole.engine.core import RandomBytes
-from knothole.engine.secure.identity import KEY_BYTES, Identity, PeerKeys
+from knothole.engine.secure.identity import KEY_BYTES, Identity, PeerKeys, can_be_sealed_to
 from knothole.engine.secure.replay import SeenCalls
 from knothole.engine.secure.seal import SealFault, SealRefused, open_statement, seal_statement
 from knothole.engine.secure.words import NONCE_BYTES, words_commitment
@@ -71,11 +71,13 @@ class CallerSeal:
         """``name`` is ours, ``peer`` the person called, as pinned or looked up; ``call_id`` has 16
         bytes and is used for this call only.
 
-        Raises :class:`SealRefused` when the peer's sealing key is not signed by the peer's key.
+        Raises :class:`SealRefused` when the peer's sealing key is not signed by the peer's key or
+        cannot be sealed to; nothing said later raises it.
         """
         if not peer.verify():
             raise SealRefused(
-                SealFault.UNUSABLE_KEY, f"the sealing key of {peer.name} is not signed by its owner"
+                SealFault.UNUSABLE_KEY,
+                f"the sealing key of {peer.name} is not signed by its owner, or is none",
             )
         self._identity = identity
         self._name = name
@@ -204,6 +206,10 @@ class CalleeSeal:
         self._offer_hash: bytes | None = None
         statement = self._open(ContentKind.OFFER, sealed_offer)
         self.offer: Final[CallOffer] = _body(statement, CallOffer)
+        if not can_be_sealed_to(self.offer.reply_key):
+            raise SealRefused(
+                SealFault.UNUSABLE_KEY, f"the call of {from_name} names no key to answer to"
+            )
         if not seen.remember(from_key, call_id):
             raise SealRefused(
                 SealFault.REPLAYED, f"this call of {from_name} was offered before; it is a replay"
@@ -219,13 +225,13 @@ class CalleeSeal:
     def seal_answer(
         self, *, candidates: tuple[str, ...] = (), quic_datagrams: tuple[bytes, ...] = ()
     ) -> bytes:
-        """The sealed answer. Raises :class:`SealRefused` for a reply key that is unusable."""
+        """The sealed answer."""
         return self._seal(
             ContentKind.ANSWER, CallAnswer(self.words_nonce, candidates, quic_datagrams)
         )
 
     def seal_trickle(self, candidates: tuple[str, ...], *, end: bool = False) -> bytes:
-        """More candidates for the caller. Raises like :meth:`seal_answer`."""
+        """More candidates for the caller."""
         self._sequence += 1
         return self._seal(ContentKind.TRICKLE, TrickledCandidates(candidates, end))
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -25,6 +25,7 @@ KEY_BYTES: Final = 32  # RFC 8032 Section 5.1.5 and RFC 7748 Section 5: both cur
 SIGNATURE_BYTES: Final = 64  # RFC 8032 Section 5.1.6
 
 _SEALING_CONTEXT: Final = b"knothole/1 sealing key"
+_PROBE: Final = X25519PrivateKey.from_private_bytes(b"\x01" * KEY_BYTES)
 _PEM_BLOCK: Final = re.compile(
     rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----", re.DOTALL
 )
@@ -48,8 +49,8 @@ class PeerKeys:
     sealing_signature: bytes
 
     def verify(self) -> bool:
-        """True when the sealing key is signed by the public key."""
-        return verify_signature(
+        """True when the sealing key is signed by the public key and can be sealed to."""
+        return can_be_sealed_to(self.sealing_key) and verify_signature(
             self.public_key, self.sealing_signature, _SEALING_CONTEXT, self.sealing_key
         )
 
@@ -144,6 +145,16 @@ def verify_signature(public_key: bytes, signature: bytes, context: bytes, messag
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)
     except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def can_be_sealed_to(sealing_key: bytes) -> bool:
+    """False for what is no X25519 key or one of low order, which shares its secret with everybody
+    (RFC 7748 Section 6.1: the check for the all-zero value)."""
+    try:
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(sealing_key))
+    except ValueError:
         return False
     return True
 
