@@ -34,7 +34,7 @@ from knothole.peer.line import Path
 from knothole.wire.voice import FRAME_SECONDS, MEDIA_HEADER_BYTES, SAMPLE_RATE, EndReason
 
 STATS_SECONDS: Final = 1.0
-_LEAST_LOSS_PERCENT: Final = 10  # keeps the encoder's error correction on: it costs bits, no delay
+LEAST_LOSS_PERCENT: Final = 10  # keeps the encoder's error correction on: it costs bits, no delay
 _MOST_LOSS_PERCENT: Final = 30
 _LOSS_DECAY: Final = 0.8  # a report: a burst is prepared for during the next seconds
 
@@ -129,7 +129,7 @@ class Call:
         self._started_at = self._loop.time()
         self._done: asyncio.Future[tuple[Ending, str]] = self._loop.create_future()
         self._encoder = OpusEncoder()
-        self._encoder.packet_loss_percent = _LEAST_LOSS_PERCENT
+        self._encoder.packet_loss_percent = LEAST_LOSS_PERCENT
         if self._source.is_device and self._sink.is_device:
             latency = self._source.latency_seconds + self._sink.latency_seconds
             self._processor = voice_processor(delay_seconds=latency)
@@ -268,7 +268,7 @@ class Call:
         self._loss = max(loss, self._loss * _LOSS_DECAY)
         percent = math.ceil(100 * self._loss)
         self._encoder.packet_loss_percent = min(
-            _MOST_LOSS_PERCENT, max(_LEAST_LOSS_PERCENT, percent)
+            _MOST_LOSS_PERCENT, max(LEAST_LOSS_PERCENT, percent)
         )
 
     @contextlib.contextmanager

@@ -179,8 +179,6 @@ class VoiceCall:
         self._timestamp = 0
         self._muted_frames = 0
         self._level_out = LevelMeter()
-        self._level_heard = SILENCE_DB
-        self._level_spoken = SILENCE_DB
         self._echo: tuple[int, float] | None = None  # the last report's sent_at, when it came
         self._rtt: float | None = None
         self._loss_in = self._loss_out = 0.0
@@ -209,7 +207,9 @@ class VoiceCall:
         self._timestamp += FRAME_SAMPLES
 
     def pull(self, count: int, now: float) -> bytes:
-        """Samples to play from ``now`` on: see :meth:`Playout.pull`."""
+        """Samples to play from ``now`` on, silence after the end: see :meth:`Playout.pull`."""
+        if self.is_over:
+            return bytes(2 * count)
         samples = self._playout.pull(count, now)
         if self.state is CallState.DRAINING:
             self._finish_when_played()
@@ -278,8 +278,8 @@ class VoiceCall:
             rtt_seconds=self._rtt,
             loss_in=self._loss_in,
             loss_out=self._loss_out,
-            level_out_db=self._level_spoken,
-            level_in_db=self._level_heard,
+            level_out_db=self._level_out.read(),
+            level_in_db=self._playout.level.read(),
             jitter_seconds=self._reception.jitter_seconds,
             playout_delay_seconds=self._playout.delay_seconds,
             packets_sent=self._sequence,
@@ -315,12 +315,10 @@ class VoiceCall:
     def _report(self, now: float) -> None:
         self._timers.arm(_Timer.REPORT, now + (REPORT_SECONDS if self._heard else HELLO_SECONDS))
         self._loss_in = self._reception.take_fraction_lost()
-        self._level_heard = self._playout.level.read()
-        self._level_spoken = self._level_out.read()
         echo, held = (None, 0) if self._echo is None else (self._echo[0], now - self._echo[1])
         self._send(
             ReportPacket(
-                level=round(-self._level_heard),
+                level=round(-self._playout.level.read()),
                 fraction_lost=min(255, int(self._loss_in * 256)),
                 highest_sequence=self._reception.highest_sequence,
                 lost=self._reception.lost,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import deque
 from operator import mul
 from typing import Final
+
+from knothole.wire.voice import FRAME_SECONDS
 
 SILENCE_DB: Final = -127.0  # RFC 6464 Section 3: the lowest level there is, digital silence
 
@@ -27,21 +30,17 @@ def level_db(frame: bytes) -> float:
 
 
 class LevelMeter:
-    """The level since it was last asked for."""
+    """The mean level of the last second."""
 
     def __init__(self) -> None:
-        self._power = 0.0
-        self._frames = 0
+        self._powers: deque[float] = deque(maxlen=round(1 / FRAME_SECONDS))
 
     def add(self, decibels: float) -> None:
         """Count one more frame of that level."""
-        self._power += 10 ** (decibels / 10)
-        self._frames += 1
+        self._powers.append(10 ** (decibels / 10))
 
     def read(self) -> float:
-        """The mean level in dBov of the frames since the last call, silence if there were none."""
-        power, frames = self._power, self._frames
-        self._power, self._frames = 0.0, 0
-        if not frames:
+        """The mean in dBov, that of silence before the first frame."""
+        if not self._powers:
             return SILENCE_DB
-        return max(SILENCE_DB, 10 * math.log10(power / frames))
+        return max(SILENCE_DB, 10 * math.log10(sum(self._powers) / len(self._powers)))

@@ -13,7 +13,7 @@ from knothole.engine.voice.jitter import (
     Recover,
     Silence,
 )
-from knothole.engine.voice.level import LevelMeter, level_db
+from knothole.engine.voice.level import SILENCE_DB, LevelMeter, level_db
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.voice import FRAME_SAMPLES, MediaPacket
 
@@ -84,6 +84,7 @@ class Playout:
     def _next(self, now: float) -> bytes:
         playable = self._buffer.take(now)
         if isinstance(playable, Silence):
+            self.level.add(SILENCE_DB)
             return bytes(playable.samples * _SAMPLE_BYTES)
         self.frames += 1
         try:
