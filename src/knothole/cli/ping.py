@@ -45,12 +45,13 @@ async def _ping(output: Output, name: str, count: int | None, interval: float) -
     loop = asyncio.get_running_loop()
     async with line_to(name, "ping") as line:
         before: Path | None = None
+        await line.ping(timeout=10.0)  # the line carries; from here a lost probe is a lost probe
         due = loop.time()
         while count is None or number < count:
             number += 1
             path = line.path
             try:
-                rtt = await line.ping(timeout=max(interval, 2.0))
+                rtt = await line.probe(timeout=max(interval, 2.0))
             except TimeoutError:
                 output.result(
                     "lost", f"{number}: no answer ({path})", number=number, **path_facts(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 DATAGRAMS_KEPT: Final = 1024  # received and not yet asked for; the oldest go first: ours
 PATHS_KEPT: Final = 64
+PING_AGAIN_SECONDS: Final = 0.5  # ours: QUIC does not send a lost PING again
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +196,22 @@ class Line:
     # --------------------------------------------------------------------------- others
 
     async def ping(self, timeout: float = 5.0) -> float:
-        """The round trip to the other end in seconds, measured now.
+        """The round trip to the other end in seconds, measured now; asked again when unanswered.
 
-        Raises TimeoutError, LineClosed.
+        Raises TimeoutError after ``timeout`` seconds, LineClosed.
         """
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    return await self.probe(PING_AGAIN_SECONDS)
+                except TimeoutError:
+                    continue
+
+    async def probe(self, timeout: float) -> float:
+        """Like :meth:`ping`, asked once: a lost question or answer is a TimeoutError."""
         self._require_open()
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        number = self._connection.channel.ping(asyncio.get_running_loop().time())
+        number = self._connection.channel.ping(time.monotonic())
         self._pings[number] = answer
         self._flush()
         try:
