@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-import threading
 from typing import Final
 
+from knothole.io.descriptors import DescriptorReader, DescriptorWriter
 from knothole.peer.errors import KnotholeError
 from knothole.peer.line import Line
 from knothole.peer.stream import Stream
 
 PREFACE: Final = b"\x01"  # the version; it also tells the callee that there is a stream
-CHUNK: Final = 256 * 1024  # bytes read and written at once: ours
 GOODBYE_SECONDS: Final = 10.0  # the callee waits so long for the caller to close: ours
 
 
@@ -66,7 +64,7 @@ async def _part(line: Line) -> None:
 
 
 async def _send(stream: Stream, source: int) -> None:
-    reader = _Reader(source)
+    reader = DescriptorReader(source)
     try:
         while chunk := await reader.read():
             stream.write(chunk)
@@ -77,56 +75,10 @@ async def _send(stream: Stream, source: int) -> None:
 
 
 async def _receive(stream: Stream, sink: int) -> None:
-    loop = asyncio.get_running_loop()
-    async for chunk in stream:
-        view = memoryview(chunk)
-        while view:
-            # A thread, because stdout may be a slow terminal or a full pipe.
-            view = view[await loop.run_in_executor(None, os.write, sink, view) :]
-
-
-class _Reader:
-    """Blocking reads of any descriptor (pipe, file, terminal) in a thread of its own.
-
-    A daemon thread: one that hangs in a read of a silent stdin must not keep the program alive.
-    """
-
-    def __init__(self, source: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._source = source
-        self._wanted = threading.Semaphore(0)
-        self._closed = False
-        self._waiting: asyncio.Future[bytes] | None = None
-        threading.Thread(target=self._run, name="stdin", daemon=True).start()
-
-    async def read(self) -> bytes:
-        """The next bytes, ``b""`` at the end. Raises OSError."""
-        self._waiting = self._loop.create_future()
-        self._wanted.release()
-        return await self._waiting
-
-    def close(self) -> None:
-        self._closed = True
-        self._wanted.release()
-
-    def _run(self) -> None:
-        while True:
-            self._wanted.acquire()
-            if self._closed:
-                return
-            try:
-                data: bytes | OSError = os.read(self._source, CHUNK)
-            except OSError as error:
-                data = error
-            try:
-                self._loop.call_soon_threadsafe(self._tell, data)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                return
-
-    def _tell(self, data: bytes | OSError) -> None:
-        if self._waiting is None or self._waiting.done():
-            return
-        if isinstance(data, OSError):
-            self._waiting.set_exception(data)
-        else:
-            self._waiting.set_result(data)
+    writer = DescriptorWriter(sink)
+    try:
+        async for chunk in stream:
+            await writer.write(chunk)
+        await writer.flush()
+    finally:
+        writer.close()
