@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -62,6 +63,10 @@ class Arrow:
     def start(self) -> float:
         return self.way[0][1]
 
+    @property
+    def end(self) -> float:
+        return self.way[-1][1]
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -73,12 +78,16 @@ class Section:
 
 @dataclass(slots=True)
 class Ladder:
-    """Columns from left to right, arrows and sections in any order; times in seconds."""
+    """Columns from left to right, arrows and sections in any order; times in seconds.
+
+    ``zero`` is the moment that times are shown from, the first thing there is by default.
+    """
 
     columns: Sequence[Column]
     arrows: list[Arrow] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     title: str = ""
+    zero: float | None = None
 
     def rows(self) -> list[Arrow | Section]:
         """Sections and arrows by time of start; a section comes before what starts with it."""
@@ -87,21 +96,27 @@ class Ladder:
 
     @property
     def origin(self) -> float:
-        """The moment that times are counted from: the first thing there is."""
+        """The moment that times are counted from."""
+        if self.zero is not None:
+            return self.zero
         return min((row.start for row in self.rows()), default=0.0)
 
 
-def condense(arrows: Sequence[Arrow], keep: int = 2) -> list[Arrow]:
+def condense(
+    arrows: Sequence[Arrow], keep: int = 2, *, fewer: Mapping[Tone, int] | None = None
+) -> list[Arrow]:
     """Of arrows alike only the first ``keep``, the last of which says how many more there were.
 
-    Alike are arrows with the same columns, label, tone and outcome.
+    Alike are arrows with the same columns, tone and outcome, and the same label but for numbers.
+    ``fewer`` has other limits for some tones.
     """
     kept: list[Arrow] = []
     seen: dict[tuple[object, ...], list[int]] = {}
     for arrow in sorted(arrows, key=lambda arrow: arrow.start):
         columns = tuple(column for column, _ in arrow.way)
-        places = seen.setdefault((columns, arrow.label, arrow.tone, arrow.outcome), [])
-        if len(places) < keep:
+        label = re.sub(r"\d+", "", arrow.label)
+        places = seen.setdefault((columns, label, arrow.tone, arrow.outcome), [])
+        if len(places) < (fewer or {}).get(arrow.tone, keep):
             places.append(len(kept))
             kept.append(arrow)
         else:

@@ -18,6 +18,7 @@ _HEADER: Final = 128
 _ROW: Final = 25.0  # least distance between the starts of two arrows, so that labels stay apart
 _LONGEST_GAP: Final = 46.0  # a pause is drawn no longer than this
 _PIXELS_PER_SECOND: Final = 1600.0
+_JOINED_SECONDS: Final = 0.008
 _SECTION: Final = 50.0
 _WALL: Final = 14
 _COLOURS: Final = {
@@ -80,6 +81,7 @@ class _TimeScale:
         self._times: list[float] = []
         self._places: list[float] = []
         self.sections: dict[Section, float] = {}
+        self._rows: dict[int, float] = {}
         place = float(_HEADER)
         previous: float | None = None
         for row in ladder.rows():
@@ -94,8 +96,20 @@ class _TimeScale:
                 continue
             self._times.append(row.start)
             self._places.append(place)
-        ends = [self.y(seconds) for arrow in ladder.arrows for _, seconds in arrow.way]
+            self._rows[id(row)] = place
+        ends = [self.y(arrow.end) for arrow in ladder.arrows]
         self.bottom = max([*ends, place]) + 30
+
+    def along(self, arrow: Arrow) -> list[float]:
+        """The place of each of an arrow's moments.
+
+        Arrows that start together get rows of their own, and join the common scale on their way.
+        """
+        shift = self.y(arrow.start) - self._rows[id(arrow)]
+        return [
+            self.y(seconds) - shift * max(0.0, 1 - (seconds - arrow.start) / _JOINED_SECONDS)
+            for _, seconds in arrow.way
+        ]
 
     def y(self, seconds: float) -> float:
         """The place of a moment: between the two starts of arrows that it lies between."""
@@ -160,7 +174,8 @@ Points = list[tuple[float, float]]
 
 def _points(ladder: Ladder, arrow: Arrow, scale: _TimeScale) -> Points:
     """The corners of an arrow's line, which ends just short of what it points at."""
-    points = [(_x(column), scale.y(seconds)) for column, seconds in arrow.way]
+    heights = scale.along(arrow)
+    points = [(_x(column), y) for (column, _), y in zip(arrow.way, heights, strict=True)]
     sign = 1 if arrow.towards > arrow.way[0][0] else -1
     if len(points) == 1 and arrow.outcome is not Outcome.DISCARDED:
         points.append((points[0][0] + sign * _COLUMN_GAP * 0.45, points[0][1] + 8))

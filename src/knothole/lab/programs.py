@@ -43,7 +43,7 @@ class KnotholeCommands:
         hosts = [word for address in addresses for word in ("--host", address)]
         return knothole("serve", *hosts, "--data", str(data), "--json")
 
-    def join(self, name: str, url: str) -> list[str] | None:
+    def join(self, name: str, url: str) -> list[str]:
         return knothole("join", name, "--server", url, "--json")
 
     def work(self, name: str, profile: Path, url: str) -> list[str]:

@@ -82,6 +82,15 @@ class Lab(Layout):
         place = f"--net=/proc/{os.getpid()}/fd/{self.namespace(name).descriptor}"
         return ["nsenter", place, "--", "env", f"{MARK}={self.name}", *argv]
 
+    def set_ports(self, name: str, first: int, last: int) -> None:
+        """The ports that a host hands out to programs which ask for no particular one."""
+        self.hosts[name].namespace.sysctl(
+            {
+                "net.ipv4.ip_local_port_range": f"{first} {last}",
+                "net.ipv4.tcp_tw_reuse": 1,  # or a port would be out of use for a minute
+            }
+        )
+
     def restart_nat(self, name: str, *, new_address: bool = False) -> None:
         """The router forgets every connection, and no mapping comes back as it was.
 

@@ -1,0 +1,102 @@
+"""``knothole lab demo``: the call of the article between real programs and through real NATs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Final
+
+from knothole.lab.ladder import draw_text
+from knothole.lab.ladder_svg import draw_svg
+from knothole.lab.netns.journey import Fate
+from knothole.lab.netns.line import LineSettings
+from knothole.lab.scene import ALICE_PORT, BOB_PORT, STRANGER, CallReport, Scene
+
+ONE_WAY_SECONDS: Final = 0.010
+
+Say = Callable[[str], None]
+
+
+def run_demo(out: Path, say: Say = print) -> bool:
+    """Play both calls, and leave recordings and pictures in ``out``; whether all went as it should.
+
+    Raises NamespacesUnavailable, ProgramFailed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    reports = {}
+    with as_file(files("knothole") / "data" / "speech.wav") as speech:
+        for nat in ("linux", "random"):
+            say(_announcement(nat))
+            reports[nat] = _play(nat, speech, out, say)
+    for line in _summary(reports["linux"], reports["random"]):
+        say(line)
+    return reports["linux"].is_direct and not reports["random"].is_direct
+
+
+def _play(nat: str, speech: Path, out: Path, say: Say) -> CallReport:
+    line = LineSettings(one_way_seconds=ONE_WAY_SECONDS)
+    title = f"Alice calls Bob, both behind a NAT of the kind “{nat}”"
+    with (
+        tempfile.TemporaryDirectory(prefix="knothole-demo-") as profiles,
+        Scene(Path(profiles), nat, line) as scene,
+    ):
+        say(f"Built in {scene.build_seconds:.2f} s; the server says: ready {scene.url}")
+        say("Bob's program listens, a stranger knocks, Alice's program calls and speaks ...")
+        report = scene.call(speech, out / f"bob-heard-{nat}.wav", title)
+    picture = out / f"call-{nat}.svg"
+    picture.write_text(draw_svg(report.story.ladder), encoding="utf-8")
+    say("")
+    for row in draw_text(report.story.ladder):
+        say(row)
+    say("")
+    say(f"The same as a picture: {picture}")
+    return report
+
+
+def _announcement(nat: str) -> str:
+    if nat == "linux":
+        return (
+            "\n═══ The call of the article: Alice behind one Linux NAT, Bob behind another ═══\n"
+            f"Network namespaces and the kernel's own NAT. Alice's NAT is 1.1.1.1, her program's\n"
+            f"port {ALICE_PORT}; Bob's NAT is 2.2.2.2, his port {BOB_PORT}; the server is 3.3.3.3. "
+            f"{ONE_WAY_SECONDS * 1000:g} ms\none way from each client to the internet."
+        )
+    return (
+        "\n═══ The same call where no hole can be aimed at: a random port for every destination ═══"
+    )
+
+
+def _summary(linux: CallReport, random: CallReport) -> list[str]:
+    lines = ["\n═══ What happened ═══"]
+    knocked = "discarded it" if linux.knock.fate is Fate.DISCARDED else "LET IT IN"
+    lines.append(f"A packet from {STRANGER} to 1.1.1.1:{ALICE_PORT}: Alice's NAT {knocked}.")
+    for name, report in (("linux", linux), ("random", random)):
+        lines.append(f"\nBehind “{name}” NATs the call was {_verdict(report)}")
+        lines += [
+            f"  {step.after_seconds * 1000:7.1f} ms after the call: {step.text}"
+            for step in report.story.steps
+        ]
+        lines.append(f"  What Bob heard: {report.recording}{_likeness(report)}")
+    return lines
+
+
+def _verdict(report: CallReport) -> str:
+    where = "direct" if report.is_direct else "relayed"
+    return (
+        f"{where.upper()}: the internet carried {report.direct.size / 1000:.0f} kB from client to "
+        f"client and {report.relayed.size / 1000:.0f} kB from the server to clients."
+    )
+
+
+def _likeness(report: CallReport) -> str:
+    """How much the recording is like what was spoken, where numpy is there to say so."""
+    try:
+        from knothole.lab.speech import compare_files
+
+        with as_file(files("knothole") / "data" / "speech.wav") as speech:
+            match = compare_files(speech, report.recording)
+    except (ImportError, OSError, ValueError):
+        return ""
+    return f" (correlation with what Alice said: {match.correlation:.3f})"

@@ -1,0 +1,162 @@
+"""The stage of the demo: a server, Alice and Bob behind NATs, a stranger, and the real programs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from knothole.lab.netns.counters import Count
+from knothole.lab.netns.journey import Journey
+from knothole.lab.netns.line import LineSettings
+from knothole.lab.netns.picture import two_clients
+from knothole.lab.netns.topology import Lab
+from knothole.lab.programs import KnotholeCommands, Program, ProgramFailed, knothole
+from knothole.lab.story import Story, tell
+
+ALICE_PORT: Final = 1414  # the article's
+BOB_PORT: Final = 2828
+STRANGER: Final = "9.9.9.9"
+_START_SECONDS: Final = 30.0
+_RING_SECONDS: Final = 20.0
+_CALL_SECONDS: Final = 90.0
+_KNOCK_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CallReport:
+    """A call as seen from outside.
+
+    ``knock`` is the way of the stranger's packet before it. ``direct`` and ``relayed`` are what
+    the internet carried from client to client, and from the server to clients, while the call
+    lasted; ``recording`` is what Bob's program wrote.
+    """
+
+    story: Story
+    knock: Journey
+    direct: Count
+    relayed: Count
+    recording: Path
+    seconds: float
+
+    @property
+    def is_direct(self) -> bool:
+        return self.direct.size > self.relayed.size
+
+
+class Scene:
+    """Builds the lab and starts the server; both names are registered when it is entered."""
+
+    def __init__(self, folder: Path, nat: str, line: LineSettings) -> None:
+        """``folder`` gets profiles and recordings. Raises ProgramFailed, NamespacesUnavailable."""
+        self._folder = folder
+        self._programs: list[Program] = []
+        started = time.monotonic()
+        self.lab = Lab()
+        try:
+            self._build(nat, line)
+            self.build_seconds = time.monotonic() - started
+            self._serve()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def call(self, speech: Path, recording: Path, title: str) -> CallReport:
+        """Alice calls Bob and speaks ``speech``; Bob answers, and records what he hears.
+
+        A stranger knocks before. Raises ProgramFailed when a program fails, ValueError when no
+        call was to be seen.
+        """
+        recording.parent.mkdir(parents=True, exist_ok=True)
+        listen = ["listen", "--answer", "--once", "--in", "null", "--out", str(recording)]
+        bob = self._start("bob", knothole(*listen, "--json"))
+        bob.expect("ready", timeout=_START_SECONDS)
+        with self.lab.capture("alice", "bob", "server", "stranger") as capture:
+            self._knock()
+            before = self.lab.flows()
+            started = time.monotonic()
+            say = ["call", "bob", "--in", str(speech), "--out", "null", "--json"]
+            alice = self._start("alice", knothole(*say))
+            bob.find(_rings, timeout=_RING_SECONDS)
+            bob.write("y")
+            self._end_well(alice)
+            seconds = time.monotonic() - started
+            after = self.lab.flows()
+        self._end_well(bob)
+        clients = {self.lab.public_address(name) for name in ("alice", "bob")}
+        direct = relayed = Count()
+        for flow, count in after.items():
+            passed = count - before.get(flow, Count())
+            if flow.source in clients and flow.destination in clients:
+                direct += passed
+            elif flow.destination in clients and flow.protocol == "udp":
+                relayed += passed
+        cast = two_clients(self.lab, "alice", "bob", "server", "stranger")
+        journeys = capture.journeys()
+        knock = next(each for each in journeys if each.first.source.host == STRANGER)
+        story = tell(journeys, cast, title)
+        return CallReport(story, knock, direct, relayed, recording, seconds)
+
+    def close(self) -> None:
+        """End all programs and remove the lab."""
+        for program in reversed(self._programs):
+            program.close(ends_with_input=False)
+        self.lab.close()
+
+    def _build(self, nat: str, line: LineSettings) -> None:
+        self.lab.add_server(addresses=2)
+        self.lab.add_server("stranger", addresses=[STRANGER])
+        for name in ("alice", "bob"):
+            self.lab.add_client(name, nat=nat, line=line)
+        self.lab.wait_ready()
+
+    def _serve(self) -> None:
+        """Bring up the switchboard, register both names, and give each its port."""
+        commands = KnotholeCommands()
+        addresses = self.lab.hosts["server"].addresses
+        server = self._start("server", commands.serve(addresses, self._folder / "server"))
+        self.url = str(server.expect("ready", timeout=_START_SECONDS)["url"])
+        for name, port in (("alice", ALICE_PORT), ("bob", BOB_PORT)):
+            joining = self._start(name, commands.join(name, self.url))
+            if joining.wait(_START_SECONDS):
+                raise ProgramFailed(f"{name} could not join: {joining.last_errors()}")
+            # From now on programs there get this port, whatever they ask for.
+            self.lab.set_ports(name, port, port)
+
+    def _start(self, host: str, argv: list[str]) -> Program:
+        env = {**os.environ, "KNOTHOLE_HOME": str(self._folder / host)}
+        program = Program(self.lab, host, argv, env)
+        self._programs.append(program)
+        return program
+
+    def _knock(self) -> None:
+        with self.lab.inside("stranger"):
+            stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with stranger:
+            stranger.bind((STRANGER, 53))
+            stranger.sendto(b"hello", (self.lab.public_address("alice"), ALICE_PORT))
+        time.sleep(_KNOCK_SECONDS)
+
+    @staticmethod
+    def _end_well(program: Program) -> None:
+        if program.wait(_CALL_SECONDS):
+            raise ProgramFailed(f"{program.host} failed: {program.last_errors()}")
+
+
+def _rings(event: dict[str, object]) -> bool:
+    return "ring" in str(event["event"]) or "?" in str(event.get("text", ""))
