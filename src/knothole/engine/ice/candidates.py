@@ -13,6 +13,11 @@ from knothole.wire.candidate import Candidate, CandidateKind
 
 COMPONENT: Final = 1  # one data stream with one component: what QUIC needs
 
+DISCOVERY_INTERVAL_SECONDS: Final = 2.0
+"""Ours: after the first so many, one peer-reflexive candidate in this time. Where both NATs map by
+address and port and neither filters by port, every check comes from a new port and is checked in
+turn from another: without a limit both ends chase each other for ever, at the pace of Ta."""
+
 
 class LocalCandidates:
     """Our candidates; they outlive an ICE restart as long as their base does."""
@@ -101,6 +106,7 @@ class RemoteCandidates:
         self._peer_reflexive_limit = peer_reflexive_limit
         self._candidates: dict[Address, Candidate] = {}
         self._count = 0
+        self._discoveries_paid_at = 0.0
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self._candidates.values())
@@ -126,18 +132,23 @@ class RemoteCandidates:
         return True
 
     def discover(
-        self, address: Address, priority: int, needed: Callable[[Address], bool]
+        self, address: Address, priority: int, needed: Callable[[Address], bool], now: float
     ) -> Candidate | None:
         """The peer checked us from ``address``: a peer-reflexive candidate.
 
-        When there are too many the oldest that is not ``needed`` is forgotten; None when all are.
+        When there are too many the oldest that is not ``needed`` is forgotten. None when all are,
+        or when they come too fast (:data:`DISCOVERY_INTERVAL_SECONDS`).
         """
+        paid_at = max(self._discoveries_paid_at, now) + DISCOVERY_INTERVAL_SECONDS
+        if paid_at > now + self._peer_reflexive_limit * DISCOVERY_INTERVAL_SECONDS:
+            return None
         found = [each for each in self if each.kind is CandidateKind.PEER_REFLEXIVE]
         if len(found) >= self._peer_reflexive_limit:
             spare = next((each.address for each in found if not needed(each.address)), None)
             if spare is None:
                 return None
             del self._candidates[spare]
+        self._discoveries_paid_at = paid_at
         self._count += 1
         candidate = Candidate(
             foundation=f"p{self._count}",

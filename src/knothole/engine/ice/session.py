@@ -254,7 +254,7 @@ class Session:
         def needed(address: Address) -> bool:
             return any(pair.valid and pair.remote.address == address for pair in self._checklist)
 
-        found = self._remotes.discover(check.source, check.priority, needed)
+        found = self._remotes.discover(check.source, check.priority, needed, now)
         if found is None:
             return None
         for pair in list(self._checklist):
