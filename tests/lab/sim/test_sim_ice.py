@@ -63,7 +63,7 @@ def connect(
     world.run(1.0)
     place_call(world, *callers, delay_seconds=0.03, options=options)
     return world.run_until(
-        lambda: all(program.events_of(PayloadReceived) for program in callers),
+        lambda: all(program.count(PayloadReceived) for program in callers),
         limit_seconds=limit_seconds,
     )
 

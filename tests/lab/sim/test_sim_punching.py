@@ -75,7 +75,7 @@ def punch(world: World, alice: Program[Prober], bob: Program[Prober]) -> bool:
     a, b = mapped(alice), mapped(bob)
     world.at(world.now, lambda: bob.engine.check([a], world.now))
     world.after(0.02, lambda: alice.engine.check([b], world.now))
-    world.run(15.0)
+    world.run(6.0)
     connected = [bool(program.events_of(Connected)) for program in (alice, bob)]
     assert connected[0] == connected[1]
     return connected[0]

@@ -6,6 +6,7 @@ what knothole itself runs is the endpoint engine.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,12 +29,13 @@ from knothole.engine.stun.client import (
     MappedAddressLearned,
 )
 from knothole.engine.turn.client import Allocated, Allocation, AllocationOutput, Credentials
-from knothole.engine.turn.client_events import RelayedDataReceived
+from knothole.engine.turn.client_events import AllocationLost, RelayedDataReceived
 from knothole.wire.address import Address, Transport
 from knothole.wire.candidate import Candidate, CandidateKind, candidate_priority
 from knothole.wire.stun import looks_like_stun
 
 FIRST_STREAM_PORT: Final = 40000  # ours: local ports of connections to TURN servers, from here on
+SUSPECT_SECONDS: Final = 1.0  # ours: sent for so long and heard nothing, so the path is doubted
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,11 @@ CallerOutput: TypeAlias = (
 
 class Caller:
     """Gathers as soon as it exists; ``call`` starts ICE with what there is, later candidates
-    trickle. ``greeting``, when set, is sent on every pair that becomes the best one."""
+    trickle. ``greeting``, when set, is sent on every pair that becomes the best one.
+
+    As owner of the ICE agent it has the path probed when nothing comes back, and when payload comes
+    by another pair than it sends on; and then asks the servers for its mapped addresses again.
+    """
 
     def __init__(
         self,
@@ -79,41 +85,20 @@ class Caller:
         now: float,
         greeting: bytes = b"",
     ) -> None:
-        self.bases, self.greeting = tuple(bases), greeting
+        self.bases: list[Address] = []
+        self.greeting = greeting
         self.candidates: list[tuple[Candidate, Address]] = []
         self.agent: IceAgent | None = None
-        self._random = random
+        self._random, self._credentials = random, credentials
         self._services = {service.address: service for service in services}
+        self._suspect_at: float | None = None
+        self._heard_by: tuple[Address, Address] | None = None
+        self._stream_ports = itertools.count(FIRST_STREAM_PORT)
         self._bindings: list[BindingClient] = []
         self._allocations: list[Allocation] = []
         self._outputs: deque[CallerOutput] = deque()
         for base in bases:
-            self._add(CandidateKind.HOST, base, base, None)
-        streams = 0
-        for service in services:
-            for base in bases:
-                if base.is_ipv6 != service.address.is_ipv6:
-                    continue
-                if service.transport is Transport.UDP:
-                    self._bindings.append(
-                        BindingClient(
-                            base, service.address, random=random, now=now, keepalive_seconds=15.0
-                        )
-                    )
-                else:
-                    base = Address(base.host, FIRST_STREAM_PORT + streams)
-                    streams += 1
-                if credentials is not None:
-                    self._allocations.append(
-                        Allocation(
-                            local=base,
-                            server=service.address,
-                            transport=service.transport,
-                            credentials=credentials,
-                            random=random,
-                            now=now,
-                        )
-                    )
+            self._gather(base, now)
         self._settle(now)
 
     @property
@@ -126,6 +111,24 @@ class Caller:
     def best_pair(self) -> Pair | None:
         """Where payload goes now."""
         return None if self.agent is None else self.agent.best_pair
+
+    def add_base(self, base: Address, now: float) -> None:
+        """Another interface is there; its sockets are bound already (see :attr:`sockets`)."""
+        self._gather(base, now)
+        self._settle(now)
+
+    def remove_base(self, base: Address, now: float) -> None:
+        """An interface is gone, and what was gathered over it."""
+        self.bases.remove(base)
+        gone = [a for a in self._allocations if a.local.host == base.host]
+        lost = [base, *(a.relayed_address for a in gone if a.relayed_address is not None)]
+        self._bindings = [binding for binding in self._bindings if binding.base != base]
+        self._allocations = [a for a in self._allocations if a not in gone]
+        self.candidates = [entry for entry in self.candidates if entry[1] not in lost]
+        if self.agent is not None:
+            for each in lost:
+                self.agent.remove_local_base(each, now)
+        self._settle(now)
 
     def call(
         self,
@@ -170,6 +173,8 @@ class Caller:
         if pair is None:
             return False
         self._transmit(Datagram(pair.base, pair.remote_address, payload), now)
+        if self._suspect_at is None:
+            self._suspect_at = now + SUSPECT_SECONDS
         self._settle(now)
         return True
 
@@ -191,14 +196,56 @@ class Caller:
     def handle_timeout(self, now: float) -> None:
         for child in self._children():
             child.handle_timeout(now)
+        if self._suspect_at is not None and now >= self._suspect_at:
+            self._suspect_at = None
+            self._doubt(now)
         self._settle(now)
 
     def next_timeout(self) -> float | None:
-        return least(*(child.next_timeout() for child in self._children()))
+        return least(self._suspect_at, *(child.next_timeout() for child in self._children()))
 
     def outputs(self) -> Iterator[CallerOutput]:
         while self._outputs:
             yield self._outputs.popleft()
+
+    def _gather(self, base: Address, now: float) -> None:
+        self.bases.append(base)
+        self._add(CandidateKind.HOST, base, base, now)
+        random = self._random
+        for service in self._services.values():
+            server, transport = service.address, service.transport
+            if base.is_ipv6 != server.is_ipv6:
+                continue
+            local = base
+            if transport is Transport.UDP:
+                self._bindings.append(
+                    BindingClient(base, server, random=random, now=now, keepalive_seconds=15.0)
+                )
+            else:
+                local = Address(base.host, next(self._stream_ports))
+            self._allocate(local, server, transport, now)
+
+    def _allocate(self, local: Address, server: Address, transport: Transport, now: float) -> None:
+        if self._credentials is not None:
+            self._allocations.append(
+                Allocation(
+                    local=local,
+                    server=server,
+                    transport=transport,
+                    credentials=self._credentials,
+                    random=self._random,
+                    now=now,
+                )
+            )
+
+    def _allocate_again(self, local: Address, server: Address, now: float) -> None:
+        """The server knows us by a 5-tuple that is no more, or does not know us any more."""
+        stale = [a for a in self._allocations if (a.local, a.server) == (local, server)]
+        self._allocations = [a for a in self._allocations if a not in stale]
+        for allocation in stale:
+            if self.agent is not None and allocation.relayed_address is not None:
+                self.agent.remove_local_base(allocation.relayed_address, now)
+            self._allocate(local, server, allocation.transport, now)
 
     def _children(self) -> Iterator[BindingClient | Allocation | IceAgent]:
         yield from self._bindings
@@ -214,9 +261,21 @@ class Caller:
         if looks_like_stun(datagram.payload):
             agent.receive(datagram, now)
         elif agent.is_authenticated_remote(datagram.destination, datagram.source):
-            self._outputs.append(
-                PayloadReceived(datagram.payload, datagram.destination, datagram.source)
-            )
+            base, source = datagram.destination, datagram.source
+            self._outputs.append(PayloadReceived(datagram.payload, base, source))
+            self._suspect_at = None
+            best = agent.best_pair
+            if best is not None and self._heard_by != (base, source):
+                if (best.base, best.remote_address) != (base, source):
+                    agent.probe(now)
+                self._heard_by = (base, source)
+
+    def _doubt(self, now: float) -> None:
+        """Nothing comes through: perhaps the path is dead, perhaps our own router restarted."""
+        if self.agent is not None:
+            self.agent.probe(now)
+        for binding in self._bindings:
+            binding.refresh(now)
 
     def _settle(self, now: float) -> None:
         """Carry out what the children put out, until they have nothing more to say."""
@@ -241,8 +300,13 @@ class Caller:
             case RelayedDataReceived(datagram):
                 self._take(datagram, now)
                 return
-            case MappedAddressLearned(base, _, mapped) | MappedAddressChanged(base, _, _, mapped):
+            case MappedAddressLearned(base, _, mapped):
                 self._add(CandidateKind.SERVER_REFLEXIVE, mapped, base, now)
+            case MappedAddressChanged(base, server, _, mapped):
+                self._add(CandidateKind.SERVER_REFLEXIVE, mapped, base, now)
+                self._allocate_again(base, server, now)
+            case AllocationLost() if isinstance(child, Allocation):
+                self._allocate_again(child.local, child.server, now)
             case Allocated(relayed, _, _):
                 self._add(CandidateKind.RELAYED, relayed, relayed, now)
             case BestPairChanged(pair) if pair is not None and self.greeting:
@@ -257,7 +321,7 @@ class Caller:
                 return
         self._outputs.append(Transmit(datagram))
 
-    def _add(self, kind: CandidateKind, address: Address, base: Address, now: float | None) -> None:
+    def _add(self, kind: CandidateKind, address: Address, base: Address, now: float) -> None:
         if any(candidate.address == address for candidate, _ in self.candidates):
             return
         preference = 65535 - len(self.candidates)
@@ -273,5 +337,5 @@ class Caller:
         )
         self.candidates.append((candidate, base))
         self._outputs.append(CandidateGathered(candidate))
-        if self.agent is not None and now is not None:
+        if self.agent is not None:
             self.agent.add_local_candidate(candidate, base, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -36,6 +37,7 @@ class Program(Generic[EngineT]):
     ) -> None:
         self.name, self.engine, self.host, self.on_event = name, engine, host, on_event
         self.events: list[tuple[float, Any]] = []
+        self._kinds: Counter[type] = Counter()
         self._clock = fabric.clock
         self._wake_at: float | None = None
         self._appointment: Appointment | None = None
@@ -74,6 +76,7 @@ class Program(Generic[EngineT]):
     def note(self, event: object) -> None:
         """Record something that happened to the program and tell its listener."""
         self.events.append((self._clock.now, event))
+        self._kinds[type(event)] += 1
         if self.on_event is not None:
             self.on_event(event, self._clock.now)
 
@@ -88,6 +91,10 @@ class Program(Generic[EngineT]):
         finally:
             self._busy = False
         self._arm()
+
+    def count(self, kind: type) -> int:
+        """How many events there were of exactly this type."""
+        return self._kinds[kind]
 
     def events_of(self, kind: type[ResultT]) -> list[ResultT]:
         """The events of one type, in order."""

@@ -45,7 +45,8 @@ class Line:
     def carry(self, now: float) -> tuple[float, ...]:
         """The moments at which a packet sent now arrives: none, one, or two of a duplicate."""
         link = self.link
-        jitter, lost, held, doubled = (self._rng.random() for _ in range(4))
+        draw = self._rng.random
+        jitter, lost, held, doubled = draw(), draw(), draw(), draw()
         if lost < link.loss:
             return ()
         arrival = now + link.delay_seconds + jitter * link.jitter_seconds

@@ -145,24 +145,25 @@ class Nat:
     # Mappings
 
     def _mapping_for(self, packet: Packet, now: float) -> Mapping | None:
-        behaviour, internal = self.behaviour, packet.source
+        behaviour, internal, peer = self.behaviour, packet.source, packet.destination
         endpoint = (packet.protocol, internal)
-        dependence = behaviour.mapping
-        if endpoint in self._collided and behaviour.mapping_after_collision is not None:
-            dependence = behaviour.mapping_after_collision
-        key = (*endpoint, dependence, *dependence.key(packet.destination))
-        mapping = self._by_key.get(key)
-        if mapping is not None and mapping.expires > now:
-            return mapping
+        for dependence in (behaviour.mapping, behaviour.mapping_after_collision):
+            if dependence is not None:
+                mapping = self._by_key.get((*endpoint, dependence, *dependence.key(peer)))
+                if mapping is not None and mapping.expires > now:
+                    return mapping
         if not self._living("internal", *endpoint, now=now):
             self._permissions.pop(endpoint, None)
         quota = behaviour.mappings_per_host
         if quota is not None and len(self._living("host", internal.host, now=now)) >= quota:
             return None
-        external = self._choose(packet.protocol, internal, packet.destination, now)
+        external = self._choose(packet.protocol, internal, peer, now)
         if external is None:
             return None
-        peer = packet.destination
+        dependence = behaviour.mapping
+        if endpoint in self._collided and behaviour.mapping_after_collision is not None:
+            dependence = behaviour.mapping_after_collision
+        key = (*endpoint, dependence, *dependence.key(peer))
         mapping = Mapping(packet.protocol, internal, external, peer, key, now, now)
         mapping.expires = now + self._lifetime(mapping, now)
         self._add(mapping)

@@ -90,7 +90,10 @@ class Realm:
         if not arrivals:
             self._drop(packet, Drop.LOST)
         for at in arrivals:
-            clock.at(at, lambda: self._switch(packet, interface))
+            if at > clock.now:
+                clock.at(at, lambda: self._switch(packet, interface))
+            else:
+                self._switch(packet, interface)
 
     def _switch(self, packet: Packet, came_by: Interface) -> None:
         clock = self._fabric.clock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from knothole.wire.address import Address, Transport
 
@@ -70,8 +70,8 @@ class Packet:
 
     def from_(self, source: Address) -> Packet:
         """The same packet with another source."""
-        return replace(self, source=source)
+        return Packet(source, self.destination, self.payload, self.transport, self.segment)
 
     def to(self, destination: Address) -> Packet:
         """The same packet with another destination."""
-        return replace(self, destination=destination)
+        return Packet(self.source, destination, self.payload, self.transport, self.segment)

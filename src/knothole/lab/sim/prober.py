@@ -20,7 +20,7 @@ from knothole.wire.stun import (
 )
 
 INTERVAL_SECONDS: Final = 0.05  # RFC 8445 Section 14.2: the default of Ta
-MAX_CHECKS: Final = 200  # ours: ten seconds, then it has failed
+MAX_CHECKS: Final = 80  # ours: four seconds, then it has failed
 MAX_REMOTES: Final = 16  # ours: where every answer comes from a new port, this ends the chase
 
 
