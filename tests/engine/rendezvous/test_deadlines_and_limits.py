@@ -65,6 +65,15 @@ def test_deadlines_agree_with_a_plain_table(steps: list[tuple[int, int | None]],
     assert [table[key] for key in due] == sorted(table[key] for key in due)
 
 
+def test_arming_the_same_keys_for_ever_takes_no_more_memory_and_stays_right() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    for round in range(1000):
+        for key in "abc":
+            deadlines.arm(key, float(round))
+    assert deadlines.next() == 999.0
+    assert list(deadlines.pop_expired(999.0)) == ["a", "b", "c"]
+
+
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     bucket = TokenBucket(Rate(burst=3, per_second=2), now=10.0)
     assert [bucket.take(1, 10.0) for _ in range(4)] == [True, True, True, False]

@@ -18,6 +18,7 @@ from knothole.engine.rendezvous.events import (
     TrickleReceived,
 )
 from knothole.engine.rendezvous.glare import own_call_wins
+from knothole.wire.signal import messages as m
 from knothole.wire.signal.values import ANYONE, NOBODY, Audience, AudienceKind, DeviceOnFile
 
 ID = b"call-id-16-bytes"
@@ -312,7 +313,6 @@ def test_strangers_can_do_nothing_to_a_call(world: Any) -> None:
     call(alice, bob)
     world.run(0.1)
     before = len(alice.events), len(bob.events)
-    from knothole.wire.signal import messages as m
     from knothole.wire.signal.codec import encode
 
     for message in (
@@ -338,7 +338,6 @@ def test_strangers_can_do_nothing_to_a_call(world: Any) -> None:
 
 
 def test_the_callee_cannot_speak_as_the_caller_nor_the_caller_as_the_callee(world: Any) -> None:
-    from knothole.wire.signal import messages as m
     from knothole.wire.signal.codec import encode
 
     alice, bob = world.join("alice", "bob")
@@ -409,6 +408,37 @@ def test_two_who_call_each_other_agree_which_call_goes_on(world: Any) -> None:
     assert bob.of(CallAnswered) == [CallAnswered(OTHER_ID, alice.device_id, b"answer")]
     assert world.server.call_count == 1
     assert not alice.of(SignallingProblem) and not bob.of(SignallingProblem)
+
+
+def test_more_calls_than_anybody_could_hear_are_declined_as_busy(world: Any) -> None:
+    (bob,) = world.join("bob")
+    for n in range(70):
+        incoming = m.Incoming(bytes([n]) * 16, "alice", b"k" * 32, b"d" * 16, b"offer")
+        world.inject(bob, incoming)
+    assert len(bob.of(IncomingCall)) == 64
+    declined = [message for message in bob.sent if isinstance(message, m.Decline)]
+    assert [message.reason for message in declined] == ["busy"] * 6
+
+
+def test_only_the_last_ended_calls_are_remembered_at_both_ends(world: Any) -> None:
+    from knothole.engine.rendezvous.call_book import ENDED_CALLS
+
+    alice, bob = world.join("alice", "bob")
+    for n in range(ENDED_CALLS + 10):
+        call(alice, bob, n.to_bytes(16, "big"))
+        world.run(0.25)
+        bob.say("decline", n.to_bytes(16, "big"), "busy")
+        world.run(0.05)
+        if n % 100 == 0:
+            alice.log.clear(), bob.log.clear()
+    assert world.server.call_count == 0
+    alice.log.clear(), bob.log.clear()
+    call(alice, bob, (ENDED_CALLS + 9).to_bytes(16, "big"))
+    world.run(0.1)
+    assert alice.of(CallDeclined) and not bob.of(IncomingCall)
+    call(alice, bob, (0).to_bytes(16, "big"))
+    world.run(0.1)
+    assert bob.of(IncomingCall)  # so old that it is new again; the seal would still refuse it
 
 
 def test_two_calls_with_one_id_are_the_programmers_mistake(world: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from knothole.engine.rendezvous.accounts import (
     Creation,
     MemoryAccounts,
 )
+from knothole.engine.rendezvous.directory import Directory
 from knothole.engine.rendezvous.events import (
     CallNotMade,
     RegistrationRefused,
@@ -29,6 +31,7 @@ from knothole.engine.rendezvous.outputs import (
     SessionClosed,
     SessionOpened,
 )
+from knothole.engine.rendezvous.registrar import Registrar
 from knothole.engine.rendezvous.registration import is_signed, make_register
 from knothole.engine.rendezvous.server import RendezvousServer
 from knothole.engine.secure.identity import Identity
@@ -251,6 +254,68 @@ def test_one_host_makes_so_many_names_an_hour(
     answer = Client(engine, 2, second).register(identity=MALLORY, name="mallory")
     assert (getattr(answer, "code", None) == "too-many-names") is counted_together
     assert isinstance(Client(engine, 3, first).register(device_id=b"e" * 16), m.Registered)
+
+
+def test_hosts_that_limit_nobody_any_more_are_forgotten() -> None:
+    """There are more than 10,000 such hosts; a new name still counts as before."""
+
+    class Full(MemoryAccounts):
+        def create(self, account: Any, invitation: str | None) -> Creation:
+            return Creation.BAD_INVITATION
+
+    accounts = Full()
+    registrar = Registrar(
+        accounts=accounts,
+        directory=Directory(accounts, deque()),
+        server_pins=[PIN],
+        invitations_needed=False,
+        limits=Limits(new_names=Rate(1, 1.0)),
+    )
+    register = signed()
+    for number in range(10_050):
+        host = Address(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)
+        refused = registrar.admit(register, NONCE, host, now=number * 0.001)
+        assert isinstance(refused, m.Refused) and refused.code == "bad-invitation"
+    for now, code in ((10.05, "bad-invitation"), (10.05, "too-many-names")):
+        assert registrar.admit(register, NONCE, Address("10.0.0.0", 1), now).code == code
+
+
+def test_a_name_taken_in_the_same_moment_is_taken() -> None:
+    class Race(MemoryAccounts):
+        def create(self, account: Any, invitation: str | None) -> Creation:
+            return Creation.NAME_TAKEN
+
+    assert Client(server(accounts=Race())).register().code == "name-taken"
+
+
+def test_a_nonce_pin_or_device_id_of_another_size_is_the_programmers_mistake() -> None:
+    for change in ({"nonce": b"n"}, {"server_pin": b"p"}, {"device_id": b"d"}):
+        with pytest.raises(ValueError, match="32 bytes"):
+            signed(**change)
+
+
+def test_a_server_that_accepts_and_then_says_nothing_is_given_up_after_5_seconds(
+    world: Any,
+) -> None:
+    world.tamper = lambda device, message: []
+    bob = world.add("bob")
+    world.run(5.0)
+    assert not bob.engine.is_registered
+    world.tamper = None
+    world.run(1.0)
+    assert bob.engine.is_registered
+
+
+def test_what_a_server_says_before_registration_is_not_believed(world: Any) -> None:
+    world.tamper = lambda device, message: [
+        m.Presence("alice", True),
+        m.Incoming(b"c" * 16, "alice", b"k" * 32, b"d" * 16, b"offer"),
+        m.Problem("rate", "slowly"),
+        message,
+    ]
+    bob = world.add("bob")
+    world.run(0.035)
+    assert [type(event) for event in bob.events] == [SignallingProblem]
 
 
 def test_a_person_has_so_many_devices_and_the_server_so_many_sessions() -> None:
