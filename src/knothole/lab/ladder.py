@@ -143,12 +143,10 @@ def draw_text(ladder: Ladder) -> list[str]:
 
 def describe(arrow: Arrow) -> str:
     """What an arrow carried, between which addresses, and what became of it."""
-    words = [arrow.label, arrow.detail]
+    words = f"{arrow.label:21} {arrow.detail}"
     if arrow.outcome is not Outcome.ARRIVED:
-        words.append(arrow.outcome.value.upper())
-    if arrow.repeats:
-        words.append(f"(and {arrow.repeats} more)")
-    return "  ".join(word for word in words if word)
+        words += f"  {arrow.outcome.value.upper()}"
+    return words + (f"  (and {arrow.repeats} more)" if arrow.repeats else "")
 
 
 def _heading(texts: Sequence[str]) -> str:

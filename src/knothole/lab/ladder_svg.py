@@ -11,7 +11,7 @@ from typing import Final
 
 from knothole.lab.ladder import Arrow, Ladder, Outcome, Section, Tone
 
-_WIDTH: Final = 1280
+_WIDTH: Final = 1400
 _FIRST_COLUMN: Final = 148
 _COLUMN_GAP: Final = 178
 _HEADER: Final = 128
@@ -35,7 +35,7 @@ _FONT: Final = "font-family=\"Inter, 'DejaVu Sans', Verdana, Arial, sans-serif\"
 
 
 def draw_svg(ladder: Ladder) -> str:
-    """The ladder as a complete SVG document, 1280 units wide."""
+    """The ladder as a complete SVG document, 1400 units wide."""
     scale = _TimeScale(ladder)
     height = scale.bottom + 76
     right = _x(len(ladder.columns) - 1)
@@ -217,7 +217,9 @@ def _gutter_text(arrow: Arrow, x: float, y: float, origin: float) -> Iterable[st
     when = f"{(arrow.start - origin) * 1000:.1f} ms"
     yield _text(66, y + 4, when, size=11, fill="#475569", anchor="end")
     yield f'<circle cx="{x}" cy="{y:.1f}" r="3.4" fill="{_COLOURS[arrow.tone]}"/>'
-    yield _text(x + 10, y + 4, arrow.detail, size=11, fill="#334155")
+    colour = _COLOURS[arrow.tone]
+    yield _text(x + 10, y + 4, arrow.label, size=11, weight="600", fill=colour)
+    yield _text(x + 150, y + 4, arrow.detail, size=11, fill="#334155")
     said = []
     if arrow.outcome is not Outcome.ARRIVED:
         said.append(arrow.outcome.value)

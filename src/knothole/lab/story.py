@@ -58,7 +58,7 @@ def tell(journeys: Sequence[Journey], cast: Cast, title: str) -> Story:
         steps.append((told.end, f"{left}'s call has reached {right} by way of the switchboard"))
     punch = _first(since, lambda a: _is_punch(a, RIGHT))
     if punch is not None:
-        sections.append(Section(punch.start, f"Step 2 · {right} punches a hole in the own NAT"))
+        sections.append(Section(punch.start, f"Step 2 · {right} punches a hole in {right}'s NAT"))
         steps.append((punch.start, _punched(right, left, punch)))
     reach = _first(since, lambda a: _goes(a, LEFT, RIGHT) and a.tone is Tone.CHECK)
     if reach is not None:
@@ -116,7 +116,7 @@ def _condense_by_section(arrows: Sequence[Arrow], sections: Sequence[Section]) -
 
 
 def _punched(right: str, left: str, punch: Arrow) -> str:
-    text = f"{right} has sent a packet towards {left} and so made a hole in the own NAT"
+    text = f"{right} has sent a packet towards {left} and so made a hole in {right}'s NAT"
     if punch.outcome is Outcome.DISCARDED:
         return f"{text}; {left}'s NAT discards it, as it should"
     return f"{text}; {left}'s NAT has a hole already and lets it in"

@@ -26,23 +26,25 @@ _CLASSES: Final = {
 }
 _CHANNEL_HEADER: Final = 4
 _SERVER_PORTS: Final = frozenset({3478, 3479})  # any other port of a server is a relayed address
+_SMALLEST_QUIC: Final = 21  # RFC 9000 Section 10.3: shorter ones cannot be a valid packet
 _ONE_MESSAGE_SECONDS: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Who is who: column numbers of places and of public addresses, and which are servers."""
+    """Who is who: column numbers of places and of public addresses; servers' and strangers'."""
 
     columns: Sequence[Column]
     sides: dict[tuple[str, str], int]
     addresses: dict[str, int]
     servers: frozenset[str]
+    strangers: frozenset[str] = frozenset()
 
 
 def two_clients(lab: Lab, left: str, right: str, server: str, *others: str) -> Cast:
-    """The five columns of a call: a client, its NAT, the internet, a NAT, a client.
+    """The five columns of a call: a client, its NAT, the server, a NAT, a client.
 
-    ``others`` are further hosts on the internet; they share its column.
+    ``others`` are further hosts on the internet; they share the server's column.
     """
     columns: list[Column] = []
     sides: dict[tuple[str, str], int] = {}
@@ -59,8 +61,10 @@ def two_clients(lab: Lab, left: str, right: str, server: str, *others: str) -> C
         own = Column(name.capitalize(), lab.hosts[name].address)
         wall_column = Column(f"{own.title}'s NAT", lab.public_address(name), is_wall=True)
         columns += [own, wall_column] if name == left else [wall_column, own]
-    columns.insert(2, Column("The internet", f"server {lab.hosts[server].address}"))
-    return Cast(columns, sides, addresses, frozenset(lab.hosts[server].addresses))
+    columns.insert(2, Column("Server", lab.hosts[server].address))
+    strangers = {address for name in others for address in lab.hosts[name].addresses}
+    servers = frozenset(lab.hosts[server].addresses)
+    return Cast(columns, sides, addresses, servers, frozenset(strangers))
 
 
 def arrows_of(journeys: Iterable[Journey], cast: Cast) -> list[Arrow]:
@@ -96,6 +100,8 @@ def arrow_of(journey: Journey, cast: Cast) -> Arrow:
     outside = next((p for p in journey.sightings if p.seen.interface != "lan"), journey.first)
     towards = cast.addresses.get(outside.destination.host, 2)
     label, tone = label_of(outside, cast.servers)
+    if outside.source.host in cast.strangers:
+        label, tone = "a stranger's packet", Tone.STRANGER
     outcome = _OUTCOMES[journey.fate]
     if outside.seen.outgoing and outside.destination.ip.is_private:
         outcome = Outcome.LOST  # the internet has no way to anybody's private address
@@ -121,7 +127,7 @@ def label_of(packet: Packet, servers: frozenset[str]) -> tuple[str, Tone]:
         if with_server and not {packet.source.port, packet.destination.port} & _SERVER_PORTS:
             return "relayed check", Tone.RELAYED
         return _stun_label(packet.payload, with_server)
-    if kind is demux.QUIC:
+    if kind is demux.QUIC and len(packet.payload) >= _SMALLEST_QUIC:
         return _quic_label(packet.payload), Tone.PAYLOAD
     return f"data {len(packet.payload)} B", Tone.STRANGER
 
