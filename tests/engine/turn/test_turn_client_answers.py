@@ -273,6 +273,32 @@ class TestErrors:
         assert script.events == [AllocationFailed(code, "because")]
         assert script.wait(1000) == []
 
+    def test_a_reason_is_fit_for_a_terminal(self) -> None:
+        script = Script()
+        error = Message(
+            MessageClass.ERROR,
+            Method.ALLOCATE,
+            script.sent[0].transaction_id,
+            (ErrorCode(403, "no\x1b[2J, sorry\0"),),
+        )
+        script.deliver(encode(error))
+        assert script.events == [AllocationFailed(403, "no[2J, sorry")]
+
+    @pytest.mark.parametrize("is_signed", [False, True])
+    def test_a_mismatch_is_answered_with_a_delete_and_another_try(self, is_signed) -> None:
+        script = Script()
+        if is_signed:
+            (delete,) = script.say(script.challenge(), error=437)
+        else:  # as coturn does
+            (unsigned,) = script.say(script.sent[0], error=437, key=None)
+            (delete,) = script.say(unsigned, *CHALLENGE, error=401, key=None)
+        assert delete.method == Method.REFRESH and delete.get(Lifetime) == Lifetime(0)
+        assert verify_integrity(delete, MD5_KEY)
+        (again,) = script.say(delete, Lifetime(0))
+        assert again.method == Method.ALLOCATE
+        assert script.say(again, error=437) == []
+        assert script.events == [AllocationFailed(437, "because")]
+
     def test_try_alternate_names_the_server_and_its_certificate(self) -> None:
         script = Script()
         elsewhere = Address("8.8.8.8", 3478)

@@ -327,8 +327,9 @@ class Allocation:
     def _allocate_denied(self, denied: Denied, now: float) -> None:
         """RFC 8656 Section 7.4."""
         code, answer = denied.code, denied.answer
-        if code == 437 and not self._has_cleared and denied.request.signature is not None:
+        if code == 437 and not self._has_cleared:
             # Perhaps it is ours, from before a crash. If not, the server will not delete it.
+            # coturn says 437 before it asks who we are; then it asks now.
             self._has_cleared = True
             self._requests.start(Request(Purpose.CLEAR, (Lifetime(0), SOFTWARE)), now)
             return

@@ -150,7 +150,7 @@ class Requests:
             if error is None or answer.unknown_required:  # RFC 8489 Section 6.3.4
                 self._outputs.append(Denied(request, None, "an answer that makes no sense"))
             else:
-                self._outputs.append(Denied(request, error.code, error.reason, answer))
+                self._deny(request, error, answer)
 
     def handle_timeout(self, now: float) -> None:
         for request in tuple(self._outstanding.values()):
@@ -213,17 +213,25 @@ class Requests:
             return
         hopeless = error.code == 401 and not self._responder.can_do_better(request.signature)
         if hopeless or request.challenges > MAX_CHALLENGES:
-            self._outputs.append(Denied(request, error.code, error.reason, answer))
+            self._deny(request, error, answer)
             return
         self._send(request, now)
         if error.code == 438:
             self._outputs.append(Repeated(request))
 
+    def _deny(self, request: Request, error: ErrorCode, answer: Message) -> None:
+        self._outputs.append(Denied(request, error.code, _plain(error.reason), answer))
+
     def _distrust(self, request: Request, error: ErrorCode | None, now: float) -> None:
         """RFC 8489 Section 9.2.5: over UDP "as if it had never been received", otherwise "signal
         that the integrity protection was violated"."""
-        said = f"said {error.code} {error.reason}" if error is not None else "said yes"
+        said = f"said {error.code} {_plain(error.reason)}" if error is not None else "said yes"
         request.distrusted = f"the TURN server, or somebody in its place, {said} without a proof"
         if self._transport is not Transport.UDP:
             self._finish(request, now)
             self._outputs.append(Denied(request, None, request.distrusted))
+
+
+def _plain(text: str) -> str:
+    """What a server says, fit for a terminal; coturn ends it with a zero byte."""
+    return "".join(each for each in text if each.isprintable())

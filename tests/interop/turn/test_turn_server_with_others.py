@@ -1,0 +1,182 @@
+"""Other people's TURN clients with our server: coturn's test client and aioice.
+
+coturn's client takes channel numbers up to 0x7FFF, which RFC 5766 had and RFC 8656 Section 12 has
+no more ("is not backwards compatible"), so that it is used with Send indications, and channels are
+tried with aioice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from aioice.turn import create_turn_endpoint
+
+from knothole.engine.turn.client import Allocated, Credentials
+from knothole.engine.turn.credentials import AnyOf, LongTermUsers, RestUsers
+from knothole.engine.turn.quota import Limits
+from knothole.engine.turn.server_events import AllocationCreated, AllocationEnded
+from knothole.wire.address import Transport
+
+pytestmark = pytest.mark.interop
+
+REALM = "knothole.test"
+LOOPBACK = "127.0.0.1"
+PATIENCE = 30.0
+USER = ("-u", "alice", "-w", "wonder")
+
+
+@pytest.fixture
+async def server(serve):
+    loop = asyncio.get_running_loop()
+    users = AnyOf(
+        LongTermUsers(REALM, {"alice": "wonder"}),
+        RestUsers(REALM, ["north"], time.time() - loop.time()),
+    )
+    return await serve(realm=REALM, authenticator=users, limits=Limits(allocations_per_user=256))
+
+
+@pytest.fixture
+async def peer_port() -> AsyncIterator[int]:
+    """coturn's echoing peer."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        "turnutils_peer",
+        "-L",
+        LOOPBACK,
+        "-p",
+        str(port),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    yield port
+    process.terminate()
+    await process.wait()
+
+
+async def uclient(server, peer_port: int, *arguments: str) -> tuple[int | None, str]:
+    """Run coturn's client: its exit code and what it printed."""
+    port = server.tls.port if "-S" in arguments else server.udp.port
+    process = await asyncio.create_subprocess_exec(
+        "turnutils_uclient",
+        *("-s", "-n", "10", "-z", "5", "-p", str(port), "-e", LOOPBACK, "-r", str(peer_port)),
+        *arguments,
+        LOOPBACK,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    return process.returncode, output.decode()
+
+
+def created(server) -> int:
+    return sum(isinstance(event, AllocationCreated) for event in server.events)
+
+
+CALLS = {
+    "udp": (*USER, "-c"),
+    "tcp": (*USER, "-c", "-t"),
+    "tls": (*USER, "-c", "-t", "-S"),
+    "rest": ("-u", "alice", "-W", "north", "-c"),
+    "rtcp with a reserved port": USER,
+    "client to client": (*USER, "-y"),
+    "client to client, tcp": (*USER, "-y", "-t"),
+    "extra requests": (*USER, "-c", "-G"),
+    "negative tests": (*USER, "-c", "-N"),
+    "mobility, which we have not": (*USER, "-c", "-M"),
+    "sudden disconnects": (*USER, "-c", "-B"),
+    "four at once": (*USER, "-n", "50", "-m", "4", "-l", "1000"),
+}
+
+
+async def test_coturns_clients_lose_nothing(server, peer_port) -> None:
+    """All at once, for each of them takes seconds in which it does nothing."""
+    results = await asyncio.gather(
+        *(uclient(server, peer_port, *arguments) for arguments in CALLS.values())
+    )
+    for kind, (code, output) in zip(CALLS, results, strict=True):
+        assert code == 0, f"{kind}: {output}"
+        nothing = "Total lost packets 0 (0.000000%), total send dropped 0 (0.000000%)"
+        assert nothing in output, f"{kind}: {output}"
+    assert created(server) >= 2 * len(CALLS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("-u", "alice", "-w", "guess", "-c"), id="wrong password"),
+        pytest.param(("-u", "mallory", "-w", "wonder", "-c"), id="stranger"),
+        pytest.param(("-u", "alice", "-W", "south", "-c"), id="wrong secret"),
+        pytest.param(("-c",), id="nobody"),
+    ],
+)
+async def test_coturns_client_gets_nothing_without_credentials(
+    server, peer_port, arguments
+) -> None:
+    code, _ = await uclient(server, peer_port, *arguments)
+    assert code != 0
+    assert server.engine.allocations == 0 and created(server) == 0
+
+
+async def test_coturns_client_is_told_that_dont_fragment_is_not_known(server, peer_port) -> None:
+    code, output = await uclient(server, peer_port, *USER, "-c", "-g")
+    assert code != 0 and "error 420" in output
+
+
+class Collector(asyncio.DatagramProtocol):
+    """What comes through aioice's allocation."""
+
+    def __init__(self) -> None:
+        self.received: asyncio.Queue[tuple[bytes, tuple[str, int]]] = asyncio.Queue()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.received.put_nowait((data, addr))
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+async def test_aioice_sends_by_channels(server, echo, transport) -> None:
+    address = server.tls if transport == "tls" else server.udp
+    line, collector = await create_turn_endpoint(
+        Collector,
+        server_addr=tuple(address),
+        username="alice",
+        password="wonder",
+        ssl=_unverified() if transport == "tls" else False,
+        transport="udp" if transport == "udp" else "tcp",
+    )
+    async with asyncio.timeout(PATIENCE):
+        for n in range(1, 10):  # asyncio sends no empty datagrams
+            line.sendto(b"%d" % n * n, tuple(echo))
+            data, source = await collector.received.get()
+            assert (data, source) == (b"echo " + b"%d" % n * n, tuple(echo))
+        line.close()
+        ended = await server.event(AllocationEnded)
+    assert ended.to_peers == sum(range(10))
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def test_our_client_and_our_server_agree_on_sha256(server, connect, echo) -> None:
+    for transport in Transport:
+        address = server.tls if transport is Transport.TLS else server.udp
+        client = await connect(address, transport, Credentials("alice", "wonder"))
+        await client.event(Allocated)
+        client.do("bind_channel", echo)
+        client.do("send", echo, b"hello", 0)
+        assert await client.data(1) == [(echo, b"echo hello")]
