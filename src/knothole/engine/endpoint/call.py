@@ -230,11 +230,14 @@ class Call:
         if self.connection is not None:
             self._give_locals(now)
             self._reach(self._remotes)
-        fresh = tuple(line for line in self._lines() if line not in self._told)
-        if fresh and self._state in (CallState.CALLING, CallState.LINE):
-            self._told.update(fresh)
-            self._say(signal.Trickle(self.call_id, self._seal_trickle(fresh)))
+        self._tell_candidates()
         self._drain(now)
+
+    def registered(self) -> None:
+        """The switchboard is there again: what was said while it went away may be lost."""
+        if self._state is CallState.LINE:
+            self._told.clear()
+            self._tell_candidates()
 
     def signalled(self, event: CallEvent, now: float) -> None:
         """What the switchboard says about this call; what makes no sense now is ignored."""
@@ -261,6 +264,13 @@ class Call:
 
     def _say(self, message: signal.ClientMessage) -> None:
         self._outputs.append(Say(message))
+
+    def _tell_candidates(self) -> None:
+        """Trickle what the other side does not know yet (RFC 8838)."""
+        fresh = tuple(line for line in self._lines() if line not in self._told)
+        if fresh and self._state in (CallState.CALLING, CallState.LINE):
+            self._told.update(fresh)
+            self._say(signal.Trickle(self.call_id, self._seal_trickle(fresh)))
 
     def _lines(self) -> tuple[str, ...]:
         """Our candidates as the other side reads them."""

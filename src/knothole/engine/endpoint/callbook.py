@@ -126,6 +126,9 @@ class CallBook:
     def registered(self) -> None:
         """The switchboard is (again) there: what it told before may be out of date."""
         self._looked_up.clear()
+        for call in tuple(self._calls.values()):
+            call.registered()
+            self._drain(call)
 
     # -------------------------------------------------------------------------- engine
 

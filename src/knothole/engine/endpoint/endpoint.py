@@ -7,7 +7,7 @@ of them and a server in virtual time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from knothole.engine.connection import Connection
@@ -20,6 +20,7 @@ from knothole.engine.endpoint.events import (
     EndpointOutput,
     Offline,
     Online,
+    PresenceSeen,
     Refused,
     Resolve,
     SendSignalling,
@@ -103,6 +104,11 @@ class Endpoint:
         call_id = self._calls.call(name, kind, app, now)
         self._drain(now)
         return call_id
+
+    def watch(self, names: Iterable[str], now: float) -> None:
+        """PresenceSeen follows for each of ``names`` that is known, and whenever it changes."""
+        self._rendezvous.watch(names, now)
+        self._drain(now)
 
     def ring(self, call_id: bytes, now: float) -> None:
         """Tell the caller that our person is being asked."""
@@ -279,7 +285,9 @@ class Endpoint:
                 self._calls.found(keys, now)
             case rendezvous.PeerNotFound(name):
                 self._calls.not_found(name)
-            case rendezvous.PresenceChanged() | rendezvous.SignallingProblem():
+            case rendezvous.PresenceChanged(name, online):
+                self._outputs.append(PresenceSeen(name, online))
+            case rendezvous.SignallingProblem():
                 pass
             case _:
                 self._calls.signalled(event, now)

@@ -60,6 +60,14 @@ class Refused:
     final: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PresenceSeen:
+    """Whether somebody watched can be called now, as far as we may know."""
+
+    name: str
+    online: bool
+
+
 class CallFault(enum.Enum):
     """Why a call came to nothing."""
 
@@ -156,6 +164,7 @@ EndpointOutput: TypeAlias = (
     | Online
     | Offline
     | Refused
+    | PresenceSeen
     | IncomingCall
     | RemoteRinging
     | LineReady
