@@ -15,7 +15,7 @@ from knothole.wire.address import Address, Transport
 
 NAMES = ("none", "firewall", "linux", "range", "sequential", "random")
 PAIRS = list(itertools.combinations_with_replacement(NAMES, 2))
-SEEDS = range(6)
+SEEDS = range(5)
 SERVER = Address("9.9.9.9", 3478)
 SEND = Action.SEND
 WITHIN_SECONDS = 2.0  # issue 2, "to be shown", 3
@@ -149,7 +149,7 @@ def test_two_that_can_never_meet_directly_do_not_chase_each_other_for_ever(scene
     for name in ("alice", "bob"):
         scene.client(name, varying)
     scene.world.run(5.0)
-    scene.call(every=1.0)
+    scene.call(every=0.2)
     scene.world.run(10.0)
     start, names = scene.world.now, ("alice", "bob")
     scene.world.run(60.0)
