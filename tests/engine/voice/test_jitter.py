@@ -147,13 +147,25 @@ def test_jitter_beyond_the_delay_makes_the_delay_longer() -> None:
 
 
 def test_a_path_that_has_become_shorter_is_followed_without_a_gap() -> None:
-    arrivals = [(at - (0.08 if n >= 50 else 0.0), p) for n, (at, p) in enumerate(steady(2000, 0.1))]
+    arrivals = [(at - (0.08 if n >= 50 else 0.0), p) for n, (at, p) in enumerate(steady(2500, 0.1))]
     listener = Listener(JitterBuffer())
-    listener.listen(arrivals, until=39.0)
-    assert len(listener.heard()) > 1900
+    listener.listen(arrivals, until=49.0)
+    assert len(listener.heard()) > 2400
     assert not listener.count(Conceal)
-    assert max(abs(what.stretch) for _, what in listener.played if isinstance(what, Decode)) <= 6
+    assert max(abs(what.stretch) for _, what in listener.played if isinstance(what, Decode)) <= 2
     assert 0.03 < listener.buffer.delay_seconds < 0.05
+
+
+def test_a_sink_that_was_late_to_start_catches_up_at_once() -> None:
+    """It pulls a little, then not for 400 ms, then steadily."""
+    listener = Listener(JitterBuffer())
+    arrivals = steady(300)
+    listener.listen([arrival for arrival in arrivals if arrival[0] < 0.15], until=0.15)
+    listener.due += 0.4
+    listener.listen([arrival for arrival in arrivals if arrival[0] >= 0.15], until=5.0)
+    assert 0.03 < listener.buffer.delay_seconds < 0.06
+    assert 0.03 < listener.when(60) - arrivals[60][0] < 0.07
+    assert not listener.count(Conceal)
 
 
 def test_the_delay_comes_down_to_20_ms_where_someone_listens() -> None:

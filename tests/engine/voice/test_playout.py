@@ -73,6 +73,19 @@ def test_a_payload_that_cannot_be_decoded_is_made_up() -> None:
     assert playout.concealed == 1
 
 
+def test_a_delay_that_has_become_too_long_is_cut_in_pauses() -> None:
+    for payload, least, most in ((b"\x01", 0.035, 0.045), (b"\xff", 0.06, 0.12)):
+        playout = Playout(PlainDecoder())
+        now, number = 0.0, 0
+        while now < 9.0:
+            while number * 0.02 + (0.1 if number < 50 else 0.02) <= now:
+                playout.receive(packet(number, payload), now)
+                number += 1
+            now += len(playout.pull(FRAME_SAMPLES, now)) / 2 / 48_000
+        assert least < playout.delay_seconds < most
+        assert playout.concealed == 0
+
+
 def test_it_knows_when_everything_before_a_timestamp_is_played() -> None:
     playout = Playout(PlainDecoder())
     assert playout.has_played(960)

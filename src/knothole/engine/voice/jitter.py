@@ -3,7 +3,7 @@
 The delay is set once, when the first packets have arrived, and then held: a frame plays at the
 moment its timestamp says, whatever its neighbours did, so that a recording keeps true time. Only
 when the delay stops fitting the network does it move: at once, by concealment, when packets come
-too late in numbers; otherwise by a few samples a frame, which nobody hears.
+too late in numbers; otherwise by two samples a frame, or in a pause, which nobody hears.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ _MARGIN_SECONDS: Final = 0.005
 _LEAST_SLACK_SECONDS: Final = 0.003
 _LEAST_SLACK_WITH_LOSS_SECONDS: Final = FRAME_SAMPLES / SAMPLE_RATE
 _HYSTERESIS_SECONDS: Final = 0.015
+_MUCH_SECONDS: Final = 0.1  # too long a delay to shorten it unheard, as when a sink starts late
 _SLIDE_SAMPLES: Final = 2  # a frame: 0.2 %, 3.6 cents
-_FAST_SLIDE_SAMPLES: Final = 6  # 11 cents, for a few seconds
-_FAR_SECONDS: Final = 0.030  # too much delay to take it slowly
 _BURST_SECONDS: Final = 0.005  # packets closer than that were held up together
 _GROWTH_SAMPLES: Final = 480  # concealment comes in steps of 10 ms
 _CONCEALED_AT_MOST: Final = 50  # frames, 1 s; after that there is nothing left to conceal with
@@ -97,6 +96,7 @@ class JitterBuffer:
         self._late_in_a_row: list[tuple[float, float]] = []  # arrival, slack
         self._growth_samples = 0
         self._slide = 0
+        self._excess_samples = 0
         self._missing_in_a_row = 0
         self._since_loss = _LOSS_REMEMBERED
         self.late = 0
@@ -108,6 +108,17 @@ class JitterBuffer:
         if not self._slacks:
             return 0.0
         return max(0.0, self._quantile(0.5))
+
+    @property
+    def excess_samples(self) -> int:
+        """How much shorter the delay could be; 0 unless it is being shortened."""
+        return self._excess_samples
+
+    def cut(self, samples: int) -> None:
+        """So many samples of the last frame are left out: nobody will miss them."""
+        self._excess_samples -= samples
+        self._shift -= samples / SAMPLE_RATE
+        self._next_due -= samples / SAMPLE_RATE
 
     @property
     def next_timestamp(self) -> int | None:
@@ -209,7 +220,7 @@ class JitterBuffer:
         self._playing = self._paused = False
         self._slacks.clear()
         self._shift = 0.0
-        self._growth_samples = self._slide = self._missing_in_a_row = 0
+        self._growth_samples = self._slide = self._excess_samples = self._missing_in_a_row = 0
         self._late_in_a_row.clear()
 
     def _add_late(self, slack: float, now: float) -> None:
@@ -232,7 +243,10 @@ class JitterBuffer:
         lossy = self._since_loss < _LOSS_REMEMBERED
         least = _LEAST_SLACK_WITH_LOSS_SECONDS if lossy else _LEAST_SLACK_SECONDS
         calm = max(self._calm_delay, FIRST_DELAY_SECONDS if lossy else 0.0)
-        if low < 0:
+        latest = min(list(self._slacks)[-_JUDGED_EVERY:]) + self._shift
+        if latest > calm + _MUCH_SECONDS:
+            self._skip(latest - calm)
+        elif low < 0:
             self._grow(low)
         elif low < least:
             self._slide = _SLIDE_SAMPLES
@@ -240,12 +254,10 @@ class JitterBuffer:
             if low >= least + _MARGIN_SECONDS:
                 self._slide = 0
         elif self._slide < 0:
-            self._slide = -self._step(low - calm) if low > calm else 0
+            self._slide = -_SLIDE_SAMPLES if low > calm else 0
         elif low > calm + _HYSTERESIS_SECONDS and len(self._slacks) == _WINDOW:
-            self._slide = -self._step(low - calm)
-
-    def _step(self, excess: float) -> int:
-        return _FAST_SLIDE_SAMPLES if excess > _FAR_SECONDS else _SLIDE_SAMPLES
+            self._slide = -_SLIDE_SAMPLES
+        self._excess_samples = round((low - calm) * SAMPLE_RATE) if self._slide < 0 else 0
 
     def _grow(self, slack: float) -> None:
         """Make room at once for packets that come with ``slack`` (below 0)."""
@@ -255,6 +267,15 @@ class JitterBuffer:
         self._growth_samples = -(-wanted // _GROWTH_SAMPLES) * _GROWTH_SAMPLES
         self._shift += self._growth_samples / SAMPLE_RATE
         self._slide = 0
+
+    def _skip(self, excess: float) -> None:
+        """Leave out, at once, what makes the delay so much too long."""
+        samples = int(excess * SAMPLE_RATE) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._next += samples
+        self._shift -= samples / SAMPLE_RATE
+        self._slide = 0
+        for _ in range(len(self._slacks) - _JUDGED_EVERY):  # they tell of another time
+            self._slacks.popleft()
 
     def _quantile(self, share: float) -> float:
         ordered = sorted(self._slacks)

@@ -18,6 +18,8 @@ from knothole.wire.malformed import MalformedMessage
 from knothole.wire.voice import FRAME_SAMPLES, MediaPacket
 
 _SAMPLE_BYTES: Final = 2
+_PAUSE_DB: Final = -55.0  # ours: quieter than a room
+_CUT_SAMPLES: Final = 240  # 5 ms of a frame
 
 
 class Decoder(Protocol):
@@ -100,7 +102,12 @@ class Playout:
         except MalformedMessage:
             samples = self._decoder.conceal(FRAME_SAMPLES)
             self.concealed += 1
-        self.level.add(level_db(samples))
+        level = level_db(samples)
+        self.level.add(level)
+        if level < _PAUSE_DB and self._buffer.excess_samples > 0:
+            cut = min(_CUT_SAMPLES, self._buffer.excess_samples)
+            self._buffer.cut(cut)
+            samples = samples[: -cut * _SAMPLE_BYTES]
         return samples
 
 

@@ -27,12 +27,17 @@ from knothole.wire.voice import SAMPLE_RATE
 Direction = Literal["input", "output"]
 
 _BLOCK_SECONDS: Final = 0.010
+_LATENCY_SECONDS: Final = 0.020  # asked of the driver: "low" is too little for Python's threads
 _QUEUED_SECONDS: Final = 0.020  # ahead of the loudspeaker: a block, and one for a late loop
+_QUEUED_MOST_SECONDS: Final = 0.100
+_GROWS_EVERY_SECONDS: Final = 1.0
 _AHEAD_SECONDS: Final = 0.5  # a device that is faster than that is no device (ALSA's null)
 _OTHERWISE: Final = {
     "input": "speak from --in FILE.wav, tone or null instead",
     "output": "record to --out FILE.wav or null instead",
 }
+_STEADY_BLOCKS: Final = 10  # some drivers take three blocks at once, then none for a second
+_STEADY_WAIT_SECONDS: Final = 1.5
 _opening: Final = threading.Lock()  # PortAudio starts up in one thread
 
 
@@ -77,6 +82,8 @@ class _Device:
         self._name = name
         self._stream: Any = None
         self._closed = False
+        self._blocks = 0
+        self._steady = threading.Event()
 
     @property
     def latency_seconds(self) -> float:
@@ -84,8 +91,12 @@ class _Device:
         return 0.0 if self._stream is None else float(self._stream.latency)
 
     async def open(self) -> None:
-        """Find the device and set it up, in a thread. Raises AudioError."""
+        """Find the device and let it run, in a thread: that may take 1.5 s. Raises AudioError.
+
+        Until :meth:`start` a microphone is not listened to and a loudspeaker plays silence.
+        """
         if self._stream is None:
+            self._loop = asyncio.get_running_loop()
             await asyncio.to_thread(self._open)
 
     def _open(self) -> None:
@@ -106,10 +117,12 @@ class _Device:
                     dtype="int16",
                     blocksize=round(rate * _BLOCK_SECONDS),
                     device=device,
-                    latency="low",
+                    latency=_LATENCY_SECONDS,
                     callback=self._callback,
                     finished_callback=self._finished,
                 )
+                self._stream.start()
+                self._steady.wait(_STEADY_WAIT_SECONDS)
             except sounddevice.PortAudioError as error:
                 raise self._unusable(error) from error
 
@@ -125,19 +138,8 @@ class _Device:
         return SAMPLE_RATE, 1  # opening it says what is wrong
 
     def _begin(self, stopped: Stopped) -> None:
-        self._loop = asyncio.get_running_loop()
         self._stopped = stopped
         self.started_at = self._loop.time()
-        self._prepare()
-        import sounddevice
-
-        try:
-            self._stream.start()
-        except sounddevice.PortAudioError as error:
-            raise self._unusable(error) from error
-
-    def _prepare(self) -> None:
-        """What has to be done before the first callback."""
 
     def close(self) -> None:
         self._closed = True
@@ -150,14 +152,17 @@ class _Device:
         raise NotImplementedError
 
     def _callback(self, data: Any, frames: int, time: Any, status: Any) -> None:
-        raise NotImplementedError
+        """Called in PortAudio's thread for every block."""
+        self._blocks += 1
+        if self._blocks == _STEADY_BLOCKS:
+            self._steady.set()
 
     def _finished(self) -> None:
         """Called in PortAudio's thread when the stream has stopped, for whatever reason."""
         self._to_loop(self._report_finished)
 
     def _report_finished(self) -> None:
-        if not self._closed:
+        if not self._closed and self.started_at is not None:
             self._stopped(AudioError(f"the {self._direction} sound device has stopped"))
 
     def _to_loop(self, call: Callable[..., None], *arguments: object) -> None:
@@ -189,7 +194,9 @@ class DeviceSource(_Device):
             self._resampler = Resampler(rate, channels, SAMPLE_RATE, 1)
 
     def _callback(self, data: Any, frames: int, time: Any, status: Any) -> None:
-        self._to_loop(self._captured, bytes(data))
+        super()._callback(data, frames, time, status)
+        if self.started_at is not None:
+            self._to_loop(self._captured, bytes(data))
 
     def _captured(self, block: bytes) -> None:
         if self._closed or self.started_at is None:
@@ -212,33 +219,38 @@ class DeviceSink(_Device):
         super().__init__("output", name)
         self._lock = threading.Lock()
         self._queue = bytearray()  # in the form of the device; under the lock
-        self._wanted_bytes = 0
+        self._bytes_a_second = 0
         self._pulled_bytes = 0
         self._resampler: Resampler | None = None
+        self._queued_seconds = _QUEUED_SECONDS
+        self._grew_at = 0.0
+        self._underruns_before = 0
         self.underruns = 0
         """Blocks that the loop was too late to fill."""
 
     @property
     def latency_seconds(self) -> float:
-        return super().latency_seconds + _QUEUED_SECONDS
+        return super().latency_seconds + self._queued_seconds
 
     def start(self, pull: Pull, stopped: Stopped) -> None:
         self._pull = pull
         self._begin(stopped)
+        self._fill()
 
     def nudge(self) -> None:
         """The device alone says when it wants more."""
 
-    def _prepare(self) -> None:
-        self._fill()
-
     def _connect(self, rate: int, channels: int) -> None:
-        self._wanted_bytes = round(rate * _QUEUED_SECONDS) * channels * SAMPLE_BYTES
+        self._bytes_a_second = rate * channels * SAMPLE_BYTES
         if (rate, channels) != (SAMPLE_RATE, 1):
             self._resampler = Resampler(SAMPLE_RATE, 1, rate, channels)
 
     def _callback(self, data: Any, frames: int, time: Any, status: Any) -> None:
+        super()._callback(data, frames, time, status)
         size = len(data)
+        if self.started_at is None:
+            data[:] = bytes(size)
+            return
         with self._lock:
             block = bytes(self._queue[:size])
             del self._queue[:size]
@@ -247,10 +259,20 @@ class DeviceSink(_Device):
         data[:] = block.ljust(size, b"\0")
         self._to_loop(self._fill)
 
+    def _grow(self) -> None:
+        """Keep more ahead where the loop is late again and again."""
+        now = self._loop.time()
+        if self.underruns > self._underruns_before and now - self._grew_at > _GROWS_EVERY_SECONDS:
+            self._grew_at = now
+            self._queued_seconds = min(_QUEUED_MOST_SECONDS, self._queued_seconds + _BLOCK_SECONDS)
+        self._underruns_before = self.underruns
+
     def _fill(self) -> None:
+        self._grow()
+        wanted = int(self._queued_seconds * self._bytes_a_second)
         while not self._closed and self.started_at is not None:
             with self._lock:
-                missing = self._wanted_bytes - len(self._queue)
+                missing = wanted - len(self._queue)
             if missing <= 0:
                 return
             now = self._loop.time()
