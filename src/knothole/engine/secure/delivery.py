@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from knothole.engine.secure.events import ChannelEvent, Closed, DatagramReceived, Secured
 
@@ -31,6 +31,10 @@ class Delivery:
             if self._datagrams_held > DATAGRAMS_HELD:
                 return
         self._held.append(event)
+
+    def put_all(self, events: Iterable[ChannelEvent]) -> None:
+        for event in events:
+            self.put(event)
 
     def open(self, secured: Secured) -> None:
         self.is_open = True

@@ -129,6 +129,11 @@ def has_peer_parameters(connection: QuicConnection) -> bool:
     return connection._transport_parameters_applied
 
 
+def is_confirmed(connection: QuicConnection) -> bool:
+    """The handshake is over for both ends (RFC 9001 Section 4.1.2)."""
+    return connection._handshake_confirmed
+
+
 def close_event(connection: QuicConnection) -> ConnectionTerminated | None:
     """Why the connection is closing; the public event comes only after the draining period."""
     return connection._close_event
@@ -154,7 +159,7 @@ def closed_by_peer(connection: QuicConnection) -> bool:
 def is_congested(connection: QuicConnection) -> bool:
     """Whatever is handed over now waits inside the library."""
     core = connection._core
-    return core is None or core.bytes_in_flight >= core.congestion_window
+    return core is None or core.bytes_in_flight + DATAGRAM_BYTES > core.congestion_window
 
 
 def bytes_in_flight(connection: QuicConnection) -> int:
@@ -168,8 +173,11 @@ def smoothed_rtt_seconds(connection: QuicConnection) -> float | None:
 
 
 def change_keys(connection: QuicConnection) -> bool:
-    """RFC 9001 Section 6; False when it is too early for that."""
+    """RFC 9001 Section 6.1; False when it is too early for that."""
     if not connection._handshake_confirmed:
         return False
-    connection.request_key_update()
+    try:
+        connection.request_key_update()
+    except ValueError:  # the last change has not been acknowledged yet
+        return False
     return True

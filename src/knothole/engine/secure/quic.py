@@ -8,14 +8,13 @@ server's goes back in the answer. docs/protocol/connection.md is the normative t
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from qh3.quic import events as quic_events
 from qh3.quic.connection import QuicConnection
 
-from knothole.engine.core import least
 from knothole.engine.secure import library
 from knothole.engine.secure.authenticate import (
     ClientAuthentication,
@@ -38,28 +37,26 @@ from knothole.engine.secure.control import (
     Proof,
 )
 from knothole.engine.secure.delivery import Delivery
+from knothole.engine.secure.early import EarlyPackets
 from knothole.engine.secure.events import (
     ChannelClosed,
     ChannelEvent,
     CloseCode,
     Closed,
     DatagramReceived,
-    DatagramTooLarge,
     PingAnswered,
     Secured,
 )
+from knothole.engine.secure.farewell import Farewell
 from knothole.engine.secure.opening import ConnectionIds, open_client, open_server
+from knothole.engine.secure.outbox import MAX_DATAGRAM_SIZE as MAX_DATAGRAM_SIZE
+from knothole.engine.secure.outbox import Outbox
 from knothole.engine.secure.streams import PeerViolation, Streams
+from knothole.engine.secure.timers import ChannelTimers
 
-MAX_DATAGRAM_SIZE: Final = 1160
-"""Largest unreliable datagram in bytes: what fits into a packet of 1200 with the longest header."""
-
-KEEPALIVE: Final = 10.0  # ours: a third of the idle timeout, so that two may be lost
 # RFC 9001 Section 6.6: AES-GCM keys protect at most 2^23 packets; ours change four times as often.
 PACKETS_PER_KEY: Final = 1 << 21
 DATAGRAMS_A_CALL: Final = 216  # ours: four full bursts of 54; about half a millisecond of work
-# Ours: unreliable datagrams waiting for their turn; older ones are worth less and go first.
-DATAGRAMS_QUEUED: Final = 256
 
 _KEEPALIVE_PING: Final = 0
 
@@ -89,15 +86,16 @@ class SecureChannel:
         self._authentication = authentication
         self._is_client = isinstance(authentication, ClientAuthentication)
         self._handshake_complete = False
+        self._early = EarlyPackets()
         self._clock = ChannelClock(now, longest_wait=library.INITIAL_RTT)
-        self._last_heard = now
+        self._timers = ChannelTimers(connection, self._clock, now)
+        self._farewell: Farewell | None = None
         self._delivery = Delivery()
         self._streams = Streams(connection, self._is_client)
         self._control = ControlReader()
-        self._control_queue = bytearray()
-        self._datagram_queue: deque[bytes] = deque(maxlen=DATAGRAMS_QUEUED)
+        self._outbox = Outbox(connection, self._streams)
         self._pings: dict[int, float] = {}
-        self._next_ping = _KEEPALIVE_PING + 1
+        self._ping_ids = itertools.count(_KEEPALIVE_PING + 1)
         self._packets_left = PACKETS_PER_KEY
         self._connection_ids = ConnectionIds(connection)
         self._after_input(now)
@@ -146,7 +144,7 @@ class SecureChannel:
         """
         if not self._clock.is_running:
             self._clock.start(now)
-            self._last_heard = now
+            self._timers.heard(now)
 
     def accepts(self, payload: bytes) -> bool:
         """True when ``payload`` (one datagram, or a burst) is addressed to this channel."""
@@ -159,16 +157,28 @@ class SecureChannel:
         :class:`~knothole.engine.core.Datagram`.
         """
         self.start(now)
-        if not self.is_closed:
-            library.give_datagrams(self._quic, payload, segment_size, self._clock.inner(now))
-            self._after_input(now)
+        if self._farewell is not None:
+            self._farewell.peer_spoke()
+            return
+        if not self._handshake_complete:
+            self._early.keep(payload, segment_size)
+        inner = self._clock.inner(now)
+        library.give_datagrams(self._quic, payload, segment_size, inner)
+        self._after_input(now)
+        if self._handshake_complete:
+            for packet in self._early.take():
+                library.give_datagrams(self._quic, packet, 0, inner)
+                self._after_input(now)
 
     def datagrams(self, now: float) -> list[bytes]:
         """The next datagrams to send, some 200 at most; call again until there are none."""
-        if not self.is_closed:
-            self._hand_over()
+        inner = self._clock.inner(now)
         try:
-            burst = library.take_datagrams(self._quic, self._clock.inner(now), DATAGRAMS_A_CALL)
+            if self._farewell is not None:
+                return self._farewell.say(self._quic, inner, DATAGRAMS_A_CALL)
+            if not self.is_closed and (self.is_secured or not self._is_client):
+                self._outbox.hand_over()
+            burst = library.take_datagrams(self._quic, inner, DATAGRAMS_A_CALL)
         except RuntimeError as error:
             self._end(CloseCode.TRANSPORT_FAILED, str(error), by_peer=False)
             return []
@@ -182,19 +192,12 @@ class SecureChannel:
         return join_segments(self.datagrams(now))
 
     def next_timeout(self) -> float | None:
-        quic = self._clock.outer(self._quic.get_timer())
-        keepalive = self._last_heard + KEEPALIVE if self.is_secured and not self.is_closed else None
-        return least(quic, keepalive)
+        return None if self._farewell is not None else self._timers.next()
 
     def handle_timeout(self, now: float) -> None:
-        timer = self._quic.get_timer()
-        due = self._clock.outer(timer)
-        if timer is not None and due is not None and due <= now:
-            # The way back may round to just under the timer, which would then never expire.
-            self._quic.handle_timer(max(timer, self._clock.inner(now)))
-            self._after_input(now)
-        if self.is_secured and not self.is_closed and now >= self._last_heard + KEEPALIVE:
-            self._last_heard = now
+        keepalive_due = self._timers.expire(now)
+        self._after_input(now)
+        if keepalive_due and not self.is_closed:
             self._quic.send_ping(_KEEPALIVE_PING)
 
     def outputs(self) -> Iterator[ChannelEvent]:
@@ -240,7 +243,7 @@ class SecureChannel:
         """The application has read ``size`` bytes of a stream, so the peer may send more."""
         credit = None if self.is_closed else self._streams.consumed(stream_id, size)
         if credit is not None:
-            self._control_queue += credit.encode()
+            self._outbox.put_control(credit)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up sending on a stream; what has not left is dropped."""
@@ -253,27 +256,36 @@ class SecureChannel:
     def send_datagram(self, data: bytes) -> None:
         """Queue an unreliable datagram; while the path is congested the oldest waiting is dropped.
 
-        Raises :class:`DatagramTooLarge` above ``MAX_DATAGRAM_SIZE``, :class:`ChannelClosed`.
+        Raises DatagramTooLarge above :data:`MAX_DATAGRAM_SIZE`, :class:`ChannelClosed`.
         """
         self._require_open()
-        if len(data) > MAX_DATAGRAM_SIZE:
-            raise DatagramTooLarge(
-                f"a datagram of {len(data)} bytes does not fit; at most {MAX_DATAGRAM_SIZE} do"
-            )
-        self._datagram_queue.append(bytes(data))
+        self._outbox.put_datagram(data)
 
     def ping(self, now: float) -> int:
         """Ask for an answer; the id comes back in PingAnswered. Raises :class:`ChannelClosed`."""
         self._require_open()
-        ping_id, self._next_ping = self._next_ping, self._next_ping + 1
+        ping_id = next(self._ping_ids)
         self._pings[ping_id] = now
         self._quic.send_ping(ping_id)
         return ping_id
 
+    def path_changed(self, now: float) -> None:
+        """The datagrams take this path from now on: ask for an answer over it at once.
+
+        What was lost with the old path is then sent again after one round trip of the new one,
+        instead of when a probe timeout expires that has doubled all the while.
+        """
+        self.start(now)
+        if self.is_secured and not self.is_closed:
+            self._quic.send_ping(_KEEPALIVE_PING)
+
     def close(self, code: int, reason: str) -> None:
-        """End the channel; :meth:`datagrams` then gives the farewell, which may be lost."""
+        """End the channel; :meth:`datagrams` then gives the farewell, which may be lost.
+
+        What is not :attr:`is_flushed` may be lost too.
+        """
         if not self.is_closed:
-            self._quic.close(code, None, reason)
+            self._farewell = Farewell(code, reason)
             self._end(code, reason, by_peer=False)
 
     # ---------------------------------------------------------------------------------- state
@@ -296,12 +308,7 @@ class SecureChannel:
     @property
     def is_flushed(self) -> bool:
         """Everything written so far has been acknowledged by the peer, or dropped."""
-        return (
-            self._streams.nothing_queued
-            and not self._control_queue
-            and not self._quic.get_send_buffer_size()
-            and not library.bytes_in_flight(self._quic)
-        )
+        return self._outbox.is_flushed
 
     @property
     def smoothed_rtt_seconds(self) -> float | None:
@@ -313,16 +320,6 @@ class SecureChannel:
     def _require_open(self) -> None:
         if self.is_closed:
             raise ChannelClosed("the channel has ended")
-
-    def _hand_over(self) -> None:
-        if self._is_client and not self.is_secured:
-            return
-        if self._control_queue:
-            self._quic.send_stream_data(CONTROL_STREAM, bytes(self._control_queue))
-            self._control_queue.clear()
-        while self._datagram_queue and not library.is_congested(self._quic):
-            self._quic.send_datagram_frame(self._datagram_queue.popleft())
-        self._streams.hand_over()
 
     def _after_input(self, now: float) -> None:
         try:
@@ -343,24 +340,24 @@ class SecureChannel:
     def _heard(self, event: library.StreamBytes | quic_events.QuicEvent, now: float) -> None:
         match event:
             case library.StreamBytes(stream_id=stream_id, data=data, end=end):
-                self._last_heard = now
+                self._timers.heard(now)
                 if stream_id == CONTROL_STREAM:
                     self._control_data(data, end)
                 else:
-                    self._put_all(self._streams.received(stream_id, data, end))
+                    self._delivery.put_all(self._streams.received(stream_id, data, end))
             case quic_events.DatagramFrameReceived(data=data):
-                self._last_heard = now
+                self._timers.heard(now)
                 self._delivery.put(DatagramReceived(data))
             case quic_events.PingAcknowledged(uid=uid):
-                self._last_heard = now
+                self._timers.heard(now)
                 if uid in self._pings:
                     self._delivery.put(PingAnswered(uid, now - self._pings.pop(uid)))
             case quic_events.HandshakeCompleted():
                 self._handshake_complete = True
             case quic_events.StreamReset(stream_id=stream_id, error_code=code):
-                self._put_all(self._streams.peer_reset(stream_id, code))
+                self._delivery.put_all(self._streams.peer_reset(stream_id, code))
             case quic_events.StopSendingReceived(stream_id=stream_id, error_code=code):
-                self._put_all(self._streams.peer_stopped(stream_id, code))
+                self._delivery.put_all(self._streams.peer_stopped(stream_id, code))
             case quic_events.ConnectionIdIssued(connection_id=connection_id):
                 self._connection_ids.add(connection_id)
             case quic_events.ConnectionIdRetired(connection_id=connection_id):
@@ -385,17 +382,14 @@ class SecureChannel:
             return
         proven = self._authentication.prove(library.certificate_key(self._quic))
         if proven is not None:
-            self._control_queue += proven[1].encode()
+            self._outbox.put_control(proven[1])
             self._secure(proven[0])
 
     def _secure(self, parties: Parties) -> None:
         peer_key = parties.server_key if self._is_client else parties.client_key
+        self._timers.keeps_alive = True
         self._delivery.open(Secured(peer_key, parties.client_nonce, parties.server_nonce))
 
-    def _put_all(self, events: Iterator[ChannelEvent]) -> None:
-        for event in events:
-            self._delivery.put(event)
-
     def _end(self, code: int, reason: str, by_peer: bool) -> None:
-        self._datagram_queue.clear()
+        self._timers.keeps_alive = False
         self._delivery.close(Closed(code, reason, by_peer))

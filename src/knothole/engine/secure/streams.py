@@ -21,10 +21,7 @@ from knothole.engine.secure.events import (
 
 # The library's fixed initial_max_streams_bidi (RFC 9000 Section 18.2), the control stream included.
 CONCURRENT_STREAMS: Final = 100
-# Ours: bytes handed to the library ahead of sending. It turns all of them into datagrams at once,
-# so this bounds one burst to about 220 datagrams.
-HANDED_OVER: Final = 256 * 1024
-_PIECE: Final = 64 * 1024
+_PIECE: Final = 64 * 1024  # ours: what one stream hands over before the next has its turn
 
 
 class PeerViolation(Exception):
@@ -80,8 +77,9 @@ class Streams:
         return (half.backlog if half else 0) + self._quic.get_send_buffer_size(stream_id)
 
     @property
-    def nothing_queued(self) -> bool:
-        return not self._ready and not any(half.backlog for half in self._sending.values())
+    def has_queued(self) -> bool:
+        """Something is to be handed over, now or when the peer gives credit."""
+        return bool(self._ready) or any(half.backlog for half in self._sending.values())
 
     def consumed(self, stream_id: int, size: int) -> Credit | None:
         half = self._receiving.get(stream_id)
@@ -104,8 +102,8 @@ class Streams:
 
     # ----------------------------------------------------------------------- the library's side
 
-    def hand_over(self) -> None:
-        """Give the library what it may send next, the streams taking turns."""
+    def hand_over(self, room: int) -> int:
+        """Give the library at most ``room`` bytes, the streams taking turns; how many it got."""
         for stream_id, code in self._resets.items():
             self._quic.reset_stream(stream_id, code)
         self._resets.clear()
@@ -114,22 +112,21 @@ class Streams:
                 self._quic.send_stream_data(stream_id, b"")  # so that the library knows it
             self._quic.stop_stream(stream_id, code)
         self._stops.clear()
-        if not self._ready:
-            return
-        room = HANDED_OVER - self._quic.get_send_buffer_size()
-        while room > 0 and self._ready:
+        given = 0
+        while self._ready and given < room:
             stream_id = next(iter(self._ready))
             del self._ready[stream_id]
-            piece = self._sending[stream_id].next_piece(min(room, _PIECE))
+            piece = self._sending[stream_id].next_piece(min(room - given, _PIECE))
             if piece is None:  # out of credit, or of bytes
                 continue
             data, end = piece
             self._quic.send_stream_data(stream_id, data, end)
-            room -= len(data)
+            given += len(data)
             if end:
                 self._forget_if_over(stream_id)
             else:
                 self._ready[stream_id] = None
+        return given
 
     def allow(self, credit: Credit) -> None:
         """The peer's reader has made room."""
@@ -147,7 +144,7 @@ class Streams:
         if not half.received(len(data)):
             raise PeerViolation(f"more bytes on stream {stream_id} than were allowed")
         if end:
-            half.finish()
+            self._finish(stream_id, half)
         if stream_id not in self._unwanted:
             yield StreamData(stream_id, data, end)
         self._forget_if_over(stream_id)
@@ -157,13 +154,14 @@ class Streams:
         half = self._receiving.get(stream_id)
         if half is None or half.is_done:
             return
-        half.finish()
+        self._finish(stream_id, half)
         if stream_id not in self._unwanted:
             yield StreamReset(stream_id, code)
         self._forget_if_over(stream_id)
 
     def peer_stopped(self, stream_id: int, code: int) -> Iterator[ChannelEvent]:
         yield from self._opened(stream_id)
+        self._resets.pop(stream_id, None)
         half = self._sending.get(stream_id)
         if half is None or half.is_done:
             return
@@ -190,6 +188,10 @@ class Streams:
 
     def _is_ours(self, stream_id: int) -> bool:
         return stream_id & 1 == self._parity
+
+    def _finish(self, stream_id: int, half: ReceivingHalf) -> None:
+        half.finish()
+        self._stops.pop(stream_id, None)
 
     def _abandon(self, stream_id: int, half: SendingHalf) -> None:
         half.abandon()

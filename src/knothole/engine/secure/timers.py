@@ -1,0 +1,50 @@
+"""When a channel wants to be woken: the QUIC library's timers on the channel's clock."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qh3.quic.connection import QuicConnection
+
+from knothole.engine.core import least
+from knothole.engine.secure.clock import ChannelClock
+
+KEEPALIVE: Final = 10.0  # ours: a third of the idle timeout, so that two may be lost
+UNSENT_RETRY: Final = 0.02  # ours: timers that want to send stay due while there is no path
+TIMERS_AT_ONCE: Final = 4  # ours: the library expires one packet number space a call, and has three
+
+
+class ChannelTimers:
+    """The library's timers, and a keepalive counted from the last word of the peer."""
+
+    def __init__(self, quic: QuicConnection, clock: ChannelClock, now: float) -> None:
+        self._quic = quic
+        self._clock = clock
+        self._last_heard = now
+        self._expired_at = -1.0
+        self.keeps_alive = False
+
+    def heard(self, now: float) -> None:
+        """The peer said something."""
+        self._last_heard = now
+
+    def next(self) -> float | None:
+        due = self._clock.outer(self._quic.get_timer())
+        if due is not None and due <= self._expired_at:  # it wants to send; nobody has fetched it
+            due = self._expired_at + UNSENT_RETRY
+        return least(due, self._last_heard + KEEPALIVE if self.keeps_alive else None)
+
+    def expire(self, now: float) -> bool:
+        """Expire what is due; True when a keepalive is to be sent."""
+        for _ in range(TIMERS_AT_ONCE):
+            timer = self._quic.get_timer()
+            due = self._clock.outer(timer)
+            if timer is None or due is None or due > now:
+                break
+            # The way back may round to just under the timer, which would then never expire.
+            self._quic.handle_timer(max(timer, self._clock.inner(now)))
+        self._expired_at = now
+        if not self.keeps_alive or now < self._last_heard + KEEPALIVE:
+            return False
+        self._last_heard = now
+        return True
