@@ -174,6 +174,28 @@ class TestStaying:
         assert client.allocation.next_timeout() is None
         assert world.allocated().of(Allocated)
 
+    def test_a_restarted_server_is_noticed_when_we_ask(self, world) -> None:
+        client = world.allocated()
+        client.allocation.refresh(world.now)
+        client.allocation.refresh(world.now)
+        world.settle()
+        assert len(world.sent(Method.REFRESH)) == 1 and len(client.events) == 1
+        world.restart_server()
+        asked = world.now
+        client.allocation.refresh(world.now)
+        world.run(asked + 60)
+        ((at, lost),) = [each for each in client.events if isinstance(each[1], AllocationLost)]
+        assert lost.code == 437 and at == pytest.approx(asked + 0.04)
+
+    def test_asking_in_vain_changes_nothing(self, world) -> None:
+        client = world.allocated()
+        world.lost = lambda datagram: True
+        client.allocation.refresh(world.now)
+        world.run(100.0)
+        world.lost = lambda datagram: False
+        world.run(2000.0)
+        assert len(client.events) == 1 and world.server.allocations == 1
+
     def test_a_restarted_server_is_noticed_by_the_next_request(self, world) -> None:
         client = world.allocated()
         world.restart_server()

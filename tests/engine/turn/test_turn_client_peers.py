@@ -208,6 +208,15 @@ def test_no_more_than_ten_requests_are_under_way(world) -> None:
     assert len(world.sent(Method.CREATE_PERMISSION)) == 40
 
 
+def test_first_data_behind_a_request_that_must_wait_goes_with_it(world) -> None:
+    client = world.allocated()
+    peers = [Address(f"4.4.4.{n}", 1) for n in range(25)]
+    for peer in peers:
+        client.allocation.send(peer, peer.host.encode(), 0, world.now)
+    world.run(world.now + 0.051)
+    assert sorted(payloads(world)) == sorted(peer.host.encode() for peer in peers)
+
+
 def test_an_unreachable_peer_is_told(world) -> None:
     client = world.allocated()
     client.allocation.permit(PEER, world.now)

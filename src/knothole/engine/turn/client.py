@@ -27,9 +27,9 @@ from knothole.engine.turn.client_requests import (
     Denied,
     Granted,
     Purpose,
-    Repeated,
     Request,
     Requests,
+    SentLate,
 )
 from knothole.engine.turn.credentials import Credentials
 from knothole.engine.turn.quota import DEFAULT_LIFETIME
@@ -135,6 +135,7 @@ class Allocation:
         )
         self._state = _State.ALLOCATING
         self._has_cleared = False
+        self._is_refreshing = False
         self._allocate(now)
         self._drain(now)
 
@@ -168,6 +169,15 @@ class Allocation:
     def release(self, peer: Address, now: float) -> None:
         """Stop refreshing what ``peer`` needed. It can reach us until that has expired."""
         self._peers.release(peer, now)
+
+    def refresh(self, now: float) -> None:
+        """Ask the server at once whether it still has the allocation: AllocationLost if not.
+
+        Worth a question when the server may have been restarted; no answer changes nothing.
+        """
+        if self._state is _State.ALLOCATED and not self._is_refreshing:
+            self._refresh(now)
+            self._drain(now)
 
     def set_credentials(self, credentials: Credentials, now: float) -> None:
         """Use these from when the server refuses those in use."""
@@ -209,10 +219,7 @@ class Allocation:
         for timer in self._timers.pop_expired(now):
             match timer:
                 case _Timer.REFRESH:
-                    attributes: tuple[Attribute, ...] = (SOFTWARE,)
-                    if self._lifetime != DEFAULT_LIFETIME:
-                        attributes = (Lifetime(self._lifetime), SOFTWARE)
-                    self._requests.start(Request(Purpose.REFRESH, attributes), now)
+                    self._refresh(now)
                 case _Timer.EXPIRY:
                     self._fail(None, "the TURN server has not refreshed the allocation in time")
         self._requests.handle_timeout(now)
@@ -246,6 +253,15 @@ class Allocation:
             attributes.append(Lifetime(self._lifetime))
         self._requests.start(Request(Purpose.ALLOCATE, tuple(attributes)), now)
 
+    def _refresh(self, now: float) -> None:
+        """RFC 8656 Section 8.1."""
+        attributes: tuple[Attribute, ...] = (SOFTWARE,)
+        if self._lifetime != DEFAULT_LIFETIME:
+            attributes = (Lifetime(self._lifetime), SOFTWARE)
+        self._is_refreshing = True
+        self._timers.disarm(_Timer.REFRESH)
+        self._requests.start(Request(Purpose.REFRESH, attributes), now)
+
     def _drain(self, now: float) -> None:
         for output in self._requests.outputs():
             match output:
@@ -255,7 +271,7 @@ class Allocation:
                     self._granted(request, answer, now)
                 case Denied():
                     self._denied(output, now)
-                case Repeated(request) if request.peer is not None:
+                case SentLate(request) if request.peer is not None:
                     self._data.send_again(request.peer.host)
 
     def _granted(self, request: Request, answer: Message, now: float) -> None:
@@ -264,6 +280,7 @@ class Allocation:
                 self._allocated(request, answer, now)
             case Purpose.REFRESH:
                 lifetime = answer.get(Lifetime)
+                self._is_refreshing = False
                 self._plan_refresh(lifetime.seconds if lifetime else DEFAULT_LIFETIME, request)
             case Purpose.CLEAR:
                 self._allocate(now)
@@ -314,6 +331,7 @@ class Allocation:
             case Purpose.REFRESH if is_over:
                 self._fail(code, reason)
             case Purpose.REFRESH:
+                self._is_refreshing = False
                 self._timers.arm(_Timer.REFRESH, now + REFRESH_AGAIN_AFTER)
             case Purpose.PERMISSION | Purpose.CHANNEL if is_over:
                 self._fail(code, reason)

@@ -64,7 +64,7 @@ class ClientData:
         return True
 
     def send_again(self, host: str) -> None:
-        """The server had no permission for ``host`` when it got what was sent in advance."""
+        """What was sent to ``host`` in advance was ahead of the request for its permission."""
         for peer, payload in self._peers.permissions[host].unconfirmed:
             self._send_indication(peer, payload)
 

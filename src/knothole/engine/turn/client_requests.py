@@ -84,13 +84,14 @@ class Denied:
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
-    """The server asked for the request anew, with a fresh nonce, and it is sent again."""
+class SentLate:
+    """The request has left just now: it had to wait for others, or the server wanted it signed
+    anew. What was sent in the hope that it would arrive before has come too early."""
 
     request: Request
 
 
-RequestsOutput: TypeAlias = Transmit | Granted | Denied | Repeated
+RequestsOutput: TypeAlias = Transmit | Granted | Denied | SentLate
 
 
 class Requests:
@@ -201,7 +202,9 @@ class Requests:
             request.transaction.abandon()
             request.transaction = None
         while self._waiting and len(self._outstanding) < MAX_OUTSTANDING:
-            self._send(self._waiting.popleft(), now)
+            waiting = self._waiting.popleft()
+            self._send(waiting, now)
+            self._outputs.append(SentLate(waiting))
 
     def _challenged(self, request: Request, answer: Message, error: ErrorCode, now: float) -> None:
         """RFC 8489 Section 9.2.5."""
@@ -217,7 +220,7 @@ class Requests:
             return
         self._send(request, now)
         if error.code == 438:
-            self._outputs.append(Repeated(request))
+            self._outputs.append(SentLate(request))
 
     def _deny(self, request: Request, error: ErrorCode, answer: Message) -> None:
         self._outputs.append(Denied(request, error.code, _plain(error.reason), answer))
