@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from knothole.cli.output import Failure, Output
-from knothole.io.loop import run_loop
-from knothole.peer.profile import profile_folder
-from knothole.server.config import ConfigError, ServerConfig, load_config
-from knothole.server.server import Server, ServerError
+from knothole.cli.output import Failure, Output, WrongUsage
+
+if TYPE_CHECKING:
+    from knothole.server.config import ServerConfig
+    from knothole.server.server import Server
 
 
 def serve(
@@ -46,42 +47,64 @@ def serve(
     json
         One JSON object per line.
     """
-    output = Output(json=json)
+    from knothole.io.loop import run_loop
+    from knothole.server.config import ConfigError, UsageError, load_config
+
     try:
         settings = load_config(
             config,
+            default_data=default_data(),
+            data=data,
             hosts=host,
             port=port,
             also_listen=also_listen,
-            data=data or profile_folder() / "server",
         )
+    except UsageError as error:
+        raise WrongUsage(str(error)) from error
     except ConfigError as error:
         raise Failure(str(error)) from error
-    return run_loop(_serve(settings, output))
+    return run_loop(_serve(settings, Output(json=json)))
+
+
+def default_data() -> Path:
+    """Where accounts and key are when neither the command line nor the file says."""
+    from knothole.peer.profile import profile_folder
+
+    return profile_folder() / "server"
 
 
 async def _serve(settings: ServerConfig, output: Output) -> int:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    server = Server(settings, lambda text: output.note("server", text, what=text))
+    from knothole.server.server import Server, ServerError
+
+    server = Server(settings, lambda event, text: output.note(event, text, text=text))
+    work = asyncio.create_task(_run(server, output))
+    _on_signals(work.cancel)
     try:
-        url = await server.start()
+        await work
+    except asyncio.CancelledError:
+        pass  # Ctrl-C and SIGTERM are how a server is meant to end
     except ServerError as error:
         raise Failure(str(error)) from error
-    try:
-        for line in server.ports_to_open():
-            output.note("port", f"open in the firewall: {line}", what=line)
-        output.result("ready", f"ready {url}", url=str(url))
-        running = asyncio.create_task(server.run())
-        stopping = asyncio.create_task(stopped.wait())
-        await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        ended = running.exception() if running.done() else None
-        running.cancel()
-        if ended is not None:
-            raise Failure(str(ended))
-    finally:
-        await server.stop()
     return 0
+
+
+async def _run(server: Server, output: Output) -> None:
+    try:
+        url = await server.start()
+        for line in server.ports.to_open():
+            output.note("port", f"open in the firewall: {line}", text=line)
+        if server.advice:
+            output.note("advice", server.advice, text=server.advice)
+        output.result("ready", f"ready {url}", url=str(url))
+        await server.run()
+    finally:
+        await asyncio.shield(server.stop())
+
+
+def _on_signals(stop: Callable[[], object]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows: Ctrl-C cancels the whole program
+            return

@@ -23,7 +23,8 @@ def application_protocols(data: bytes) -> tuple[str, ...] | None:
     """The ALPN names offered in the ClientHello at the start of ``data``, in their order.
 
     Returns None while the first record is not whole yet, an empty tuple when the client offers
-    none. Raises NotClientHello for bytes that no TLS 1.2 or 1.3 client sends.
+    none, or spreads its ClientHello over several records so that we do not see them. Raises
+    NotClientHello for bytes that no TLS 1.2 or 1.3 client sends.
     """
     if len(data) < 5:
         if data and data[0] != HANDSHAKE_RECORD:
@@ -43,6 +44,8 @@ def application_protocols(data: bytes) -> tuple[str, ...] | None:
 def _protocols(hello: bytes) -> tuple[str, ...]:
     if hello[0] != CLIENT_HELLO:
         raise NotClientHello("not a ClientHello")
+    if int.from_bytes(hello[1:4], "big") > len(hello) - 4:
+        return ()
     at = 4 + 2 + 32  # handshake header, legacy_version, random
     at += 1 + hello[at]  # legacy_session_id
     at += 2 + struct.unpack_from("!H", hello, at)[0]  # cipher_suites

@@ -1,85 +1,54 @@
 """The server's configuration: a TOML file, overridden by the command line, checked at the start.
 
-Every mistake is one error that names the file, the key and the reason. Unknown keys are mistakes:
-a misspelt limit must not silently be no limit.
+Every mistake is one error that names the file, the line, the key and the reason. Unknown keys are
+mistakes: a misspelt limit must not silently be no limit.
 """
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Final
 
-import msgspec
+from knothole.server.config_file import DEFAULT_PORT, ConfigError, ConfigFile, Source
+from knothole.wire.malformed import MalformedMessage
+from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_url
+from knothole.wire.turn_uri import parse_server_uri
 
-DEFAULT_PORT: Final = 3478  # RFC 8489 Section 8.1: stun, udp and tcp
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+__all__ = ["ConfigError", "OtherTurn", "ServerConfig", "UsageError", "load_config"]
+
 Network = IPv4Network | IPv6Network
 
 
-class ConfigError(ValueError):
-    """The configuration cannot be used; the text names the file, the key and the reason."""
+class UsageError(ConfigError):
+    """It is the command line that cannot be used."""
 
 
-class _Tls(msgspec.Struct, forbid_unknown_fields=True):
-    certificate: str = ""
-    key: str = ""
+@dataclass(frozen=True, slots=True)
+class OtherTurn:
+    """Another TURN server and the secret that its short-lived credentials are made of."""
 
-
-class _Relay(msgspec.Struct, forbid_unknown_fields=True):
-    """``external`` are the addresses the outside knows us by, where a 1:1 NAT stands in front."""
-
-    external: list[str] = []
-    first_port: Port = 49152  # RFC 8656 Section 7.2: the dynamic range
-    last_port: Port = 65535
-    allow_peers: list[str] = []
-    deny_peers: list[str] = []
-    allocations: Annotated[int, msgspec.Meta(ge=0)] = 10_000
-    allocations_per_user: Annotated[int, msgspec.Meta(ge=1)] = 16
-
-
-class OtherTurn(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Another TURN server (coturn, say) whose shared secret lies in ``secret_file``."""
-
-    uris: list[str]
-    secret_file: str
+    uris: tuple[str, ...]
+    secret: bytes = field(repr=False)
     realm: str = ""
-
-
-class _Accounts(msgspec.Struct, forbid_unknown_fields=True):
-    invitation_required: bool = False
-
-
-class _File(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
-    host: list[str] = []
-    port: Port = DEFAULT_PORT
-    also_listen: list[Port] = []
-    data: str = ""
-    name: str = ""
-    discovery_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 3479
-    tls: _Tls = msgspec.field(default_factory=_Tls)
-    relay: _Relay = msgspec.field(default_factory=_Relay)
-    turn: list[OtherTurn] = []
-    accounts: _Accounts = msgspec.field(default_factory=_Accounts)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """A checked configuration.
+    """A checked configuration; addresses are in canonical text.
 
     ``hosts`` are the addresses to listen on (empty: all of this machine), ``port`` the one number
     for udp and tcp, ``also_listen`` further TCP ports, ``name`` the host that the printed address
-    names, ``discovery_port`` the second UDP port of RFC 5780 (0: none).
+    names, ``discovery_port`` the second UDP port of RFC 5780 (0: none), ``external`` what the
+    outside knows us by, at most one of each family. No ``allocations``: no relaying here.
     """
 
+    data: Path
     hosts: tuple[str, ...] = ()
     port: int = DEFAULT_PORT
     also_listen: tuple[int, ...] = ()
-    data: Path = Path()
     name: str = ""
-    discovery_port: int = 3479
+    discovery_port: int = DEFAULT_PORT + 1
     certificate: Path | None = None
     key: Path | None = None
     external: tuple[str, ...] = ()
@@ -88,123 +57,174 @@ class ServerConfig:
     deny_peers: tuple[Network, ...] = ()
     allocations: int = 10_000
     allocations_per_user: int = 16
-    other_turn: tuple[OtherTurn, ...] = field(default=())
-    other_turn_secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    other_turn: tuple[OtherTurn, ...] = ()
     invitation_required: bool = False
 
 
 def load_config(
     file: Path | None,
     *,
+    default_data: Path,
+    data: Path | None = None,
     hosts: tuple[str, ...] = (),
     port: int | None = None,
     also_listen: tuple[int, ...] = (),
-    data: Path,
 ) -> ServerConfig:
     """The configuration of ``file`` (None: the defaults) with the command line's values on top.
 
-    Raises ConfigError.
+    ``default_data`` is the data folder when neither names one. Raises ConfigError; UsageError when
+    it is the command line that is wrong.
     """
-    content = _read(file) if file else _File()
-    where = f"{file}: " if file else ""
-    given_hosts = hosts or tuple(content.host)
-    _addresses(where, "host", given_hosts)
-    _addresses(where, "relay.external", content.relay.external)
+    source = Source(file)
+    content = source.parse()
+    _check_command_line(hosts, port, also_listen)
+    chosen_hosts = _addresses(source, "host", hosts or content.host, usage=bool(hosts))
+    chosen_port = content.port if port is None else port
     relay = content.relay
     if relay.first_port > relay.last_port:
-        raise ConfigError(
-            f"{where}relay.first-port {relay.first_port} is above relay.last-port {relay.last_port}"
-        )
-    if bool(content.tls.certificate) != bool(content.tls.key):
-        raise ConfigError(f"{where}tls.certificate and tls.key go together: one of them is missing")
-    chosen_port = content.port if port is None else port
-    if content.discovery_port == chosen_port:
-        raise ConfigError(f"{where}discovery-port {chosen_port} is the same as port")
+        reason = f"{relay.first_port} is above relay.last-port {relay.last_port}"
+        raise source.error("relay.first-port", reason)
+    certificate, key = _certificate(source, content)
     return ServerConfig(
-        hosts=given_hosts,
+        data=data or (source.folder / content.data if content.data else default_data),
+        hosts=chosen_hosts,
         port=chosen_port,
-        also_listen=also_listen or tuple(content.also_listen),
-        data=Path(content.data) if content.data else data,
-        name=content.name,
-        discovery_port=content.discovery_port,
-        certificate=_file(where, "tls.certificate", content.tls.certificate),
-        key=_file(where, "tls.key", content.tls.key),
-        external=tuple(relay.external),
+        also_listen=_further_ports(source, content, chosen_port, also_listen),
+        name=_name(source, content.name),
+        discovery_port=_discovery_port(source, content, chosen_port),
+        certificate=certificate,
+        key=key,
+        external=_external(source, relay.external),
         relay_ports=(relay.first_port, relay.last_port),
-        allow_peers=_networks(where, "relay.allow-peers", relay.allow_peers),
-        deny_peers=_networks(where, "relay.deny-peers", relay.deny_peers),
+        allow_peers=_networks(source, "relay.allow-peers", relay.allow_peers),
+        deny_peers=_networks(source, "relay.deny-peers", relay.deny_peers),
         allocations=relay.allocations,
         allocations_per_user=relay.allocations_per_user,
-        other_turn=tuple(content.turn),
-        other_turn_secrets=tuple(
-            _secret(where, f"turn[{i}].secret-file", t.secret_file)
-            for i, t in enumerate(content.turn)
-        ),
+        other_turn=_other_turn(source, content),
         invitation_required=content.accounts.invitation_required,
     )
 
 
-def _read(file: Path) -> _File:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    try:
-        return msgspec.convert(_kebab(tomllib.loads(text)), _File)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{file}: {_say(str(error))}") from error
+def _check_command_line(
+    hosts: tuple[str, ...], port: int | None, also_listen: tuple[int, ...]
+) -> None:
+    given = [("--port", port)] if port is not None else []
+    for option, number in (*given, *(("--also-listen", each) for each in also_listen)):
+        if number is not None and not 1 <= number <= 65535:
+            raise UsageError(f"{option}: {number} is not a port number (1-65535)")
 
 
-def _kebab(tree: object, depth: int = 0) -> object:
-    """Keys below the top are written with dashes as well; the structs have underscores."""
-    if isinstance(tree, dict):
-        return {
-            (key.replace("-", "_") if depth else key): _kebab(value, depth + 1)
-            for key, value in tree.items()
-        }
-    if isinstance(tree, list):
-        return [_kebab(item, depth) for item in tree]
-    return tree
+def _addresses(
+    source: Source, key: str, hosts: tuple[str, ...] | list[str], *, usage: bool = False
+) -> tuple[str, ...]:
+    def error(reason: str) -> ConfigError:
+        return UsageError(f"--{key}: {reason}") if usage else source.error(key, reason)
 
-
-def _say(reason: str) -> str:
-    """msgspec says "... - at `$.relay.first_port`": put the key first, as it is written."""
-    text, _, place = reason.partition(" - at `$.")
-    key = place.rstrip("`").replace("_", "-")
-    return f"{key}: {text}" if key else text
-
-
-def _addresses(where: str, key: str, hosts: tuple[str, ...] | list[str]) -> None:
+    found: dict[str, None] = {}
     for host in hosts:
         try:
-            ip_address(host)
-        except ValueError as error:
-            raise ConfigError(f"{where}{key}: {host!r} is not an IP address") from error
+            ip = ip_address(host)
+        except ValueError:
+            raise error(f"{host!r} is not an IP address") from None
+        if ip.is_multicast:
+            raise error(f"{host} is a multicast address")
+        if ip.is_link_local:
+            raise error(f"{host} is good on one link only; name an address that clients can reach")
+        found[str(ip)] = None
+    return tuple(found)
 
 
-def _networks(where: str, key: str, texts: list[str]) -> tuple[Network, ...]:
+def _external(source: Source, hosts: list[str]) -> tuple[str, ...]:
+    key = "relay.external"
+    found = _addresses(source, key, hosts)
+    if any(ip_address(host).is_unspecified for host in found):
+        raise source.error(key, "name the address itself, not all of them")
+    if len({ip_address(host).version for host in found}) < len(found):
+        raise source.error(key, "more than one address of a family")
+    return found
+
+
+def _further_ports(
+    source: Source, content: ConfigFile, port: int, given: tuple[int, ...]
+) -> tuple[int, ...]:
+    chosen = given or tuple(content.also_listen)
+    if port in chosen:
+        reason = f"{port} is listened on already: it is the port itself"
+        raise (
+            UsageError(f"--also-listen: {reason}") if given else source.error("also-listen", reason)
+        )
+    if len(chosen) > 8:  # what an address of a server may name (wire/server_url)
+        raise UsageError("--also-listen: at most 8 further ports")
+    return tuple(dict.fromkeys(chosen))
+
+
+def _discovery_port(source: Source, content: ConfigFile, port: int) -> int:
+    """The next port unless the file says another: 3479 beside 3478."""
+    if content.discovery_port is None:
+        return port + 1 if port < 65535 else port - 1
+    if content.discovery_port == port:
+        raise source.error("discovery-port", f"{port} is the server's port already")
+    return content.discovery_port
+
+
+def _name(source: Source, name: str) -> str:
+    """As it will stand in the printed address, so that clients can read that."""
+    if not name:
+        return ""
+    bracketed = f"[{name}]" if ":" in name else name
+    try:
+        url = parse_server_url(f"knothole://{bracketed}:{DEFAULT_PORT}")
+    except InvalidServerUrl as error:
+        raise source.error("name", str(error)) from error
+    if url != ServerUrl(url.host, DEFAULT_PORT):
+        raise source.error("name", f"{name!r} is neither a host name nor an IP address")
+    return url.host
+
+
+def _networks(source: Source, key: str, texts: list[str]) -> tuple[Network, ...]:
     try:
         return tuple(ip_network(text) for text in texts)
     except ValueError as error:
-        raise ConfigError(f"{where}{key}: {error}") from error
+        raise source.error(key, str(error)) from error
 
 
-def _file(where: str, key: str, name: str) -> Path | None:
-    if not name:
-        return None
-    path = Path(name)
-    if not path.is_file():
-        raise ConfigError(f"{where}{key}: there is no file {name}")
-    return path
+def _certificate(source: Source, content: ConfigFile) -> tuple[Path | None, Path | None]:
+    tls = content.tls
+    if not tls.certificate and not tls.key:
+        return None, None
+    if not tls.key:
+        raise source.error("tls.key", "is missing beside tls.certificate")
+    if not tls.certificate:
+        raise source.error("tls.certificate", "is missing beside tls.key")
+    for key, name in (("tls.certificate", tls.certificate), ("tls.key", tls.key)):
+        _read(source, key, name)
+    return source.folder / tls.certificate, source.folder / tls.key
 
 
-def _secret(where: str, key: str, name: str) -> bytes:
-    path = _file(where, key, name)
-    if path is None:
-        raise ConfigError(f"{where}{key}: is missing")
-    secret = path.read_bytes().strip()
-    if len(secret) < 8:
-        raise ConfigError(f"{where}{key}: the secret in {name} is shorter than 8 characters")
-    return secret
+def _other_turn(source: Source, content: ConfigFile) -> tuple[OtherTurn, ...]:
+    servers = []
+    for number, table in enumerate(content.turn):
+        for text in table.uris:
+            try:
+                parse_server_uri(text)
+            except MalformedMessage as error:
+                raise source.error(f"turn[{number}].uris", str(error)) from error
+            if text[:4].lower() != "turn":
+                reason = f"{text!r} is not of a TURN server (turn: or turns:)"
+                raise source.error(f"turn[{number}].uris", reason)
+        key = f"turn[{number}].secret-file"
+        if not table.secret_file:
+            raise source.error(key, "is missing")
+        secret = _read(source, key, table.secret_file).strip()
+        if len(secret) < 8:
+            reason = f"the secret in {table.secret_file} is shorter than 8 characters"
+            raise source.error(key, reason)
+        servers.append(OtherTurn(tuple(table.uris), secret, table.realm))
+    return tuple(servers)
+
+
+def _read(source: Source, key: str, name: str) -> bytes:
+    try:
+        return (source.folder / name).read_bytes()
+    except OSError as error:
+        raise source.error(key, f"{name} cannot be read: {error.strerror}") from error

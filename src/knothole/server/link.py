@@ -8,28 +8,35 @@ on a command line.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import msgspec
 
+from knothole.server.reachability import Origin, Way
+
 MAX_PACKET: Final = 65_536
-MAX_DESCRIPTORS: Final = 1
+MAX_WAITING: Final = 1024  # ours: messages that the other process has not taken yet
 
 
 class RelayStart(msgspec.Struct, tag="start", frozen=True):
     """Serve these sockets. ``hosts`` are concrete addresses, ``secret`` makes TURN credentials.
 
     ``relay_hosts`` are the hosts that relayed addresses name, each with the address of this machine
-    that it is: another one where a 1:1 NAT stands in front.
+    that it is: another one where a 1:1 NAT stands in front. ``machine`` are all addresses of this
+    machine, ``partners`` the second address of RFC 5780 for those hosts that have one.
     """
 
     hosts: list[str]
     port: int
     discovery_port: int
+    partners: dict[str, str]
     relay_hosts: dict[str, str]
+    machine: list[str]
     realm: str
     secret: str
     relay_ports: tuple[int, int]
@@ -58,7 +65,8 @@ class RelayFailed(msgspec.Struct, tag="failed", frozen=True):
 
 
 class MappedSeen(msgspec.Struct, tag="mapped", frozen=True):
-    """The session with this TURN user name was seen at this address (the article's quick test)."""
+    """The session with this TURN user name was seen, over UDP, at this address: what the article's
+    server finds out about each client in good time."""
 
     username: str
     host: str
@@ -66,9 +74,10 @@ class MappedSeen(msgspec.Struct, tag="mapped", frozen=True):
 
 
 class Reached(msgspec.Struct, tag="reached", frozen=True):
-    """Something from outside reached ``what``: "udp", "discovery" or "relay-range"."""
+    """A datagram came in by ``way``, from ``origin``: the first, or one that proves more."""
 
-    what: str
+    way: Way
+    origin: Origin
 
 
 class TakeWebSocket(msgspec.Struct, tag="websocket", frozen=True):
@@ -98,50 +107,85 @@ class Link:
         self._on_message = on_message
         self._on_closed = on_closed
         self._closed = False
+        self._waiting: deque[tuple[bytes, socket.socket | None]] = deque()
+        self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        asyncio.get_running_loop().add_reader(sock, self._readable)
+        self._loop.add_reader(sock, self._readable)
 
     def send(self, message: Message, handed: socket.socket | None = None) -> bool:
-        """Send a message; ``handed`` goes with it and is closed here. False: not sent."""
-        data = _encoder.encode(message)
-        try:
-            if self._closed:
-                return False
-            if handed is None:
-                self._socket.send(data)
-            else:
-                socket.send_fds(self._socket, [data], [handed.fileno()])
-        except OSError:  # the other end is gone or does not keep up: the client will try again
+        """Send a message; ``handed`` goes with it and is closed here. False: it is lost."""
+        packet = (_encoder.encode(message), handed)
+        if self._closed or len(self._waiting) >= MAX_WAITING:
+            _close(handed)
             return False
-        finally:
-            if handed is not None:
-                handed.close()
+        if self._waiting or not self._send_now(*packet):
+            if not self._waiting:
+                self._loop.add_writer(self._socket, self._writable)
+            self._waiting.append(packet)
         return True
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        asyncio.get_running_loop().remove_reader(self._socket)
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
         self._socket.close()
+        for _, handed in self._waiting:
+            _close(handed)
+        self._waiting.clear()
+
+    def _send_now(self, data: bytes, handed: socket.socket | None) -> bool:
+        """False: the other end does not keep up. When it is gone, reading will find out."""
+        try:
+            if handed is None:
+                self._socket.send(data)
+            else:
+                socket.send_fds(self._socket, [data], [handed.fileno()])
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            pass
+        _close(handed)
+        return True
+
+    def _writable(self) -> None:
+        while self._waiting:
+            if not self._send_now(*self._waiting[0]):
+                return
+            self._waiting.popleft()
+        self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
         try:
-            data, descriptors, _flags, _address = socket.recv_fds(
-                self._socket, MAX_PACKET, MAX_DESCRIPTORS
-            )
+            data, handed = _receive(self._socket)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data, descriptors = b"", []
-        if not data:
+            data, handed = b"", None
+        if data:
+            self._on_message(_decoder.decode(data), handed)
+        else:
             self.close()
             self._on_closed()
-            return
-        handed = socket.socket(fileno=descriptors[0]) if descriptors else None
-        self._on_message(_decoder.decode(data), handed)
 
 
 def link_pair() -> tuple[socket.socket, socket.socket]:
     """The two sockets of a link: packets with their bounds kept."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, socket.socket | None]:
+    """One packet and the socket in it, which no program that we may start inherits."""
+    descriptors = array.array("i")
+    space = socket.CMSG_SPACE(descriptors.itemsize)
+    data, ancillary, _, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: descriptors.itemsize])
+    return data, socket.socket(fileno=descriptors[0]) if descriptors else None
+
+
+def _close(handed: socket.socket | None) -> None:
+    if handed is not None:
+        handed.close()

@@ -7,10 +7,8 @@ read in bursts and answered in the same turn; asyncio's datagram protocol is nev
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,13 +30,17 @@ from knothole.engine.turn.server_events import (
     RelayReached,
 )
 from knothole.io.udp import UdpSocket, bind_socket
+from knothole.server.descriptors import raise_limit
 from knothole.server.link import MappedSeen, Message, Reached, RelayStart, TakeWebSocket
+from knothole.server.listener import cannot_listen
+from knothole.server.reachability import Evidence, Origin, Way
+from knothole.server.tls_context import ALPN_TURN, server_context
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, Transport
-from knothole.wire.stun import looks_like_stun
 
 BINDING_REQUEST: Final = b"\x00\x01"  # RFC 8489 Section 5: class request, method Binding
-MAX_CONNECTIONS: Final = 10_000  # ours: TCP and TLS clients at once
+MAX_SOCKETS: Final = 50_000  # ours: TCP and TLS clients and relayed addresses, at once
+CLOCK_SECONDS: Final = 10.0  # ours: how often the wall clock is looked at for a step
 
 
 class Relay:
@@ -51,20 +53,26 @@ class Relay:
         self._start = start
         self._tell = tell
         self._loop = asyncio.get_running_loop()
-        self._context = _tls_context(start)
+        self._context = server_context(start.chain, start.key, [ALPN_TURN])
+        self._evidence = Evidence([*start.machine, *start.relay_hosts], self._reached)
+        self._max_sockets = raise_limit(MAX_SOCKETS)
         self._listening: dict[Address, UdpSocket] = {}
         self._relays: dict[Address, UdpSocket] = {}
+        self._accepted: set[TurnConnection] = set()
         self._connections: dict[FiveTuple, TurnConnection] = {}
-        self._reached: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
+        self._clock: asyncio.TimerHandle | None = None
+        self._closed = False
         now = time.monotonic()
         ports = [start.port] + ([start.discovery_port] if start.discovery_port else [])
         addresses = [Address(host, port) for host in start.hosts for port in ports]
         self._binding = {address: _binding_server(start, address) for address in addresses}
+        self._stream_binding = BindingServer()
+        self._users = RestUsers(start.realm, [start.secret], time.time() - now)
         self._turn = TurnServer(
             realm=start.realm,
-            authenticator=RestUsers(start.realm, [start.secret], time.time() - now),
+            authenticator=self._users,
             random=secrets.token_bytes,
             relay_hosts=tuple(start.relay_hosts),
             now=now,
@@ -77,7 +85,8 @@ class Relay:
                 allocations_per_user=start.allocations_per_user,
             ),
             ports=start.relay_ports,
-            server_addresses=addresses,
+            # With those of this machine that we do not listen on: none of them is a peer.
+            server_addresses=[*addresses, *(Address(host, 0) for host in start.machine)],
         )
         try:
             for address in addresses:
@@ -85,10 +94,11 @@ class Relay:
         except OSError:
             self.close()
             raise
+        self._clock = self._loop.call_later(CLOCK_SECONDS, self._look_at_clock)
 
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         """A TCP connection that speaks STUN or TURN, inside TLS or not."""
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if self._closed or len(self._accepted) + len(self._relays) >= self._max_sockets:
             sock.close()
             return
         connection = TurnConnection(
@@ -96,13 +106,18 @@ class Relay:
             on_closed=self._stream_closed,
             on_http=lambda handed: self._tell(TakeWebSocket(remote), handed),
         )
+        self._accepted.add(connection)
         connection.accept(sock, remote, self._context)
 
     def close(self) -> None:
-        """Close every socket; clients find out by their refreshes."""
-        if self._timer is not None:
-            self._timer.cancel()
-        for connection in tuple(self._connections.values()):
+        """Close every socket; clients find out by their refreshes. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for timer in (self._timer, self._clock):
+            if timer is not None:
+                timer.cancel()
+        for connection in tuple(self._accepted):
             connection.close()
         for link in (*self._listening.values(), *self._relays.values()):
             link.close()
@@ -115,13 +130,14 @@ class Relay:
         try:
             sock = bind_socket(address)
         except OSError as error:
-            reason = f"cannot listen on udp {address}: {error.strerror}"
-            raise OSError(error.errno, reason) from error
+            raise cannot_listen("udp", address, error) from error
         self._listening[address] = UdpSocket(sock, partial(self._from_clients, address))
 
     def _open_relay(self, relayed: Address) -> None:
         now = time.monotonic()
         try:
+            if len(self._accepted) + len(self._relays) >= self._max_sockets:
+                raise OSError("too many sockets")
             sock = bind_socket(Address(self._start.relay_hosts[relayed.host], relayed.port))
         except OSError:
             self._turn.relay_refused(relayed, now)
@@ -135,12 +151,13 @@ class Relay:
         now = time.monotonic()
         for datagram in datagrams:
             payload = datagram.payload
-            if payload[:2] == BINDING_REQUEST and looks_like_stun(payload):
+            if payload[:2] == BINDING_REQUEST:
                 self._answer_binding(datagram)
             else:
                 five_tuple = FiveTuple(Transport.UDP, datagram.source, address)
                 self._turn.receive(five_tuple, payload, now, datagram.segment_size)
-        self._reached_by("udp" if address.port == self._start.port else "discovery")
+        way = Way.MAIN if address.port == self._start.port else Way.DISCOVERY
+        self._evidence.came(way, datagrams)
         self._drain(now)
 
     def _answer_binding(self, datagram: Datagram) -> None:
@@ -160,6 +177,7 @@ class Relay:
                 now,
                 datagram.segment_size,
             )
+        self._evidence.came(Way.RELAY_RANGE, datagrams)
         self._drain(now)
 
     def _from_stream(self, connection: TurnConnection, messages: Sequence[bytes]) -> None:
@@ -170,7 +188,7 @@ class Relay:
             if payload[:2] == BINDING_REQUEST:
                 transport, client, server = five_tuple
                 request = Datagram(client, server, payload, transport=transport)
-                answer = BindingServer().answer(request)
+                answer = self._stream_binding.answer(request)
                 if answer is not None:
                     connection.send(answer.payload)
             else:
@@ -178,6 +196,7 @@ class Relay:
         self._drain(now)
 
     def _stream_closed(self, connection: TurnConnection) -> None:
+        self._accepted.discard(connection)
         if self._connections.pop(connection.five_tuple, None) is not None:
             now = time.monotonic()
             self._turn.disconnected(connection.five_tuple, now)
@@ -189,9 +208,16 @@ class Relay:
         self._turn.handle_timeout(now)
         self._drain(now)
 
+    def _look_at_clock(self) -> None:
+        """Credentials expire by the wall clock, which may have been set since."""
+        self._users.unix_at_zero = time.time() - time.monotonic()
+        self._clock = self._loop.call_later(CLOCK_SECONDS, self._look_at_clock)
+
     # ------------------------------------------------------------------------- outputs
 
     def _drain(self, now: float) -> None:
+        if self._closed:
+            return
         for output in self._turn.outputs():
             if isinstance(output, Transmit):
                 self._transmit(output.datagram)
@@ -204,13 +230,24 @@ class Relay:
                         if link is not None:
                             link.close()
                     case AllocationCreated(five_tuple, username):
-                        client = five_tuple.client
-                        self._tell(MappedSeen(username, client.host, client.port), None)
+                        self._allocated(five_tuple, username)
+                    case AllocationEnded(five_tuple):
+                        self._keep(five_tuple, False)
                     case RelayReached():
-                        self._reached_by("relay-range")
-                    case AllocationEnded():
-                        pass
+                        pass  # what it is evidence of, _from_peers has seen more exactly
         self._rearm(now)
+
+    def _allocated(self, five_tuple: FiveTuple, username: str) -> None:
+        if five_tuple.transport is Transport.UDP:
+            client = five_tuple.client
+            self._tell(MappedSeen(username, client.host, client.port), None)
+        else:
+            self._keep(five_tuple, True)
+
+    def _keep(self, five_tuple: FiveTuple, kept: bool) -> None:
+        connection = self._connections.get(five_tuple)
+        if connection is not None:
+            connection.is_kept = kept
 
     def _transmit(self, datagram: Datagram) -> None:
         if datagram.transport is Transport.UDP:
@@ -234,29 +271,14 @@ class Relay:
         if due is not None:
             self._timer = self._loop.call_later(max(0.001, due - now), self._on_timer)
 
-    def _reached_by(self, what: str) -> None:
-        if what not in self._reached:
-            self._reached.add(what)
-            self._tell(Reached(what), None)
+    def _reached(self, way: Way, origin: Origin) -> None:
+        self._tell(Reached(way, origin), None)
 
 
 def _binding_server(start: RelayStart, address: Address) -> BindingServer:
     if not start.discovery_port:
         return BindingServer()
-    others = [
-        host for host in start.hosts if host != address.host and (":" in host) == address.is_ipv6
-    ]
+    partner = start.partners.get(address.host)
     return BindingServer(
-        alternates=AlternateAddresses(
-            address.host, start.port, start.discovery_port, others[0] if others else None
-        )
+        alternates=AlternateAddresses(address.host, start.port, start.discovery_port, partner)
     )
-
-
-def _tls_context(start: RelayStart) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(start.chain, start.key)
-    with contextlib.suppress(NotImplementedError):
-        context.set_alpn_protocols(["stun.turn"])
-    return context

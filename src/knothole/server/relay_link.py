@@ -7,11 +7,12 @@ descriptors cannot cross a socket pair it runs in the same loop; everything else
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from knothole.server.link import (
     Link,
@@ -25,6 +26,8 @@ from knothole.server.link import (
 
 Tell = Callable[[Message, socket.socket | None], object]
 
+STOP_SECONDS: Final = 3.0  # ours: then the relay process is killed
+
 
 class RelayGone(Exception):
     """The relay could not start or has ended; the text says why."""
@@ -33,14 +36,17 @@ class RelayGone(Exception):
 class RelayLink(Protocol):
     """What the server needs of its relay."""
 
+    def spawn(self) -> None:
+        """Begin: it gets ready for :meth:`start` while other things are done. Raises RelayGone."""
+
     async def start(self, start: RelayStart) -> None:
-        """Start it. Raises RelayGone."""
+        """Have it serve. Raises RelayGone."""
 
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         """Hand over a TCP connection."""
 
-    async def wait_gone(self) -> None:
-        """Return when the relay has ended by itself."""
+    async def wait_gone(self) -> str:
+        """Return when the relay has ended by itself, with how it ended."""
 
     async def stop(self) -> None: ...
 
@@ -57,26 +63,30 @@ class ProcessRelay:
         self._tell = tell
         self._link: Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready: asyncio.Future[None] | None = None
+        self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
 
-    async def start(self, start: RelayStart) -> None:
+    def spawn(self) -> None:
         ours, theirs = link_pair()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "knothole.server.relay_process", str(theirs.fileno())],
+                # -P: nothing that lies in the working directory is imported.
+                [sys.executable, "-P", "-m", "knothole.server.relay_process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
         except OSError as error:
             ours.close()
-            raise RelayGone(f"the relay process cannot be started: {error}") from error
+            raise RelayGone(f"the relay process cannot be started: {error.strerror}") from error
         finally:
             theirs.close()
-        self._ready = asyncio.get_running_loop().create_future()
         self._link = Link(ours, self._message, self._closed)
+
+    async def start(self, start: RelayStart) -> None:
+        assert self._link is not None
         self._link.send(start)
-        await self._ready
+        if not await self._ready:
+            raise RelayGone(f"the relay process {await self._end()} while starting")
 
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         if self._link is None:
@@ -84,25 +94,34 @@ class ProcessRelay:
         else:
             self._link.send(TakeTurn(remote), sock)
 
-    async def wait_gone(self) -> None:
+    async def wait_gone(self) -> str:
         await self._gone.wait()
+        return f"the relay process {await self._end()}"
 
     async def stop(self) -> None:
         if self._link is not None:
             self._link.close()
-        if self._process is not None:
-            try:
-                await asyncio.to_thread(self._process.wait, 3.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                await asyncio.to_thread(self._process.wait)
+        await self._end()
+
+    async def _end(self) -> str:
+        """Wait for the process to end; how it did. It ends because its link has."""
+        process = self._process
+        if process is None:
+            return "was not there"
+        try:
+            code = await asyncio.to_thread(process.wait, STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = await asyncio.to_thread(process.wait)
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"has ended with exit code {code}"
 
     def _message(self, message: Message, handed: socket.socket | None) -> None:
-        assert self._ready is not None
         match message:
             case RelayReady():
                 if not self._ready.done():
-                    self._ready.set_result(None)
+                    self._ready.set_result(True)
             case RelayFailed(reason):
                 if not self._ready.done():
                     self._ready.set_exception(RelayGone(reason))
@@ -111,8 +130,8 @@ class ProcessRelay:
 
     def _closed(self) -> None:
         self._gone.set()
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(RelayGone("the relay process ended while starting"))
+        if not self._ready.done():
+            self._ready.set_result(False)
 
 
 class LoopRelay:
@@ -125,11 +144,15 @@ class LoopRelay:
         self._tell = tell
         self._relay: Relay | None = None
 
+    def spawn(self) -> None:
+        pass
+
     async def start(self, start: RelayStart) -> None:
         try:
             self._relay = self._make(start, self._tell)
-        except OSError as error:
-            raise RelayGone(error.strerror or str(error)) from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise RelayGone(reason or str(error)) from error
 
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         if self._relay is None:
@@ -137,9 +160,10 @@ class LoopRelay:
         else:
             self._relay.take(sock, remote)
 
-    async def wait_gone(self) -> None:
-        await asyncio.Event().wait()
+    async def wait_gone(self) -> str:
+        return str(await asyncio.Event().wait())
 
     async def stop(self) -> None:
         if self._relay is not None:
             self._relay.close()
+            await asyncio.sleep(0)

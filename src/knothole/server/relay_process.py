@@ -1,14 +1,17 @@
 """The relay as a process of its own: ``python -m knothole.server.relay_process FD``.
 
-FD is its end of the link to the rendezvous process, which started it. It ends when the link does.
+FD is its end of the link to the rendezvous process, which started it. It ends when the link does,
+however the other process came to its end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import socket
 import sys
+from typing import Final
 
 from knothole.io.loop import run_loop
 from knothole.server.link import (
@@ -21,6 +24,11 @@ from knothole.server.link import (
 )
 from knothole.server.relay import Relay
 
+# Ours: a server that was killed and is started again at once may find the ports still held by the
+# relay process of the first, which is about to notice.
+IN_USE_TRIES: Final = 10
+IN_USE_SECONDS: Final = 0.05
+
 
 class RelayProcess:
     """The relay with the link it is told by."""
@@ -28,23 +36,22 @@ class RelayProcess:
     def __init__(self, sock: socket.socket) -> None:
         self.ended = asyncio.Event()
         self._relay: Relay | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._link = Link(sock, self._message, self.ended.set)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         if self._relay is not None:
             self._relay.close()
+            await asyncio.sleep(0)  # a turn for what was closed to be let go
         self._link.close()
 
     def _message(self, message: Message, handed: socket.socket | None) -> None:
         match message:
-            case RelayStart() if self._relay is None:
-                try:
-                    self._relay = Relay(message, self._link.send)
-                except OSError as error:
-                    self._link.send(RelayFailed(error.strerror or str(error)))
-                    self.ended.set()
-                else:
-                    self._link.send(RelayReady())
+            case RelayStart() if self._starting is None:
+                self._starting = asyncio.create_task(self._start(message))
             case TakeTurn(remote) if handed is not None and self._relay is not None:
                 self._relay.take(handed, remote)
             case _ if handed is not None:
@@ -52,19 +59,33 @@ class RelayProcess:
             case _:
                 pass
 
+    async def _start(self, start: RelayStart) -> None:
+        for left in reversed(range(IN_USE_TRIES)):
+            try:
+                self._relay = Relay(start, self._link.send)
+                break
+            except (OSError, ValueError) as error:
+                if not left or not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+                    reason = error.strerror if isinstance(error, OSError) else None
+                    self._link.send(RelayFailed(reason or str(error)))
+                    return
+            await asyncio.sleep(IN_USE_SECONDS)
+        self._link.send(RelayReady())
+
 
 async def serve(sock: socket.socket) -> None:
     """Serve until the link ends."""
-    # Ctrl-C reaches the whole process group; the rendezvous process decides when we end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = RelayProcess(sock)
     try:
         await process.ended.wait()
     finally:
-        process.close()
+        await process.close()
 
 
 def main() -> int:
+    # Ctrl-C and a service manager's SIGTERM reach both processes: the other one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sock = socket.socket(fileno=int(sys.argv[1]))
     run_loop(serve(sock))
     return 0

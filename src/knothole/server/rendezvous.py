@@ -19,13 +19,15 @@ from knothole.engine.rendezvous.outputs import (
     SessionOpened,
 )
 from knothole.engine.rendezvous.server import RendezvousServer
-from knothole.server.websocket import WebSocketConnection
+from knothole.server.descriptors import raise_limit
+from knothole.server.websocket import CLOSE_SECONDS, WebSocketConnection
 from knothole.wire.address import Address, parse_address
 from knothole.wire.signal.codec import encode, encode_json
 from knothole.wire.signal.messages import Services
 
-MAX_CONNECTIONS: Final = 100_000  # ours: descriptors run out first
+MAX_CONNECTIONS: Final = 100_000  # ours: as many as the system has descriptors for, but no more
 TLS_SECONDS: Final = 10.0
+FAREWELL_SECONDS: Final = 0.05  # ours: what was sent last leaves before the sockets are closed
 
 ServicesFor = Callable[[str, str], Services]
 
@@ -41,8 +43,11 @@ class Rendezvous:
         services: ServicesFor,
         context: ssl.SSLContext,
         invitations_needed: bool,
+        on_session: Callable[[str], object],
     ) -> None:
+        """``on_session`` gets the host of each device that has registered."""
         self._context = context
+        self._on_session = on_session
         self._loop = asyncio.get_running_loop()
         self._engine = RendezvousServer(
             accounts=accounts,
@@ -55,19 +60,22 @@ class Rendezvous:
         self._numbers: dict[WebSocketConnection, ConnectionId] = {}
         self._accepting: set[asyncio.Task[None]] = set()
         self._all: set[WebSocketConnection] = set()
+        self._max_connections = raise_limit(MAX_CONNECTIONS)
+        self._session_hosts: dict[str, str] = {}
         self._next = 1
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._draining = False
+        self._closed = False
 
     @property
-    def session_count(self) -> int:
-        """How many devices are registered."""
-        return self._engine.session_count
+    def session_hosts(self) -> list[str]:
+        """The host that each registered device comes from."""
+        return list(self._session_hosts.values())
 
     def take(self, sock: socket.socket, remote: tuple[str, int], *, decrypted: bool) -> None:
         """A connection that asked for a WebSocket; nothing was read from it yet."""
-        if len(self._all) >= MAX_CONNECTIONS:
+        if self._closed or len(self._all) >= self._max_connections:
             sock.close()
             return
         task = asyncio.create_task(self._accept(sock, remote, None if decrypted else self._context))
@@ -80,6 +88,7 @@ class Rendezvous:
 
     async def close(self) -> None:
         """Say goodbye to everybody."""
+        self._closed = True
         for task in tuple(self._accepting):
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
@@ -87,9 +96,10 @@ class Rendezvous:
             self._timer.cancel()
         for connection in tuple(self._all):
             connection.close(1001, "the server is going down")  # RFC 6455 Section 7.4.1
-        await asyncio.sleep(0)  # one turn for the farewells to leave
+        await asyncio.sleep(FAREWELL_SECONDS if self._all else 0)
         for connection in tuple(self._all):
             connection.abort()
+        await asyncio.sleep(0)  # a turn in which the transports let go of their sockets
 
     async def _accept(
         self, sock: socket.socket, remote: tuple[str, int], context: ssl.SSLContext | None
@@ -97,20 +107,22 @@ class Rendezvous:
         sock.setblocking(False)
         connection = WebSocketConnection(self, remote, self._all.discard)
         self._all.add(connection)
+        connected = False
         try:
             await self._loop.connect_accepted_socket(
                 lambda: connection,
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=TLS_SECONDS if context else None,
+                ssl_shutdown_timeout=CLOSE_SECONDS if context else None,
             )
+            connected = True
         except (OSError, TimeoutError):
-            self._all.discard(connection)
-            sock.close()
-        except asyncio.CancelledError:
-            self._all.discard(connection)
-            sock.close()
-            raise
+            pass  # a client that fails or leaves while TLS is being opened
+        finally:
+            if not connected:
+                self._all.discard(connection)
+                sock.close()
 
     # Handler of WebSocketConnection
 
@@ -140,6 +152,8 @@ class Rendezvous:
 
     def _on_timer(self) -> None:
         self._timer = None
+        if self._closed:
+            return
         self._engine.handle_timeout(time.monotonic())
         self._drain()
 
@@ -163,13 +177,23 @@ class Rendezvous:
                         if connection is not None:
                             self._numbers.pop(connection, None)
                             connection.close(1000, reason)
-                    case SessionOpened() | SessionClosed():
-                        pass
+                    case SessionOpened(session_id, _, number):
+                        self._session_opened(session_id, number)
+                    case SessionClosed(session_id):
+                        self._session_hosts.pop(session_id, None)
         finally:
             self._draining = False
         self._rearm()
 
+    def _session_opened(self, session_id: str, number: ConnectionId) -> None:
+        connection = self._connections.get(number)
+        if connection is not None:
+            self._session_hosts[session_id] = connection.remote[0]
+            self._on_session(connection.remote[0])
+
     def _rearm(self) -> None:
+        if self._closed:
+            return
         due = self._engine.next_timeout()
         if due == self._timer_at and self._timer is not None:
             return

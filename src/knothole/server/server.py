@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import hashlib
 import secrets
 import socket
-import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING
 
-from knothole.engine.turn.credentials import rest_credentials
-from knothole.server.addresses import listening_addresses, relay_addresses
-from knothole.server.certificate import ServerCertificate, own_certificate
-from knothole.server.config import ConfigError, ServerConfig
+from knothole.server.addresses import (
+    advertised_host,
+    discovery_partners,
+    listening_addresses,
+    machine_addresses,
+    relay_addresses,
+)
 from knothole.server.link import MappedSeen, Message, Reached, RelayStart, TakeWebSocket
-from knothole.server.listener import Listener
+from knothole.server.reachability import WARN_SECONDS, Origin, Ports, Report, origin_of
 from knothole.server.relay_link import RelayGone, RelayLink, make_relay_link
-from knothole.server.rendezvous import Rendezvous
-from knothole.server.store import SqliteAccounts, StoreError
-from knothole.wire.address import Address, Transport
+from knothole.wire.address import parse_address
 from knothole.wire.server_url import ServerUrl
-from knothole.wire.signal.messages import Services
-from knothole.wire.signal.values import TurnService
-from knothole.wire.turn_uri import SELF_HOST, format_server_uri
 
-CREDENTIAL_SECONDS: Final = 6 * 3600  # ours: renewed over the signalling well before
-REALM: Final = "knothole"
-
-REACHED_TEXT: Final = {
-    "udp": "udp {port}: reached from outside",
-    "discovery": "udp {discovery}: reached from outside (NAT discovery)",
-    "relay-range": "udp {first}-{last}: reached from outside (relayed addresses)",
-}
+if TYPE_CHECKING:
+    from knothole.server.certificate import ServerCertificate
+    from knothole.server.config import ServerConfig
+    from knothole.server.listener import Listener
+    from knothole.server.rendezvous import Rendezvous
+    from knothole.server.store import SqliteAccounts
 
 
 class ServerError(Exception):
@@ -40,111 +35,129 @@ class ServerError(Exception):
 
 
 class Server:
-    """One server. ``say`` gets a line for the operator, now and then."""
+    """One server, within a running event loop.
 
-    def __init__(self, config: ServerConfig, say: Callable[[str], None]) -> None:
+    ``say`` gets now and then what kind of news there is ("reached", "warning") and a line.
+    """
+
+    def __init__(self, config: ServerConfig, say: Callable[[str, str], object]) -> None:
+        relayed = config.relay_ports if config.allocations else None
+        self.ports = Ports(config.port, config.also_listen, config.discovery_port, relayed)
         self._config = config
-        self._say = say
+        self._report = Report(self.ports, say)
         self._secret = secrets.token_urlsafe(32)
+        self._machine = machine_addresses()
+        self._relay: RelayLink = make_relay_link(self._from_relay)
         self._rendezvous: Rendezvous | None = None
         self._listener: Listener | None = None
-        self._relay: RelayLink | None = None
         self._store: SqliteAccounts | None = None
-        self._reached: set[str] = set()
-        self.url: ServerUrl | None = None
+        self._warning: asyncio.TimerHandle | None = None
+        self.advice = ""
+        """What the operator should know of the address that clients use, when it was started."""
 
     async def start(self) -> ServerUrl:
         """Open every socket; the address that clients use. Raises ServerError."""
         try:
+            # First of all: it imports what it needs while we import what we need.
+            self._relay.spawn()
             return await self._start()
-        except (OSError, RelayGone, ConfigError, StoreError) as error:
+        except BaseException as error:
             await self.stop()
-            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ServerError(text) from error
+            if isinstance(error, RelayGone):
+                raise ServerError(str(error)) from error
+            raise
 
     async def run(self) -> None:
-        """Serve until cancelled. Raises ServerError when the relay process dies."""
-        assert self._relay is not None
-        await self._relay.wait_gone()
-        raise ServerError("the relay process has ended: see its message above, then start again")
+        """Serve until cancelled. Raises ServerError when the relay process ends by itself."""
+        how = await self._relay.wait_gone()
+        raise ServerError(f"{how}; there is no server without it: start the server again")
 
     async def stop(self) -> None:
         """Close everything; idempotent."""
+        if self._warning is not None:
+            self._warning.cancel()
         if self._listener is not None:
             await self._listener.close()
         if self._rendezvous is not None:
             await self._rendezvous.close()
-        if self._relay is not None:
-            await self._relay.stop()
+        await self._relay.stop()
         if self._store is not None:
             self._store.close()
-        self._listener = self._rendezvous = self._relay = self._store = None
+        self._listener = self._rendezvous = self._store = None
 
     async def _start(self) -> ServerUrl:
-        config = self._config
-        hosts = listening_addresses(config.hosts)
-        config.data.mkdir(parents=True, exist_ok=True)
-        certificate = self._certificate()
-        key_hash = hashlib.sha256(certificate.public_key_info()).digest()
-        self._store = SqliteAccounts(config.data / "accounts.sqlite")
-        self._rendezvous = Rendezvous(
+        from knothole.server.listener import Listener
+        from knothole.server.rendezvous import Rendezvous
+        from knothole.server.services import ServiceDesk
+
+        config, relay = self._config, self._relay
+        hosts = listening_addresses(config.hosts, self._machine)
+        if not hosts:
+            raise ServerError("this machine has no address to listen on")
+        certificate = self._open_data()
+        assert self._store is not None
+        self._rendezvous = rendezvous = Rendezvous(
             accounts=self._store,
-            server_pins=[key_hash],
-            services=self._services,
-            context=certificate.context(),
+            server_pins=[certificate.key_hash],
+            services=ServiceDesk(config, self._secret).services,
+            context=certificate.context,
             invitations_needed=config.invitation_required,
+            on_session=self._session_opened,
         )
-        self._relay = make_relay_link(self._from_relay)
-        rendezvous, relay = self._rendezvous, self._relay
         self._listener = Listener(
             websocket=lambda sock, remote: rendezvous.take(sock, remote, decrypted=False),
             turn=relay.take,
         )
-        for port in (config.port, *config.also_listen):
-            self._listener.listen(hosts, port)
+        try:
+            for port in (config.port, *config.also_listen):
+                self._listener.listen(hosts, port)
+        except OSError as error:
+            raise ServerError(str(error.strerror)) from error
         await relay.start(self._relay_start(hosts, certificate))
-        advertised = config.name or next(iter(relay_addresses(hosts, config.external)))
-        self.url = ServerUrl(
+        advertised = advertised_host(config.name, hosts, config.external)
+        self.advice = _advice(advertised)
+        return ServerUrl(
             host=advertised,
             port=config.port,
             tcp_ports=config.also_listen,
-            pin=key_hash if certificate.pinned else None,
+            pin=certificate.key_hash if certificate.pinned else None,
         )
-        return self.url
 
-    def ports_to_open(self) -> list[str]:
-        """What a firewall in front must let in, one line each."""
+    def _open_data(self) -> ServerCertificate:
+        """The accounts and the certificate. Raises ServerError."""
+        from knothole.server.certificate import (
+            CertificateError,
+            load_certificate,
+            own_certificate,
+        )
+        from knothole.server.store import SqliteAccounts, StoreError
+
         config = self._config
-        first, last = config.relay_ports
-        tcp = ", ".join(str(port) for port in (config.port, *config.also_listen))
-        lines = [
-            f"udp {config.port}: needed (STUN, TURN)",
-            f"tcp {tcp}: needed (switchboard; relay where UDP is blocked)",
-        ]
-        if config.discovery_port:
-            lines.append(f"udp {config.discovery_port}: better NAT diagnosis")
-        lines.append(f"udp {first}-{last}: relaying to other people's programs")
-        return lines
-
-    def _certificate(self) -> ServerCertificate:
-        if self._config.certificate is not None and self._config.key is not None:
-            certificate = ServerCertificate(
-                self._config.certificate, self._config.key, pinned=False
-            )
-            try:
-                certificate.context()
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"tls.certificate and tls.key: {error}") from error
-            return certificate
-        return own_certificate(self._config.data)
+        try:
+            config.data.mkdir(parents=True, exist_ok=True)
+            self._store = SqliteAccounts(config.data / "accounts.sqlite")
+            if config.certificate is not None and config.key is not None:
+                return load_certificate(config.certificate, config.key, pinned=False)
+            return own_certificate(config.data)
+        except CertificateError as error:
+            raise ServerError(f"the TLS certificate cannot be used: {error}") from error
+        except StoreError as error:
+            raise ServerError(str(error)) from error
+        except OSError as error:
+            reason = f"{error.strerror}: {error.filename or config.data}"
+            raise ServerError(f"the data folder cannot be used: {reason}") from error
 
     def _relay_start(self, hosts: tuple[str, ...], certificate: ServerCertificate) -> RelayStart:
+        from knothole.server.services import REALM
+
         config = self._config
         return RelayStart(
             hosts=list(hosts),
             port=config.port,
             discovery_port=config.discovery_port,
+            partners=discovery_partners(hosts, config.hosts, config.external),
             relay_hosts=relay_addresses(hosts, config.external),
+            machine=list(self._machine),
             realm=REALM,
             secret=self._secret,
             relay_ports=config.relay_ports,
@@ -156,32 +169,7 @@ class Server:
             key=str(certificate.key),
         )
 
-    def _services(self, session_id: str, name: str) -> Services:
-        """STUN and TURN for one session: short-lived credentials in the REST style."""
-        config = self._config
-        own = [
-            format_server_uri(SELF_HOST, config.port, Transport.UDP),
-            *(
-                format_server_uri(SELF_HOST, port, Transport.TLS)
-                for port in (config.port, *config.also_listen)
-            ),
-            format_server_uri(SELF_HOST, config.port, Transport.TCP),
-        ]
-        turn = [self._service(own, self._secret, session_id, REALM)]
-        for other, secret in zip(config.other_turn, config.other_turn_secrets, strict=True):
-            turn.append(self._service(other.uris, secret.decode(), session_id, other.realm))
-        stun = [f"stun:{SELF_HOST}:{config.port}"]
-        return Services(turn=tuple(turn), stun=tuple(stun))
-
-    def _service(self, uris: list[str], secret: str, session_id: str, realm: str) -> TurnService:
-        credentials = rest_credentials(secret, session_id, CREDENTIAL_SECONDS, time.time())
-        return TurnService(
-            uris=tuple(uris),
-            username=credentials.username,
-            password=credentials.password,
-            realm=realm,
-            lifetime_seconds=CREDENTIAL_SECONDS,
-        )
+    # ----------------------------------------------------------------- while it serves
 
     def _from_relay(self, message: Message, handed: socket.socket | None) -> None:
         rendezvous = self._rendezvous
@@ -190,21 +178,42 @@ class Server:
                 rendezvous.take(handed, remote, decrypted=True)
                 return
             case MappedSeen(username, host, port) if rendezvous is not None:
-                session_id = username.partition(":")[2]
-                rendezvous.mapped_seen(session_id, Address(host, port))
-            case Reached(what) if what not in self._reached:
-                self._reached.add(what)
-                first, last = self._config.relay_ports
-                self._say(
-                    REACHED_TEXT[what].format(
-                        port=self._config.port,
-                        discovery=self._config.discovery_port,
-                        first=first,
-                        last=last,
-                    )
-                )
+                from knothole.server.services import session_of
+
+                rendezvous.mapped_seen(session_of(username), parse_address(host, port))
+            case Reached(way, origin):
+                self._report.came(way, origin)
             case _:
                 pass
         if handed is not None:
             with contextlib.suppress(OSError):
                 handed.close()
+
+    def _session_opened(self, host: str) -> None:
+        """Some time after the first client from elsewhere, look what of its UDP has come."""
+        if self._warning is None and self._is_elsewhere(host):
+            loop = asyncio.get_running_loop()
+            self._warning = loop.call_later(WARN_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._warning = None  # the next client to come has us look again
+        if self._rendezvous is not None:
+            self._report.look(sum(map(self._is_elsewhere, self._rendezvous.session_hosts)))
+
+    def _is_elsewhere(self, host: str) -> bool:
+        return origin_of(host, self._machine) is not Origin.MACHINE
+
+
+def _advice(advertised: str) -> str:
+    try:
+        origin = origin_of(advertised, ())
+    except ValueError:  # a host name
+        return ""
+    if origin is Origin.MACHINE:
+        return f"{advertised} can be reached from this machine only; --host names another address"
+    if origin is Origin.NETWORK:
+        return (
+            f"{advertised} is an address of a private network: if clients come from elsewhere, "
+            "give the name or address that they see as `name` in the configuration file"
+        )
+    return ""

@@ -10,20 +10,25 @@ from typing import Final, cast
 
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.server.client_hello import HANDSHAKE_RECORD
+from knothole.server.http_pump import HttpPump
 from knothole.wire.address import Address, Transport, parse_address
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.turn import StreamFramer
 
-FIRST_MESSAGE_SECONDS: Final = 10.0  # from accepting to the first whole message: ours
+FIRST_MESSAGE_SECONDS: Final = 10.0  # ours: from accepting, and from TLS, to the first message
+IDLE_SECONDS: Final = 60.0  # ours: a client without an allocation that says nothing is let go
 MAX_UNSENT: Final = 512 * 1024  # bytes; beyond it datagrams for this client are dropped: ours
-HTTP_METHOD: Final = b"GET "
-PUMP_CHUNK: Final = 65_536
+FAREWELL_SECONDS: Final = 3.0  # ours: for TLS to be closed politely
 
 _UNKNOWN = FiveTuple(Transport.TCP, Address("0.0.0.0", 0), Address("0.0.0.0", 0))  # noqa: S104
 
 
 class TurnConnection(asyncio.Protocol):
-    """Frames messages out of a stream. ``on_http`` gets a socket with the decrypted HTTP client."""
+    """Frames messages out of a stream.
+
+    ``on_http`` gets a socket with the decrypted HTTP client, ``on_closed`` is called once, however
+    it ends. :attr:`is_kept` says that the client holds an allocation, and may therefore be silent.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class TurnConnection(asyncio.Protocol):
         on_http: Callable[[socket.socket], object],
     ) -> None:
         self.five_tuple = _UNKNOWN
+        self.is_kept = False
         self._on_message = on_message
         self._on_closed = on_closed
         self._on_http = on_http
@@ -40,8 +46,10 @@ class TurnConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self._decided = False
-        self._pump: socket.socket | None = None
+        self._speaks_turn = False
+        self._heard = False  # a message, since we looked last
+        self._ended = False
+        self._pump: HttpPump | None = None
 
     def accept(self, sock: socket.socket, remote: tuple[str, int], context: ssl.SSLContext) -> None:
         """Take over an accepted socket of which nothing was read yet."""
@@ -54,6 +62,7 @@ class TurnConnection(asyncio.Protocol):
             transport.write(payload)
 
     def close(self) -> None:
+        """End the connection now."""
         if self._transport is not None:
             self._transport.abort()
         elif self._accepting is not None:
@@ -62,103 +71,89 @@ class TurnConnection(asyncio.Protocol):
     async def _accept(
         self, sock: socket.socket, remote: tuple[str, int], context: ssl.SSLContext
     ) -> None:
+        connected = False
         sock.setblocking(False)
         try:
             secure = sock.recv(1, socket.MSG_PEEK)[:1] == bytes([HANDSHAKE_RECORD])
-            kind = Transport.TLS if secure else Transport.TCP
             self.five_tuple = FiveTuple(
-                kind,
-                parse_address(remote[0], remote[1]),
+                Transport.TLS if secure else Transport.TCP,
+                parse_address(*remote),
                 parse_address(*sock.getsockname()[:2]),
             )
-            loop = asyncio.get_running_loop()
-            await loop.connect_accepted_socket(
+            await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self,
                 sock,
                 ssl=context if secure else None,
                 ssl_handshake_timeout=FIRST_MESSAGE_SECONDS if secure else None,
+                ssl_shutdown_timeout=FAREWELL_SECONDS if secure else None,
             )
+            connected = True
         except (OSError, TimeoutError):
-            sock.close()
-        except asyncio.CancelledError:
-            sock.close()
-            raise
+            pass  # a client that fails or leaves while TLS is being opened
+        finally:
+            self._accepting = None
+            if not connected:
+                sock.close()
+                self._end()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has its own kind
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(FIRST_MESSAGE_SECONDS, self._transport.abort)
+        self._deadline = loop.call_later(FIRST_MESSAGE_SECONDS, self._look)
 
     def data_received(self, data: bytes) -> None:
         if self._pump is not None:
-            self._pump_out(data)
+            self._pump.send(data)
             return
-        if not self._decided and data[:1] == HTTP_METHOD[:1]:
-            self._hand_over(data)
-            return
-        self._decided = True
+        if not self._speaks_turn:
+            if self.five_tuple.transport is Transport.TLS and data[:1].isalpha():
+                self._hand_over(data)
+                return
+            self._speaks_turn = True
         try:
             messages = self._framer.feed(data)
         except MalformedMessage:
             self.close()
             return
         if messages:
-            self._in_time()
+            self._heard = True
             self._on_message(self, messages)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._in_time()
-        self._transport = None
+    def pause_writing(self) -> None:
         if self._pump is not None:
-            self._stop_pump()
-        else:
-            self._on_closed(self)
+            self._pump.pause()
 
-    def _in_time(self) -> None:
+    def resume_writing(self) -> None:
+        if self._pump is not None:
+            self._pump.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-            self._deadline = None
+        self._transport = None
+        if self._pump is not None:
+            self._pump.close()
+        self._end()
 
-    # An HTTP client: bytes go to and fro between TLS here and the rendezvous process.
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._on_closed(self)
+
+    def _look(self) -> None:
+        """Let go of a client that says nothing and holds nothing."""
+        if self._pump is not None:
+            return  # the rendezvous process has deadlines of its own
+        if not self._heard and not self.is_kept:
+            self.close()
+            return
+        self._heard = False
+        self._deadline = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._look)
 
     def _hand_over(self, data: bytes) -> None:
-        self._in_time()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self._pump = ours
-        self._on_http(theirs)
-        asyncio.get_running_loop().add_reader(ours, self._pump_in)
-        self._pump_out(data)
-
-    def _pump_out(self, data: bytes) -> None:
-        assert self._pump is not None
-        try:
-            sent = self._pump.send(data)
-        except OSError:
-            sent = 0
-        if sent < len(data):  # rendezvous messages are small: whoever fills this is no client
-            self.close()
-
-    def _pump_in(self) -> None:
-        assert self._pump is not None
-        try:
-            data = self._pump.recv(PUMP_CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if self._transport is None:
-            return
-        if data:
-            self._transport.write(data)
-        else:
-            self._stop_pump()
-            self._transport.close()
-
-    def _stop_pump(self) -> None:
-        if self._pump is not None:
-            asyncio.get_running_loop().remove_reader(self._pump)
-            self._pump.close()
-            self._pump = None
+        assert self._transport is not None
+        self._pump = HttpPump(self._transport)
+        self._pump.send(data)
+        self._on_http(self._pump.handed)
