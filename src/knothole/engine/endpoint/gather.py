@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from knothole.engine.core import Datagram, RandomBytes, Timers, Transmit, least
+from knothole.engine.endpoint.knock import knock
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.stun.client import BindingClient, MappedAddressChanged, MappedAddressLearned
 from knothole.engine.turn.client import (
@@ -86,6 +87,7 @@ class Gatherer:
         self._random = random
         self._bases: tuple[Address, ...] = ()
         self._stun: tuple[Address, ...] = ()
+        self._warm: frozenset[Address] = frozenset()
         self._turn: tuple[TurnServer, ...] = ()
         self._bindings: dict[tuple[Address, Address], BindingClient] = {}
         self._allocations: dict[tuple[Address, Address], Allocation] = {}
@@ -123,8 +125,10 @@ class Gatherer:
         self._arrange(now)
 
     def set_servers(self, stun: Sequence[Address], turn: Sequence[TurnServer], now: float) -> None:
-        """Whom to ask for mapped addresses and who relays, with credentials as they are now."""
+        """Whom to ask for mapped addresses, and who relays, with credentials as they are now.
+        The first STUN server of a family keeps the mapping warm, the others are only asked."""
         self._stun, self._turn = tuple(stun), tuple(turn)
+        self._warm = frozenset({server.is_ipv6: server for server in reversed(self._stun)}.values())
         for relay in turn:
             for (_, address), allocation in self._allocations.items():
                 if address == relay.address:
@@ -253,8 +257,9 @@ class Gatherer:
         for key in [key for key in self._bindings if key not in wanted]:
             self._bindings.pop(key).close()
         for key in sorted(wanted - self._bindings.keys()):
+            keepalive = KEEPALIVE_SECONDS if key[1] in self._warm else None
             self._bindings[key] = BindingClient(
-                *key, random=self._random, now=now, keepalive_seconds=KEEPALIVE_SECONDS
+                *key, random=self._random, now=now, keepalive_seconds=keepalive
             )
         for base, server_address in list(self._allocations):
             if base not in self._bases and (base, server_address) not in self._streams:
@@ -307,10 +312,10 @@ class Gatherer:
             for output in binding.outputs():
                 if isinstance(output, Transmit):
                     self._outputs.append(output)
-                elif isinstance(output, MappedAddressChanged):
-                    self._mapping_changed(output.base, now)
                 elif isinstance(output, MappedAddressLearned):
                     self._update_candidates()
+                elif isinstance(output, MappedAddressChanged) and binding.server in self._warm:
+                    self._mapping_changed(output.base, now)
         for key, allocation in tuple(self._allocations.items()):
             for turn_output in allocation.outputs():
                 match turn_output:
@@ -318,6 +323,8 @@ class Gatherer:
                         self._outputs.append(turn_output)
                     case Allocated(relayed):
                         self._relayed[relayed] = allocation
+                        own = [relay.address for relay in self._turn if not relay.server_name]
+                        self._outputs.extend(knock(allocation, relayed, own, self._random))
                         self._timers.disarm(_Timer.STREAM)
                         self._update_candidates()
                     case AllocationFailed() | AllocationLost():
@@ -356,6 +363,8 @@ class Gatherer:
         for (base, server), binding in self._bindings.items():
             mapped = binding.mapped
             if mapped is None or mapped == base or base not in self._bases:
+                continue
+            if server not in self._warm:  # the NAT may have forgotten it since
                 continue
             if (base, mapped) not in seen:
                 seen.add((base, mapped))
