@@ -13,7 +13,7 @@ from knothole.engine.secure.events import UnacceptableFirstFlight
 from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.seal import SealRefused
 from knothole.wire.signal import messages as signal
-from knothole.wire.signal.values import Reason
+from knothole.wire.signal.values import MAX_CANDIDATES, Reason
 
 
 class OfferedCall(Call):
@@ -36,6 +36,7 @@ class OfferedCall(Call):
         self._seal = seal
         self._certificate = certificate
         self._candidates = candidates
+        self._trickled: tuple[str, ...] = ()
         self._outputs.append(
             IncomingCall(self.call_id, self.name, self.key, key_known, self.kind, self.app)
         )
@@ -72,7 +73,7 @@ class OfferedCall(Call):
         self._say(signal.Answer(self.call_id, answer))
         credentials = self._seal.ice_credentials()
         self._start_ice(credentials.callee, credentials.caller, now)
-        self._add_remotes(offer.candidates, now)
+        self._add_remotes(offer.candidates + self._trickled, now)
         self._ready()
         self._begin_line(now)
         self._drain(now)
@@ -89,11 +90,13 @@ class OfferedCall(Call):
                 elsewhere = reason in (Reason.ANSWERED_ELSEWHERE, Reason.DECLINED_ELSEWHERE)
                 text = reason.replace("-", " ") if elsewhere else None
                 self._over(CallFault.CANCELLED, text or explain(CallFault.CANCELLED, self.name))
-            case TrickleReceived(sealed=sealed) if self.connection is not None:
+            case TrickleReceived(sealed=sealed):
                 try:
                     trickled = self._seal.open_trickle(sealed)
                 except SealRefused:
                     return  # altered or replayed on the way: what is known already stays
+                if self._state is CallState.OFFERED:  # it rings still; ICE begins with the answer
+                    self._trickled = (self._trickled + trickled.candidates)[:MAX_CANDIDATES]
                 self._add_remotes(trickled.candidates, now)
                 self._drain(now)
             case _:
