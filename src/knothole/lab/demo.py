@@ -8,13 +8,18 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final
 
+from knothole.io.loop import run_loop
 from knothole.lab.ladder import draw_text
 from knothole.lab.ladder_svg import draw_svg
 from knothole.lab.netns.journey import Fate
 from knothole.lab.netns.line import LineSettings
-from knothole.lab.scene import ALICE_PORT, BOB_PORT, STRANGER, CallReport, Scene
+from knothole.lab.netns.namespace import NamespacesUnavailable, make_namespaces_possible
+from knothole.lab.report import ALICE_PORT, BOB_PORT, STRANGER, CallReport
+from knothole.lab.scene import Scene
 
 ONE_WAY_SECONDS: Final = 0.010
+
+_TITLE: Final = "Alice calls Bob, both behind a NAT of the kind “{}”"
 
 Say = Callable[[str], None]
 
@@ -22,44 +27,64 @@ Say = Callable[[str], None]
 def run_demo(out: Path, say: Say = print) -> bool:
     """Play both calls, and leave recordings and pictures in ``out``; whether all went as it should.
 
-    Raises NamespacesUnavailable, ProgramFailed.
+    Where namespaces are not allowed the calls are simulated, and that is said. Raises
+    ProgramFailed when a program fails.
     """
     out.mkdir(parents=True, exist_ok=True)
+    play = _play_on_real_nats
+    try:
+        make_namespaces_possible()
+    except NamespacesUnavailable as refusal:
+        say(f"No real NATs here: {refusal}.")
+        say("So the same calls run in the simulator, in real time: the same code, computed NATs.")
+        play = _play_in_simulator
     reports = {}
     with as_file(files("knothole") / "data" / "speech.wav") as speech:
         for nat in ("linux", "random"):
             say(_announcement(nat))
-            reports[nat] = _play(nat, speech, out, say)
+            with tempfile.TemporaryDirectory(prefix="knothole-demo-") as profiles:
+                report = play(nat, speech, out / f"bob-heard-{nat}.wav", Path(profiles), say)
+            _draw(report, out / f"call-{nat}.svg", say)
+            reports[nat] = report
     for line in _summary(reports["linux"], reports["random"]):
         say(line)
     return reports["linux"].is_direct and not reports["random"].is_direct
 
 
-def _play(nat: str, speech: Path, out: Path, say: Say) -> CallReport:
+def _play_on_real_nats(
+    nat: str, speech: Path, recording: Path, profiles: Path, say: Say
+) -> CallReport:
     line = LineSettings(one_way_seconds=ONE_WAY_SECONDS)
-    title = f"Alice calls Bob, both behind a NAT of the kind “{nat}”"
-    with (
-        tempfile.TemporaryDirectory(prefix="knothole-demo-") as profiles,
-        Scene(Path(profiles), nat, line) as scene,
-    ):
-        say(f"Built in {scene.build_seconds:.2f} s; the server says: ready {scene.url}")
+    with Scene(profiles, nat, line) as scene:
+        say(f"Built in {scene.build_seconds:.2f} s. The server says: ready {scene.url}")
         say("Bob's program listens, a stranger knocks, Alice's program calls and speaks ...")
-        report = scene.call(speech, out / f"bob-heard-{nat}.wav", title)
-    picture = out / f"call-{nat}.svg"
+        return scene.call(speech, recording, _TITLE.format(nat))
+
+
+def _play_in_simulator(
+    nat: str, speech: Path, recording: Path, profiles: Path, say: Say
+) -> CallReport:
+    from knothole.lab.simulated_call import simulate_call
+
+    say("Bob's program listens, a stranger knocks, Alice's program calls and speaks ...")
+    title = _TITLE.format(nat) + " (simulated)"
+    return run_loop(simulate_call(profiles, nat, ONE_WAY_SECONDS, speech, recording, title))
+
+
+def _draw(report: CallReport, picture: Path, say: Say) -> None:
     picture.write_text(draw_svg(report.story.ladder), encoding="utf-8")
     say("")
     for row in draw_text(report.story.ladder):
         say(row)
     say("")
     say(f"The same as a picture: {picture}")
-    return report
 
 
 def _announcement(nat: str) -> str:
     if nat == "linux":
         return (
             "\n═══ The call of the article: Alice behind one Linux NAT, Bob behind another ═══\n"
-            f"Network namespaces and the kernel's own NAT. Alice's NAT is 1.1.1.1, her program's\n"
+            f"Alice's NAT is 1.1.1.1, her program's\n"
             f"port {ALICE_PORT}; Bob's NAT is 2.2.2.2, his port {BOB_PORT}; the server is 3.3.3.3. "
             f"{ONE_WAY_SECONDS * 1000:g} ms\none way from each client to the internet."
         )

@@ -5,47 +5,22 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from knothole.lab.netns.counters import Count
-from knothole.lab.netns.journey import Journey
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.picture import two_clients
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import KnotholeCommands, Program, ProgramFailed, knothole
-from knothole.lab.story import Story, tell
+from knothole.lab.report import ALICE_PORT, BOB_PORT, STRANGER, CallReport
+from knothole.lab.story import tell
 
-ALICE_PORT: Final = 1414  # the article's
-BOB_PORT: Final = 2828
-STRANGER: Final = "9.9.9.9"
 _START_SECONDS: Final = 30.0
 _RING_SECONDS: Final = 20.0
 _CALL_SECONDS: Final = 90.0
 _KNOCK_SECONDS: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class CallReport:
-    """A call as seen from outside.
-
-    ``knock`` is the way of the stranger's packet before it. ``direct`` and ``relayed`` are what
-    the internet carried from client to client, and from the server to clients, while the call
-    lasted; ``recording`` is what Bob's program wrote.
-    """
-
-    story: Story
-    knock: Journey
-    direct: Count
-    relayed: Count
-    recording: Path
-    seconds: float
-
-    @property
-    def is_direct(self) -> bool:
-        return self.direct.size > self.relayed.size
 
 
 class Scene:

@@ -128,7 +128,9 @@ def label_of(packet: Packet, servers: frozenset[str]) -> tuple[str, Tone]:
             return "relayed check", Tone.RELAYED
         return _stun_label(packet.payload, with_server)
     if kind is demux.QUIC and len(packet.payload) >= _SMALLEST_QUIC:
-        return _quic_label(packet.payload), Tone.PAYLOAD
+        return (
+            _relayed(packet.payload) if with_server else (_quic_label(packet.payload), Tone.PAYLOAD)
+        )
     return f"data {len(packet.payload)} B", Tone.STRANGER
 
 
