@@ -77,8 +77,12 @@ class Peer:
             are shown no address before a ring is answered.
         invitation: the code that a switchboard asks of new names.
 
+    ``runtime_class`` is what the endpoint runs on: this machine's sockets; the lab has another.
+
     Entering raises ServerUnreachable, ServerKeyChanged, RegistrationRefused, ProfileError.
     """
+
+    runtime_class: type[Runtime] = Runtime
 
     def __init__(
         self,
@@ -134,7 +138,7 @@ class Peer:
     async def __aenter__(self) -> Peer:
         loop = asyncio.get_running_loop()
         self._online = loop.create_future()
-        self._runtime = Runtime(
+        self._runtime = self.runtime_class(
             self._endpoint,
             self.profile.server,
             self._event,
