@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 from knothole.wire.address import Address, Transport
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
-"""A source of ``n`` unpredictable bytes: ``secrets.token_bytes`` in life, seeded in the simulator."""
+"""Gives ``n`` unpredictable bytes: ``secrets.token_bytes`` in life, seeded in the simulator."""
 
 
 @dataclass(frozen=True, slots=True)
