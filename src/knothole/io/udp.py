@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, cast
 
 from knothole.engine.core import Datagram
 from knothole.io.gather import Received, gather
@@ -285,8 +285,7 @@ class EndpointUdp(asyncio.DatagramProtocol):
     # ------------------------------------------------------------------- called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
         set_limits = getattr(transport, "set_write_buffer_limits", None)
         if set_limits is not None:  # asyncio has it, its type stubs for datagrams have not
             set_limits(high=QUEUE_BYTES)
