@@ -25,7 +25,7 @@ from knothole.engine.turn.policy import PeerPolicy
 from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import CloseRelay, OpenRelay
 from knothole.wire.address import Address, Transport, parse_address
-from knothole.wire.turn import StreamFramer, encode_channel_data
+from knothole.wire.turn import StreamFramer
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 15.0
@@ -84,6 +84,7 @@ class LiveClient:
     def __init__(self, server: Address, transport: Transport, clock: Clock) -> None:
         self.server, self.transport, self.clock = server, transport, clock
         self.events: list[object] = []
+        self.channel_messages = 0
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -130,7 +131,9 @@ class LiveClient:
             if not isinstance(output, Transmit):
                 self.events.append(output)
                 self._changed.set()
-            elif self.transport is Transport.UDP:
+                continue
+            self.channel_messages += output.datagram.payload[0] >> 4 == 4
+            if self.transport is Transport.UDP:
                 self._line.send(output.datagram.payload, self.server)
             else:
                 self._writer.write(output.datagram.payload)
@@ -452,8 +455,3 @@ async def coturn(
         except TimeoutError:
             process.kill()
             await process.wait()
-
-
-@pytest.fixture
-def channel_data() -> Callable[..., bytes]:
-    return encode_channel_data
