@@ -322,6 +322,7 @@ class SecureChannel:
             raise ChannelClosed("the channel has ended")
 
     def _after_input(self, now: float) -> None:
+        self._timers.input(now)
         try:
             for event in library.take_events(self._quic):
                 if not self.is_closed:

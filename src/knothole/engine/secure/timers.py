@@ -22,16 +22,23 @@ class ChannelTimers:
         self._clock = clock
         self._last_heard = now
         self._expired_at = -1.0
+        self._input_at = now
         self.keeps_alive = False
 
     def heard(self, now: float) -> None:
         """The peer said something."""
         self._last_heard = now
 
+    def input(self, now: float) -> None:
+        """The library was given something, after which it may want to be woken in the past."""
+        self._input_at = now
+
     def next(self) -> float | None:
         due = self._clock.outer(self._quic.get_timer())
         if due is not None and due <= self._expired_at:  # it wants to send; nobody has fetched it
             due = self._expired_at + UNSENT_RETRY
+        if due is not None:
+            due = max(due, self._input_at)
         return least(due, self._last_heard + KEEPALIVE if self.keeps_alive else None)
 
     def expire(self, now: float) -> bool:
