@@ -84,9 +84,9 @@ def _announcement(nat: str) -> str:
     if nat == "linux":
         return (
             "\n═══ The call of the article: Alice behind one Linux NAT, Bob behind another ═══\n"
-            f"Alice's NAT is 1.1.1.1, her program's\n"
-            f"port {ALICE_PORT}; Bob's NAT is 2.2.2.2, his port {BOB_PORT}; the server is 3.3.3.3. "
-            f"{ONE_WAY_SECONDS * 1000:g} ms\none way from each client to the internet."
+            f"Alice's NAT is 1.1.1.1 and her program's port {ALICE_PORT}, Bob's NAT is 2.2.2.2 and "
+            f"his port {BOB_PORT},\nthe server is 3.3.3.3; {ONE_WAY_SECONDS * 1000:g} ms one way "
+            "from each client to the internet."
         )
     return (
         "\n═══ The same call where no hole can be aimed at: a random port for every destination ═══"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -102,20 +102,28 @@ class Ladder:
         return min((row.start for row in self.rows()), default=0.0)
 
 
-def condense(
-    arrows: Sequence[Arrow], keep: int = 2, *, fewer: Mapping[Tone, int] | None = None
-) -> list[Arrow]:
-    """Of arrows alike only the first ``keep``, the last of which says how many more there were.
+def alike(arrow: Arrow) -> Hashable:
+    """What arrows have in common that need not all be drawn: way, tone, outcome, and the label but
+    for its numbers."""
+    columns = tuple(column for column, _ in arrow.way)
+    return columns, re.sub(r"\d+", "", arrow.label), arrow.tone, arrow.outcome
 
-    Alike are arrows with the same columns, tone and outcome, and the same label but for numbers.
+
+def condense(
+    arrows: Sequence[Arrow],
+    keep: int = 2,
+    *,
+    fewer: Mapping[Tone, int] | None = None,
+    by: Callable[[Arrow], Hashable] = alike,
+) -> list[Arrow]:
+    """Of arrows alike (``by``) only the first ``keep``; the last of these counts the rest.
+
     ``fewer`` has other limits for some tones.
     """
     kept: list[Arrow] = []
-    seen: dict[tuple[object, ...], list[int]] = {}
+    seen: dict[Hashable, list[int]] = {}
     for arrow in sorted(arrows, key=lambda arrow: arrow.start):
-        columns = tuple(column for column, _ in arrow.way)
-        label = re.sub(r"\d+", "", arrow.label)
-        places = seen.setdefault((columns, label, arrow.tone, arrow.outcome), [])
+        places = seen.setdefault(by(arrow), [])
         if len(places) < (fewer or {}).get(arrow.tone, keep):
             places.append(len(kept))
             kept.append(arrow)

@@ -12,7 +12,7 @@ from typing import Final
 from knothole.lab.ladder import Arrow, Ladder, Outcome, Section, Tone
 
 _WIDTH: Final = 1400
-_FIRST_COLUMN: Final = 148
+_FIRST_COLUMN: Final = 164
 _COLUMN_GAP: Final = 178
 _HEADER: Final = 128
 _ROW: Final = 25.0  # least distance between the starts of two arrows, so that labels stay apart
@@ -215,7 +215,7 @@ def _marks(ladder: Ladder, arrow: Arrow, points: Points) -> Iterable[str]:
 
 def _gutter_text(arrow: Arrow, x: float, y: float, origin: float) -> Iterable[str]:
     when = f"{(arrow.start - origin) * 1000:.1f} ms"
-    yield _text(66, y + 4, when, size=11, fill="#475569", anchor="end")
+    yield _text(84, y + 4, when, size=11, fill="#475569", anchor="end")
     yield f'<circle cx="{x}" cy="{y:.1f}" r="3.4" fill="{_COLOURS[arrow.tone]}"/>'
     colour = _COLOURS[arrow.tone]
     yield _text(x + 10, y + 4, arrow.label, size=11, weight="600", fill=colour)
@@ -277,7 +277,7 @@ def _legend(ladder: Ladder, y: float) -> Iterable[str]:
             f'stroke="{_COLOURS[tone]}" stroke-width="2.6"/>'
         )
         yield _text(x + 31, y, tone.value, size=11.5, fill="#334155")
-        x += 52 + 6.6 * len(tone.value)
+        x += 48 + 5.9 * len(tone.value)
     if any(arrow.outcome is Outcome.DISCARDED for arrow in ladder.arrows):
         yield _mark((x + 8, y - 4), Outcome.DISCARDED)
         yield _text(x + 23, y, "discarded by the NAT", size=11.5, fill="#334155")

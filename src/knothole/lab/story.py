@@ -7,7 +7,7 @@ programs say.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ LEFT: Final = 0
 MIDDLE: Final = 2
 RIGHT: Final = 4
 _OFFER_SIZE: Final = 2000  # bytes: a sealed offer carries a first flight of QUIC, nothing else does
-_FEWER: Final = {Tone.SIGNALLING: 1}
+_FEWER: Final = {Tone.SIGNALLING: 1, Tone.CHECK: 1}
 _BESIDE: Final = (Tone.SERVER, Tone.RELAYED)
 _AFTERWARDS_SECONDS: Final = 0.15  # how much of the talk is drawn
 
@@ -65,15 +65,14 @@ def tell(journeys: Sequence[Journey], cast: Cast, title: str) -> Story:
         sections.append(Section(reach.start, f"Step 3 · {left} reaches {right} through the hole"))
         steps.append((reach.end, f"{left}'s packet has come through the hole to {right}"))
     relayed = _first(since, lambda a: a.tone is Tone.RELAYED and "QUIC" in a.label)
-    if relayed is not None:
-        steps.append((relayed.start, "payload flows by way of the relay"))
     talk = _first(since, lambda a: a.tone is Tone.PAYLOAD and a.outcome is Outcome.ARRIVED)
+    if relayed is not None and (talk is None or relayed.start < talk.start):
+        steps.append((relayed.start, "payload flows by way of the relay"))
+        sections.append(Section(relayed.start, "They talk, by way of the relay"))
     if talk is not None:
         steps.append((talk.start, "payload flows directly"))
+        sections.append(Section(talk.start, "They talk, directly"))
     begin = talk or relayed
-    if begin is not None:
-        way = "directly" if talk else "by way of the relay"
-        sections.append(Section(begin.start, f"They talk, {way}"))
     sections += _before(arrows, calls.start, left)
     drawn = [a for a in arrows if begin is None or a.start <= begin.start + _AFTERWARDS_SECONDS]
     later = [a for a in arrows if a not in drawn and a.tone in (Tone.PAYLOAD, Tone.RELAYED)]
@@ -112,7 +111,14 @@ def _condense_by_section(arrows: Sequence[Arrow], sections: Sequence[Section]) -
         else:
             groups.setdefault(sum(start <= arrow.start for start in starts), []).append(arrow)
     shown = [each for group in groups.values() for each in condense(group, fewer=_FEWER)]
-    return shown + condense(beside, 1)
+    return shown + condense(beside, 1, by=_conversation)
+
+
+def _conversation(arrow: Arrow) -> Hashable:
+    """Questions and answers of one kind between the same two, whichever way they go."""
+    columns = frozenset(column for column, _ in arrow.way)
+    kind = re.sub(r"\d+| answered| refused", "", arrow.label)
+    return columns, kind, arrow.tone, arrow.outcome
 
 
 def _punched(right: str, left: str, punch: Arrow) -> str:

@@ -77,6 +77,8 @@ def arrows_of(journeys: Iterable[Journey], cast: Cast) -> list[Arrow]:
         if journey.first.protocol == "icmp" or (is_stream and not _says(journey)):
             continue
         arrow = arrow_of(journey, cast)
+        if arrow.way[0][0] == arrow.towards:
+            continue  # under way already when the capture began
         if is_stream and journey.first.payload:
             size = len(journey.first.payload)
             if stretch and _continues(stretch, arrow):
