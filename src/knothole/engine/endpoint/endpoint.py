@@ -270,6 +270,7 @@ class Endpoint:
             case rendezvous.RegistrationSucceeded(turn=turn, stun=stun):
                 self._stun, self._turn = stun, turn
                 self._find_servers(now)
+                self._gatherer.confirm(now)
                 self._calls.registered()
                 for name in self._known_keys:
                     self._rendezvous.look_up(name, now)

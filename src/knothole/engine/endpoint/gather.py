@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from knothole.engine.core import Datagram, RandomBytes, Timers, Transmit, least
+from knothole.engine.endpoint.candidates import Describer
 from knothole.engine.endpoint.knock import knock
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.stun.client import BindingClient, MappedAddressChanged, MappedAddressLearned
@@ -26,7 +27,6 @@ from knothole.engine.turn.client import (
 )
 from knothole.engine.turn.credentials import Credentials
 from knothole.wire.address import Address, Transport
-from knothole.wire.candidate import Candidate, CandidateKind, candidate_priority
 from knothole.wire.prohibited import peer_prohibited
 
 KEEPALIVE_SECONDS: Final = 12.0
@@ -94,7 +94,7 @@ class Gatherer:
         self._relayed: dict[Address, Allocation] = {}
         self._streams: dict[tuple[Address, Address], TurnServer] = {}
         self._opening_stream = False
-        self._foundations: dict[tuple[object, ...], str] = {}
+        self._describe = Describer()
         self._candidates: tuple[LocalCandidate, ...] = ()
         self._timers: Timers[_Timer] = Timers()
         self._outputs: deque[GathererOutput] = deque()
@@ -157,6 +157,12 @@ class Gatherer:
         """Ask all servers for our mapped addresses at once: the network may have changed."""
         for binding in self._bindings.values():
             binding.refresh(now)
+        self._drain(now)
+
+    def confirm(self, now: float) -> None:
+        """Ask the relays whether our allocations still exist: they may have been restarted."""
+        for allocation in self._allocations.values():
+            allocation.refresh(now)
         self._drain(now)
 
     def reach(self, peers: Iterable[Address], now: float) -> None:
@@ -351,49 +357,11 @@ class Gatherer:
             self._timers.arm(_Timer.STREAM, now + STREAM_AFTER_SECONDS)
 
     def _update_candidates(self) -> None:
-        candidates = tuple(self._collect())
+        candidates = self._describe.candidates(
+            self._bases,
+            [(b.base, b.server, b.mapped) for b in self._bindings.values() if b.mapped],
+            list(self._relayed.items()),
+        )
         if candidates != self._candidates:
             self._candidates = candidates
             self._outputs.append(CandidatesChanged())
-
-    def _collect(self) -> Iterator[LocalCandidate]:
-        for rank, base in enumerate(self._bases):
-            yield self._candidate(CandidateKind.HOST, base, base, rank, ())
-        seen: set[tuple[Address, Address]] = set()
-        for (base, server), binding in self._bindings.items():
-            mapped = binding.mapped
-            if mapped is None or mapped == base or base not in self._bases:
-                continue
-            if server not in self._warm:  # the NAT may have forgotten it since
-                continue
-            if (base, mapped) not in seen:
-                seen.add((base, mapped))
-                rank = self._bases.index(base)
-                kind = CandidateKind.SERVER_REFLEXIVE
-                yield self._candidate(kind, mapped, base, rank, (server.host,), related=base)
-        for rank, (relayed, allocation) in enumerate(self._relayed.items()):
-            yield self._candidate(
-                CandidateKind.RELAYED,
-                relayed,
-                relayed,
-                rank,
-                (allocation.server.host, allocation.transport),
-                related=allocation.mapped_address,
-            )
-
-    def _candidate(
-        self,
-        kind: CandidateKind,
-        address: Address,
-        base: Address,
-        rank: int,
-        source: tuple[object, ...],
-        related: Address | None = None,
-    ) -> LocalCandidate:
-        # RFC 8445 Section 5.1.1.3: same type, base IP address, server and transport.
-        key = (kind, base.host, *source)
-        foundation = self._foundations.setdefault(key, str(len(self._foundations) + 1))
-        priority = candidate_priority(kind, 65535 - rank)
-        return LocalCandidate(
-            Candidate(foundation, 1, "udp", priority, address, kind, related), base
-        )
