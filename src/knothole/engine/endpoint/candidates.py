@@ -1,4 +1,4 @@
-"""Standing candidates as ICE describes them: kinds, foundations, priorities (RFC 8445 Section 5.1)."""
+"""Standing candidates as ICE describes them: kind, foundation, priority (RFC 8445 Section 5.1)."""
 
 from __future__ import annotations
 
