@@ -124,4 +124,4 @@ def _likeness(report: CallReport) -> str:
             match = compare_files(speech, report.recording)
     except (ImportError, OSError, ValueError):
         return ""
-    return f" (correlation with what Alice said: {match.correlation:.3f})"
+    return f" (correlation with what Alice said: {match.windowed_correlation:.3f})"

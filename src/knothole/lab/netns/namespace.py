@@ -176,7 +176,7 @@ class Namespace:
 
 
 def make_namespaces_possible() -> None:
-    """Return when this process may make namespaces; without root, become root of a user namespace.
+    """Return when this process may make namespaces; else become root of a user namespace first.
 
     A user namespace can only be entered by a process with one thread, so call this early, and the
     machine's own network is out of reach from then on: the way back into its namespace is closed.
@@ -187,7 +187,7 @@ def make_namespaces_possible() -> None:
         Namespace("probe").close()
         return
     except NamespacesUnavailable as refused:
-        if os.geteuid() == 0:
+        if os.geteuid() == 0:  # root without rights: as such it may not map itself either
             raise
         refusal = refused
     user, group = os.geteuid(), os.getegid()
