@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import sys
 from collections import deque
@@ -69,9 +70,10 @@ class UdpLink(Protocol):
 async def open_udp(address: Address, receiver: Receiver, *, offload: bool = True) -> UdpLink:
     """Bind ``address`` (port 0: any) and hand what comes to ``receiver``.
 
-    ``offload`` permits UDP_SEGMENT and UDP_GRO where the system has them. Raises OSError when the
-    address cannot be bound.
+    ``offload`` permits UDP_SEGMENT and UDP_GRO where the system has them; KNOTHOLE_OFFLOAD=off in
+    the environment forbids them. Raises OSError when the address cannot be bound.
     """
+    offload = offload and os.environ.get("KNOTHOLE_OFFLOAD") != "off"
     sock = bind_socket(address)
     try:
         return UdpSocket(sock, receiver, offload=offload)

@@ -29,11 +29,12 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=("send", "receive"))
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--from", dest="base", help="address to send from, by default the host")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--no-offload", action="store_true")
     options = parser.parse_args(arguments)
-    with bind_socket(Address(options.host, 0)) as sock:
+    with bind_socket(Address(options.base or options.host, 0)) as sock:
         if options.role == "send":
             send(sock, Address(options.host, options.port), options.seconds, options.no_offload)
         else:
