@@ -28,6 +28,7 @@ from knothole.engine.turn.client import (
 from knothole.engine.turn.credentials import Credentials
 from knothole.wire.address import Address, Transport
 from knothole.wire.prohibited import peer_prohibited
+from knothole.wire.stun import AddressFamily
 
 KEEPALIVE_SECONDS: Final = 12.0
 """Ours: Linux forgets a UDP mapping 30 s after the last packet; two keepalives may be lost."""
@@ -37,6 +38,8 @@ STREAM_AFTER_SECONDS: Final = 0.7
 
 ALLOCATE_AGAIN_SECONDS: Final = 3.0
 """Ours: between attempts at an allocation that failed or was lost."""
+
+FAMILY_NOT_SUPPORTED: Final = 440  # RFC 8656 Section 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,9 @@ class Gatherer:
         self._allocations: dict[tuple[Address, Address], Allocation] = {}
         self._relayed: dict[Address, Allocation] = {}
         self._streams: dict[tuple[Address, Address], TurnServer] = {}
+        self._only_ipv6: set[Address] = set()
         self._opening_stream = False
+        self._streams_failed = 0
         self._describe = Describer()
         self._candidates: tuple[LocalCandidate, ...] = ()
         self._timers: Timers[_Timer] = Timers()
@@ -145,6 +150,7 @@ class Gatherer:
     def stream_failed(self, server: TurnServer, now: float) -> None:
         """The connection that OpenTurnStream asked for cannot be made."""
         self._opening_stream = False
+        self._streams_failed += 1
         self._timers.arm(_Timer.STREAM, now + ALLOCATE_AGAIN_SECONDS)
 
     def stream_closed(self, local: Address, server: Address, now: float) -> None:
@@ -297,6 +303,8 @@ class Gatherer:
             credentials=server.credentials,
             random=self._random,
             now=now,
+            # IPv4 wherever it can be had: relayed addresses of two families do not pair.
+            family=AddressFamily.IPV6 if server.address in self._only_ipv6 else None,
         )
 
     def _drop_allocation(self, local: Address, server: Address) -> None:
@@ -311,7 +319,8 @@ class Gatherer:
         streams = [server for server in self._turn if server.transport is not Transport.UDP]
         if streams:
             self._opening_stream = True
-            self._outputs.append(OpenTurnStream(streams[0]))
+            # Another one after each failure: only one of the ports may be open to us.
+            self._outputs.append(OpenTurnStream(streams[self._streams_failed % len(streams)]))
 
     def _drain(self, now: float) -> None:
         for binding in tuple(self._bindings.values()):
@@ -333,8 +342,12 @@ class Gatherer:
                         self._outputs.extend(knock(allocation, relayed, own, self._random))
                         self._timers.disarm(_Timer.STREAM)
                         self._update_candidates()
-                    case AllocationFailed() | AllocationLost():
-                        self._allocation_over(key, now)
+                    case AllocationFailed(code) | AllocationLost(code):
+                        if code == FAMILY_NOT_SUPPORTED and key[1] not in self._only_ipv6:
+                            self._only_ipv6.add(key[1])
+                            self._allocation_over(key, now, again=now)
+                        else:
+                            self._allocation_over(key, now, again=now + ALLOCATE_AGAIN_SECONDS)
                     case _:
                         pass
 
@@ -347,19 +360,24 @@ class Gatherer:
         if stale:
             self._timers.arm(_Timer.ALLOCATE, now)
 
-    def _allocation_over(self, key: tuple[Address, Address], now: float) -> None:
+    def _allocation_over(self, key: tuple[Address, Address], now: float, again: float) -> None:
         self._drop_allocation(*key)
         if key in self._streams:
             del self._streams[key]
             self._outputs.append(CloseTurnStream(*key))
-        self._timers.arm(_Timer.ALLOCATE, now + ALLOCATE_AGAIN_SECONDS)
+        self._timers.arm(_Timer.ALLOCATE, again)
         if not self._timers.is_armed(_Timer.STREAM):
             self._timers.arm(_Timer.STREAM, now + STREAM_AFTER_SECONDS)
 
     def _update_candidates(self) -> None:
         candidates = self._describe.candidates(
             self._bases,
-            [(b.base, b.server, b.mapped) for b in self._bindings.values() if b.mapped],
+            # Not those that were only asked once: the NAT may have forgotten what they saw.
+            [
+                (b.base, b.server, b.mapped)
+                for b in self._bindings.values()
+                if b.mapped and b.server in self._warm
+            ],
             list(self._relayed.items()),
         )
         if candidates != self._candidates:
