@@ -60,7 +60,7 @@ def serve(
             also_listen=also_listen,
         )
     except UsageError as error:
-        raise WrongUsage(str(error)) from error
+        raise WrongUsage(f"{error}.") from error
     except ConfigError as error:
         raise Failure(str(error)) from error
     return run_loop(_serve(settings, Output(json=json)))

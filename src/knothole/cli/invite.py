@@ -1,0 +1,73 @@
+"""``knothole invite``"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from knothole.cli.output import Failure, Output, WrongUsage
+
+
+def invite(
+    *,
+    count: int = 1,
+    data: Path | None = None,
+    config: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Make an invitation to your server, good for one new name.
+
+    For a server whose configuration says `accounts.invitation-required`.
+    It may be running. The code is printed, and kept nowhere else.
+
+    Example: knothole invite --config /etc/knothole/server.toml
+
+    Parameters
+    ----------
+    count
+        How many to make.
+    data
+        The data folder of the server. Default: the one that `knothole serve` uses.
+    config
+        The configuration file that the server is started with.
+    json
+        One JSON object per line.
+    """
+    from knothole.cli.serve import default_data
+    from knothole.engine.rendezvous.accounts import AccountsUnavailable
+    from knothole.server.config import ConfigError, load_config
+    from knothole.server.store import SqliteAccounts, StoreError
+
+    output = Output(json=json)
+    if not 1 <= count <= 1000:
+        raise WrongUsage(f"--count: {count} is not between 1 and 1000.")
+    try:
+        settings = load_config(config, default_data=default_data(), data=data)
+    except ConfigError as error:
+        raise Failure(str(error)) from error
+    if config is not None and not settings.invitation_required:
+        raise Failure(
+            f"{config} lets everybody have a name without an invitation: "
+            "it would have to say invitation-required = true under [accounts]."
+        )
+    path = settings.data / "accounts.sqlite"
+    if not path.exists():
+        raise Failure(
+            f"There is no server's data in {settings.data}: start the server first, or name its "
+            "folder with --data or its file with --config."
+        )
+    try:
+        store = SqliteAccounts(path)
+        try:
+            codes = [store.invite(secrets.token_bytes) for _ in range(count)]
+        finally:
+            store.close()
+    except (StoreError, AccountsUnavailable) as error:
+        raise Failure(str(error)) from error
+    for code in codes:
+        output.result("invitation", code, code=code)
+    output.note(
+        "advice",
+        "Whoever is invited says: knothole join NAME --server 'knothole://...' --invitation CODE",
+    )
+    return 0

@@ -1,0 +1,184 @@
+"""``knothole serve`` as a program: how it begins and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from knothole.wire.server_url import parse_server_url
+
+
+def run_serve(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "knothole", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        env={**os.environ, "KNOTHOLE_HOME": str(folder), "PYTHONWARNINGS": "error"},
+        check=False,
+    )
+
+
+def is_gone(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_when_it_is_told_to(serve, stun, number) -> None:
+    begun = time.monotonic()
+    server = serve().ready()
+    print(f"ready after {time.monotonic() - begun:.2f} s")
+    relay = server.relay_process()
+    assert server.stop(number) == 0
+    assert is_gone(relay)
+    assert server.noise() == []
+
+
+def test_a_signal_while_it_starts_ends_it_cleanly_too(serve) -> None:
+    server = serve()
+    relay = None
+    while relay is None:
+        assert server.process.poll() is None
+        try:
+            relay = server.relay_process()
+        except AssertionError:
+            time.sleep(0.005)
+    assert server.stop(signal.SIGINT) == 0
+    assert is_gone(relay)
+    assert not any("ready" in line for line in server.lines)
+
+
+def test_the_printed_address_says_all_that_a_client_needs(serve, free_port) -> None:
+    port, further = free_port(), free_port()
+    server = serve("--also-listen", str(further), port=port).ready()
+    url = parse_server_url(server.url)
+    assert (url.host, url.port, url.tcp_ports) == ("127.0.0.1", port, (further,))
+    assert url.pin is not None
+    assert str(url) == server.url
+    server.stop()
+    again = serve(port=port).ready()
+    assert parse_server_url(again.url).pin == url.pin, "the key is kept with the data"
+
+
+def test_it_says_which_ports_must_be_open_before_it_is_ready(serve, free_port) -> None:
+    port = free_port()
+    server = serve(port=port).ready()
+    said = server.lines[: server.lines.index(f"ready {server.url}")]
+    assert f"open in the firewall: udp {port}: needed (STUN, relay)" in said
+    assert any(line.startswith(f"open in the firewall: tcp {port}: needed") for line in said)
+    assert any(line.startswith(f"open in the firewall: udp {port + 1}: optional") for line in said)
+    assert any("udp 49152-65535: optional" in line for line in said)
+
+
+def test_with_json_every_line_is_an_object(serve) -> None:
+    server = serve("--json")
+    ready = json.loads(server.expect('"ready"'))
+    assert parse_server_url(ready["url"]).pin is not None
+    assert server.stop() == 0
+    events = {json.loads(line)["event"] for line in server.lines}
+    assert {"port", "advice", "ready"} <= events
+
+
+def test_nothing_is_left_when_it_is_killed(serve, free_port) -> None:
+    port = free_port()
+    server = serve(port=port).ready()
+    relay = server.relay_process()
+    server.stop(signal.SIGKILL)
+    deadline = time.monotonic() + 40
+    while not is_gone(relay):
+        assert time.monotonic() < deadline, "the relay process outlives the server"
+        time.sleep(0.01)
+    assert serve(port=port).ready().stop() == 0
+
+
+def test_the_end_of_the_relay_process_is_the_end_of_the_server(serve) -> None:
+    server = serve().ready()
+    os.kill(server.relay_process(), signal.SIGKILL)
+    assert server.wait() == 1
+    [said] = [line for line in server.lines if line.startswith("knothole: ")]
+    assert "the relay process was ended by SIGKILL" in said
+    assert "start the server again" in said
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path, free_port, kind, offset) -> None:
+    port = free_port()
+    transport = "tcp" if kind == socket.SOCK_STREAM else "udp"
+    with socket.socket(socket.AF_INET, kind) as taken:
+        taken.bind(("127.0.0.1", port + offset))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        further = ["--also-listen", str(port + 1)] if transport == "tcp" and offset else []
+        done = run_serve(
+            tmp_path, "--host", "127.0.0.1", "--port", str(port), "--data", str(tmp_path), *further
+        )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"knothole: cannot listen on {transport} 127.0.0.1:{port + offset}: ")
+    assert "Address already in use" in line
+    assert "--port" in line
+
+
+def test_an_address_of_another_machine_is_one_clear_line(tmp_path: Path) -> None:
+    done = run_serve(tmp_path, "--host", "203.0.113.77", "--data", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == (
+        "knothole: cannot listen on tcp 203.0.113.77:3478: Cannot assign requested address; "
+        "this machine does not have that address\n"
+    )
+
+
+def test_a_data_folder_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    done = run_serve(tmp_path, "--data", str(tmp_path / "file"))
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("knothole: the data folder cannot be used: ")
+    assert str(tmp_path / "file") in line
+
+
+def test_a_damaged_key_is_not_replaced_by_another_one(tmp_path: Path) -> None:
+    (tmp_path / "server-cert.pem").write_text("damaged")
+    done = run_serve(tmp_path, "--host", "127.0.0.1", "--data", str(tmp_path))
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "the TLS certificate cannot be used" in line
+    assert "server-key.pem cannot be read" in line
+    assert (tmp_path / "server-cert.pem").read_text() == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "99999"], "--port: 99999 is not a port number"),
+        (["--also-listen", "0"], "--also-listen: 0 is not a port number"),
+        (["--host", "example.org"], "--host: 'example.org' is not an IP address"),
+        (["--port", "4000", "--also-listen", "4000"], "--also-listen: 4000 is listened on already"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2(tmp_path: Path, arguments, said) -> None:
+    done = run_serve(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_wrong_configuration_is_one_line_with_file_line_and_key(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('port = 3478\n\n[relay]\nfirst-port = "many"\n')
+    done = run_serve(tmp_path, "--config", str(file))
+    assert done.returncode == 1
+    assert done.stderr == (f"knothole: {file}, line 4: relay.first-port: expected int, got str\n")
