@@ -90,6 +90,7 @@ class Connection:
         self.ice = ice
         self.channel = channel
         self._pair: Pair | None = None
+        self._heard_by: tuple[Address, Address] | None = None
         self._path_zero_left = PATH_ZERO_BYTES
         self._signalled = False
         self._closed = False
@@ -119,8 +120,19 @@ class Connection:
         elif self.ice.is_authenticated_remote(datagram.destination, datagram.source):
             self._timers.disarm(Timer.SUSPECT)
             self._timers.disarm(Timer.DOUBT)
+            self._notice_way(datagram, now)
             self.channel.receive(datagram.payload, datagram.segment_size, now)
         self.flush(now)
+
+    def _notice_way(self, datagram: Datagram, now: float) -> None:
+        """Payload that begins to come another way than ours goes says that the peer has moved:
+        perhaps ours leads nowhere now, while what we hear keeps us from suspecting it."""
+        ends = (datagram.destination, datagram.source)
+        if ends != self._heard_by:
+            self._heard_by = ends
+            pair = self._pair
+            if pair is not None and ends != (pair.base, pair.remote_address):
+                self.ice.probe(now)
 
     def receive_early(self, datagrams: Sequence[bytes], now: float) -> None:
         """QUIC datagrams that came over path zero."""

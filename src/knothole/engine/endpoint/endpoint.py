@@ -67,6 +67,7 @@ class Endpoint:
         device_id = random(DEVICE_ID_BYTES)
         self._known_keys = known_keys
         self._switchboard = ""
+        self._bases: frozenset[Address] = frozenset()
         self._stun: tuple[str, ...] = ()
         self._turn: tuple[TurnService, ...] = ()
         self._resolved: dict[str, tuple[str, ...]] = {}
@@ -148,7 +149,9 @@ class Endpoint:
 
     def set_bases(self, bases: Sequence[Address], now: float) -> None:
         """The UDP sockets there are, best first."""
+        self._bases = frozenset(bases)
         self._gatherer.set_bases(bases, now)
+        self._rendezvous.network_changed(now)
         self._drain(now)
 
     def signalling_connected(
@@ -236,6 +239,8 @@ class Endpoint:
                 match call_output:
                     case Transmit(datagram) if self._gatherer.is_relayed(datagram.source):
                         self._gatherer.send(datagram, now)
+                    case Transmit(datagram) if datagram.source not in self._bases:
+                        pass  # the socket or allocation went in this very turn
                     case Say(message):
                         self._say(message, now)
                     case Reach(peers):
