@@ -24,8 +24,8 @@ _TITLE: Final = "Alice calls Bob, both behind a NAT of the kind “{}”"
 Say = Callable[[str], None]
 
 
-def run_demo(out: Path, say: Say = print) -> bool:
-    """Play both calls, and leave recordings and pictures in ``out``; whether all went as it should.
+def run_demo(out: Path, say: Say = print) -> dict[str, CallReport]:
+    """Play both calls, and leave recordings and pictures in ``out``; reports by kind of NAT.
 
     Where namespaces are not allowed the calls are simulated, and that is said. Raises
     ProgramFailed when a program fails.
@@ -44,11 +44,23 @@ def run_demo(out: Path, say: Say = print) -> bool:
             say(_announcement(nat))
             with tempfile.TemporaryDirectory(prefix="knothole-demo-") as profiles:
                 report = play(nat, speech, out / f"bob-heard-{nat}.wav", Path(profiles), say)
-            _draw(report, out / f"call-{nat}.svg", say)
+            _draw(report, picture_of(out, nat), say)
             reports[nat] = report
     for line in _summary(reports["linux"], reports["random"]):
         say(line)
-    return reports["linux"].is_direct and not reports["random"].is_direct
+    return reports
+
+
+def went_well(reports: dict[str, CallReport]) -> bool:
+    """Whether the stranger was kept out, one call was direct and the other one relayed."""
+    linux, random = reports["linux"], reports["random"]
+    kept_out = linux.knock.fate is Fate.DISCARDED
+    return kept_out and linux.is_direct and not random.is_direct
+
+
+def picture_of(out: Path, nat: str) -> Path:
+    """Where the picture of the call behind that kind of NAT is left."""
+    return out / f"call-{nat}.svg"
 
 
 def _play_on_real_nats(

@@ -1,0 +1,142 @@
+"""``knothole lab``: the demo and the matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from knothole.cli.output import Failure, Output, WrongUsage
+from knothole.lab.demo import picture_of, run_demo, went_well
+from knothole.lab.matrix import (
+    pairs_of,
+    run_facts,
+    run_matrix,
+    summary,
+    to_markdown,
+    to_text,
+)
+from knothole.lab.netns.line import LineSettings
+from knothole.lab.netns.namespace import NamespacesUnavailable
+from knothole.lab.netns.nat import Unsolicited, kind_names
+from knothole.lab.programs import ProgramFailed
+from knothole.lab.trial import Run, Setting, Verdict
+
+app = App(name="lab", help="Real NATs on this machine: a demo, and a matrix of pairs.")
+
+
+@app.command
+def demo(*, out: Path = Path("out"), json: bool = False) -> int:
+    """Play the call of the article between real programs, through NATs made by the kernel.
+
+    Needs Linux, and root or user namespaces; elsewhere the call is simulated.
+
+    Example: knothole lab demo --out /tmp/demo
+
+    Parameters
+    ----------
+    out
+        Folder for the recordings and the pictures.
+    json
+        One JSON object per call.
+    """
+    output = Output(json=json)
+    try:
+        reports = run_demo(out, (lambda line: None) if json else print)
+    except ProgramFailed as failed:
+        raise Failure(str(failed)) from failed
+    for nat, report in reports.items():
+        if json:
+            output.result(
+                "call",
+                "",
+                nat=nat,
+                path="direct" if report.is_direct else "relayed",
+                direct_bytes=report.direct.size,
+                relayed_bytes=report.relayed.size,
+                steps=[
+                    {"after_seconds": round(step.after_seconds, 4), "text": step.text}
+                    for step in report.story.steps
+                ],
+                recording=str(report.recording),
+                picture=str(picture_of(out, nat)),
+            )
+    if not went_well(reports):
+        raise Failure("The calls did not go as they should: see above.")
+    return 0
+
+
+@app.command
+def matrix(
+    *kinds: str,
+    against: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    runs: int = 3,
+    one_way: float = 10.0,
+    jitter: float = 0.0,
+    loss: float = 0.0,
+    unsolicited: Unsolicited = Unsolicited.DROP,
+    markdown: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Try pairs of NATs with real programs; a table of what was direct, relayed or failed.
+
+    Judged by counters on the internet between them. Needs Linux, and root or user namespaces.
+
+    Example: knothole lab matrix none firewall linux --runs 5 --one-way 10
+
+    Parameters
+    ----------
+    kinds
+        Kinds of NAT, each tried with each; by default all: none, firewall, linux,
+        linux-collision, range, sequential, random.
+    against
+        Try each of KINDS with these instead; may be given again.
+    runs
+        Calls for each pair; the two ends take turns in calling.
+    one_way
+        Milliseconds one way between each client and the internet.
+    jitter
+        Up to so many milliseconds more, at random.
+    loss
+        Percent of the packets that are lost, each way.
+    unsolicited
+        What the NATs do with packets nobody asked for: drop, reject (with ICMP), or accept.
+    markdown
+        Write the table to this file as well.
+    json
+        One JSON object per run, and one for all.
+    """
+    output = Output(json=json)
+    line = _line(one_way, jitter, loss)
+    try:
+        pairs = pairs_of(kinds or kind_names(), against)
+    except ValueError as error:
+        raise WrongUsage(f"{error}.") from error
+    if runs < 1:
+        raise WrongUsage("--runs must be at least 1.")
+
+    def progress(run: Run) -> None:
+        text = f"{run.caller_nat} calls {run.callee_nat}: {run.verdict.value} {run.error}"
+        output.note("run", text.strip(), **run_facts(run))
+
+    try:
+        setting = Setting(line=line, unsolicited=unsolicited)
+        done = run_matrix(pairs, runs=runs, setting=setting, progress=progress)
+    except NamespacesUnavailable as refusal:
+        raise Failure(f"{refusal}.") from refusal
+    if markdown is not None:
+        markdown.write_text(to_markdown(done), encoding="utf-8")
+    if json:
+        output.result("matrix", "", summary=summary(done))
+    else:
+        print(f"\n{to_text(done)}", end="")
+    return 1 if any(run.verdict is Verdict.FAILED for run in done) else 0
+
+
+def _line(one_way: float, jitter: float, loss: float) -> LineSettings:
+    """A line in the units of the command line: milliseconds and percent."""
+    try:
+        return LineSettings(one_way / 1000, jitter / 1000, loss / 100)
+    except ValueError:
+        raise WrongUsage("--one-way and --jitter are at least 0, --loss is 0 to 100.") from None
