@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -39,10 +41,8 @@ def test_other_bytes_are_refused(data) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_value_or_the_one_error(data) -> None:
     for each in (data, b"\x16\x03\x01" + len(data).to_bytes(2, "big") + data):
-        try:
+        with contextlib.suppress(NotClientHello):
             application_protocols(each)
-        except NotClientHello:
-            pass
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,7 +51,5 @@ def test_a_damaged_client_hello_gives_a_value_or_the_one_error(client_hello, dat
     hello = bytearray(client_hello(["http/1.1"]))
     for _ in range(data.draw(st.integers(1, 5))):
         hello[data.draw(st.integers(5, len(hello) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(NotClientHello):
         application_protocols(bytes(hello))
-    except NotClientHello:
-        pass

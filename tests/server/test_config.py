@@ -1,0 +1,189 @@
+"""The configuration file: its documentation, and every mistake that can be made in it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from knothole.server.config import ConfigError, ServerConfig, UsageError, load_config
+from knothole.server.config_file import ConfigFile, OtherTurnTable
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "server.md"
+
+
+def example() -> str:
+    found = re.search(r"```toml\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def load(folder: Path, text: str, **options: object) -> ServerConfig:
+    file = folder / "server.toml"
+    file.write_text(text)
+    return load_config(file, default_data=folder / "default", **options)
+
+
+def error(folder: Path, text: str) -> str:
+    """What is wrong with a file, without the name of the file."""
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text)
+    said = str(caught.value)
+    assert said.startswith(f"{folder / 'server.toml'}")
+    assert "\n" not in said
+    return said.removeprefix(str(folder / "server.toml")).removeprefix(", ")
+
+
+def test_the_documented_example_can_be_loaded(tmp_path: Path) -> None:
+    for name in ("fullchain.pem", "privkey.pem", "coturn-secret"):
+        (tmp_path / name).write_text("a long secret\n")
+    config = load(tmp_path, example())
+    assert config.data == tmp_path / "data"
+    assert config.certificate == tmp_path / "fullchain.pem"
+    [other] = config.other_turn
+    assert other.secret == b"a long secret"
+    assert "secret" not in repr(config)
+
+
+def keys_of(table: type[msgspec.Struct]) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(table)}
+
+
+def test_every_key_is_documented() -> None:
+    content = tomllib.loads(example())
+    assert content.keys() == keys_of(ConfigFile)
+    assert content["turn"][0].keys() == keys_of(OtherTurnTable)
+    defaults = msgspec.structs.asdict(ConfigFile())
+    for name in ("tls", "relay", "accounts"):
+        assert content[name].keys() == keys_of(type(defaults[name]))
+
+
+def test_the_documented_defaults_are_the_defaults() -> None:
+    content = tomllib.loads(example())
+    defaults = msgspec.to_builtins(ConfigFile())
+    defaults["discovery-port"] = ConfigFile().port + 1
+    table, comment, checked = "", "", 0
+    for line in example().splitlines():
+        if line.startswith("["):
+            table, comment = line.strip("[]"), ""
+        elif line.startswith("#"):
+            comment += line
+        elif not line:
+            comment = ""
+        elif table not in ("tls", "turn") and "Not a default" not in comment:
+            key = line.partition(" =")[0]
+            there, here = (content, defaults) if not table else (content[table], defaults[table])
+            assert there[key] == here[key], key
+            checked += 1
+    assert checked == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = 'x'", "line 1: port: expected int, got str"),
+        ("port = 70000", "line 1: port: expected int <= 65535"),
+        ("\nports = 1", "line 2: ports: there is no such key"),
+        ("host = '1.2.3.4'", "line 1: host: expected array, got str"),
+        ("port = 1\nhost = ['example.org']", "line 2: host: 'example.org' is not an IP address"),
+        ("host = ['224.0.0.1']", "line 1: host: 224.0.0.1 is a multicast address"),
+        ("host = ['fe80::1']", "line 1: host: fe80::1 is good on one link only; "),
+        ("also-listen = [443, 0]", "line 1: also-listen[1]: expected int >= 1"),
+        ("also-listen = [3478]", "line 1: also-listen: 3478 is listened on already"),
+        ("discovery-port = 3478", "line 1: discovery-port: 3478 is the server's port already"),
+        ("name = 'a b'", "line 1: name: "),
+        ("name = 'host:1234'", "line 1: name: "),
+        ("[relay]\n\nfrist-port = 1", "line 3: relay.frist-port: there is no such key"),
+        ("[relay]\nfirst-port = 80", "line 2: relay.first-port: expected int >= 1024"),
+        (
+            "[relay]\nlast-port = 50000\nfirst-port = 60000",
+            "line 3: relay.first-port: 60000 is above relay.last-port 50000",
+        ),
+        (
+            "relay.external = ['203.0.113.5', '203.0.113.6']",
+            "line 1: relay.external: more than one address of a family",
+        ),
+        ("[relay]\nexternal = ['0.0.0.0']", "line 2: relay.external: name the address itself"),
+        (
+            "[relay]\nallow-peers = ['10.0.0.1/8']",
+            "line 2: relay.allow-peers: 10.0.0.1/8 has host bits set",
+        ),
+        ("[relay]\nallocations = -1", "line 2: relay.allocations: expected int >= 0"),
+        ("[tls]\ncertificate = 'server.toml'", "line 1: tls.key: is missing beside"),
+        ("[tls]\nkey = 'server.toml'", "line 1: tls.certificate: is missing beside"),
+        (
+            "[tls]\nkey = 'server.toml'\ncertificate = 'none.pem'",
+            "line 3: tls.certificate: none.pem cannot be read: No such file or directory",
+        ),
+        ("[[turn]]\nuris = ['turn:a']", "line 1: turn[0].secret-file: is missing"),
+        (
+            "[[turn]]\nuris = ['turn:a']\nsecret-file = 'server.toml'\n"
+            "[[turn]]\nuris = ['http://a']\nsecret-file = 'server.toml'",
+            "line 5: turn[1].uris: not a STUN or TURN URI",
+        ),
+        (
+            "[[turn]]\nuris = ['stun:a']\nsecret-file = 'server.toml'",
+            "line 2: turn[0].uris: 'stun:a' is not of a TURN server",
+        ),
+        (
+            "[[turn]]\nuris = ['turn:a']\nsecret-file = 'short'",
+            "line 3: turn[0].secret-file: the secret in short is shorter than 8 characters",
+        ),
+        (
+            "[accounts]\ninvitation-required = 1",
+            "line 2: accounts.invitation-required: expected bo",
+        ),
+        ("port = ", ": not valid TOML: Invalid value (at end of document)"),
+        ("[relay\n", ": not valid TOML: "),
+        ("relay = 1", "line 1: relay: expected object, got int"),
+    ],
+)
+def test_a_mistake_is_named_with_line_key_and_reason(tmp_path: Path, text, said) -> None:
+    (tmp_path / "short").write_text("abc\n")
+    assert error(tmp_path, text).startswith(said)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    with pytest.raises(ConfigError) as caught:
+        load_config(missing, default_data=tmp_path)
+    assert str(caught.value) == f"{missing}: cannot be read: No such file or directory"
+    missing.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        load_config(missing, default_data=tmp_path)
+
+
+def test_without_a_file_there_are_the_defaults(tmp_path: Path) -> None:
+    config = load_config(None, default_data=tmp_path / "there")
+    assert config == ServerConfig(data=tmp_path / "there")
+    assert (config.port, config.discovery_port, config.relay_ports) == (3478, 3479, (49152, 65535))
+
+
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
+    text = "host = ['127.0.0.1']\nport = 4000\nalso-listen = [4443]\ndata = 'kept'\n"
+    config = load(tmp_path, text)
+    assert config.hosts == ("127.0.0.1",)
+    assert (config.port, config.discovery_port, config.also_listen) == (4000, 4001, (4443,))
+    assert config.data == tmp_path / "kept"
+    config = load(
+        tmp_path, text, hosts=("::1",), port=5000, also_listen=(443, 443), data=Path("/elsewhere")
+    )
+    assert config.hosts == ("::1",)
+    assert (config.port, config.discovery_port, config.also_listen) == (5000, 5001, (443,))
+    assert config.data == Path("/elsewhere")
+
+
+def test_addresses_come_out_in_canonical_text(tmp_path: Path) -> None:
+    text = "host = ['2001:DB8::0001', '2001:db8::1']\nname = '2001:DB8::2'\n"
+    config = load(tmp_path, text + "[relay]\nexternal = ['2001:0DB8::3']")
+    assert config.hosts == ("2001:db8::1",)
+    assert config.name == "2001:db8::2"
+    assert config.external == ("2001:db8::3",)
+
+
+def test_what_is_wrong_on_the_command_line_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--host: 'x' is not an IP address"):
+        load_config(None, default_data=tmp_path, hosts=("x",))
