@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Final
 
-from knothole.io.descriptors import DescriptorReader, DescriptorWriter
+from knothole.apps.blocking import DescriptorReader, DescriptorWriter
 from knothole.peer.errors import KnotholeError
 from knothole.peer.line import Line
 from knothole.peer.stream import Stream
 
+APP: Final = "pipe"
 PREFACE: Final = b"\x01"  # the version; it also tells the callee that there is a stream
 GOODBYE_SECONDS: Final = 10.0  # the callee waits so long for the caller to close: ours
 
@@ -19,22 +19,22 @@ class WrongPipe(KnotholeError):
     """The other end speaks another version of the pipe protocol."""
 
 
-async def join_stdio(line: Line) -> None:
-    """Join our stdin and stdout to the other side's by one stream.
-
-    Each direction ends by itself, as with netcat: the end of stdin is told to the other side, and
-    what that still sends is written. Returns when both directions have ended and everything has
-    arrived. Raises LineClosed when the line breaks before, OSError when stdin or stdout does.
-    """
-    await join(line, sys.stdin.fileno(), sys.stdout.fileno())
-
-
 async def join(line: Line, source: int, sink: int) -> None:
-    """Join a line's pipe stream to two descriptors; see :func:`join_stdio`."""
+    """Join a line's one stream to two descriptors, as netcat joins a connection to its own.
+
+    Each direction ends by itself: the end of ``source`` is told to the other side, and what that
+    still sends is written. Returns when both directions have ended and everything has arrived.
+    Raises LineClosed when the line breaks before, OSError when a descriptor does, WrongPipe.
+    """
     if line.incoming:
         stream = await line.accept_stream()
-        if await stream.readexactly(len(PREFACE)) != PREFACE:
-            raise WrongPipe(f"{line.peer_name} uses another version of knothole's pipe: update.")
+        try:
+            preface = await stream.readexactly(len(PREFACE))
+        except asyncio.IncompleteReadError:
+            preface = b""
+        if preface != PREFACE:
+            line.close("another version of the pipe protocol")
+            raise WrongPipe(f"{line.peer_name} has another version of knothole's pipe: update.")
     else:
         stream = await line.open_stream()
         stream.write(PREFACE)
@@ -44,6 +44,9 @@ async def join(line: Line, source: int, sink: int) -> None:
         done, _ = await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
+    except BrokenPipeError:
+        line.close("its output is closed")
+        raise
     finally:
         for task in (sending, receiving):
             task.cancel()
@@ -79,6 +82,5 @@ async def _receive(stream: Stream, sink: int) -> None:
     try:
         async for chunk in stream:
             await writer.write(chunk)
-        await writer.flush()
     finally:
         writer.close()

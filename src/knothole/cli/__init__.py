@@ -7,6 +7,10 @@ import sys
 
 def main() -> None:
     """What the ``knothole`` program runs; ends the process with the command's exit code."""
-    from knothole.cli.app import run
+    try:
+        from knothole.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules were loaded
+        code = 130
+    sys.exit(code)

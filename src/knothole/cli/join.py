@@ -6,17 +6,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from knothole.cli.output import Failure, Output
+from knothole.cli.output import Output, WrongUsage
 from knothole.cli.session import run
 from knothole.engine.secure.identity import fingerprint
+from knothole.peer.errors import ProfileError
 from knothole.peer.peer import Peer
 from knothole.peer.profile import Profile
-from knothole.wire.server_url import InvalidServerUrl, parse_server_url
+from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_url
 from knothole.wire.signal.values import InvalidName, canonical_name
 
 
 def join(
-    name: Annotated[str, Parameter(help="Who you are on this switchboard: a-z, 0-9, . _ -")],
+    name: Annotated[str, Parameter(help="Who you are on this server: a-z, 0-9, . _ -")],
     /,
     *,
     server: str,
@@ -25,6 +26,8 @@ def join(
 ) -> int:
     """Make an identity and register a name on a switchboard.
 
+    Again with the same name it does no harm; with another server, the profile moves there.
+
     Example: knothole join alice --server 'knothole://203.0.113.5:3478#PIN'
 
     Parameters
@@ -32,29 +35,41 @@ def join(
     server
         The address as the server printed it.
     invitation
-        The code, where the switchboard asks for one.
+        The code, where the server asks for one.
     json
         One JSON object per line.
     """
     try:
         url = parse_server_url(server)
-        profile = Profile.create(None, canonical_name(name), url)
-    except (InvalidServerUrl, InvalidName) as error:
-        raise Failure(f"{error}.") from error
-    run(_register(profile, invitation))
+        canonical = canonical_name(name)
+    except InvalidServerUrl as error:
+        raise WrongUsage(f"--server: {error}.") from error
+    except InvalidName as error:
+        raise WrongUsage(f"{name!r} cannot be a name: {error}.") from error
+    return run(_join(Output(json=json), canonical, url, invitation))
+
+
+async def _join(output: Output, name: str, url: ServerUrl, invitation: str | None) -> int:
+    try:
+        before: Profile | None = Profile.load()
+    except ProfileError:
+        before = None
+    profile = Profile.create(None, name, url)
+    # Before the name is registered for it: a name whose key is lost is lost for good.
+    profile.save_identity()
+    async with Peer(profile, callable=False, invitation=invitation):
+        pass
     profile.save()
+    if before is not None and (before.name, before.server.identity) != (name, url.identity):
+        was = f"This profile was {before.name} on {before.server.host} before."
+        output.note("was", was, name=before.name, server=str(before.server))
     key = fingerprint(profile.identity.public_key)
-    Output(json=json).result(
+    output.result(
         "joined",
-        f"You are {profile.name} on {url.host}. Your key: {key}. Profile: {profile.folder}",
+        f"You are {profile.name} on {url.host}. Your key: {key}. Profile: {profile.folder.absolute()}",
         name=profile.name,
         server=str(url),
         key=key,
-        profile=str(profile.folder),
+        profile=str(profile.folder.absolute()),
     )
     return 0
-
-
-async def _register(profile: Profile, invitation: str | None) -> None:
-    async with Peer(profile, callable=False, invitation=invitation):
-        pass

@@ -2,127 +2,73 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from knothole.apps.echo import echo
-from knothole.apps.pipe import join_stdio
 from knothole.cli.output import Output, WrongUsage
-from knothole.cli.session import path_facts, run
-from knothole.peer.line import Line
-from knothole.peer.peer import Peer
+from knothole.cli.session import run
+from knothole.peer.accept import BadAccept, parse_accept
 
 
 def listen(
     *,
-    echo: Annotated[bool, Parameter(negative=())] = False,
-    pipe: Annotated[bool, Parameter(negative=())] = False,
-    answer: Annotated[bool, Parameter(negative=())] = False,
+    echo: bool = False,
+    pipe: bool = False,
+    answer: bool = False,
     once: bool = False,
     accept: str = "anyone",
-    input: Annotated[str, Parameter(name="--in")] = "default",
-    out: str = "default",
+    input: Annotated[str | None, Parameter(name="--in")] = None,
+    out: str | None = None,
     json: bool = False,
 ) -> int:
-    """Be online and take calls. Prints `ready` when you can be called.
+    """Be online and take calls and lines.
 
-    Example: knothole listen --pipe --once > received.bin
+    Prints `ready` when you can be called. Without --echo, --pipe or --answer it takes chats, one
+    at a time. Pings are always answered.
+
+    Example: knothole listen --pipe < /dev/null > received.bin
 
     Parameters
     ----------
     echo
         Send everything back.
     pipe
-        Join stdin and stdout to the first connection.
+        Join stdin and stdout to the first pipe, then end.
     answer
-        Ring, ask, and talk; the caller is shown no address before you answer.
+        Take calls and talk. On a terminal you are asked first; otherwise it answers at once.
+        Callers are shown no address before you answer.
     once
-        End after the first call.
+        End after the first call, chat or line that is no ping.
     accept
-        Whose calls are taken: anyone, contacts, or NAME,NAME.
+        Whose calls are taken: anyone (on this server), contacts, or NAME,NAME.
     input
         With --answer, what is spoken: FILE.wav, tone, null, or a sound device.
     out
-        With --answer, where it is heard: FILE.wav, null, or a sound device.
+        With --answer, where it is heard: FILE.wav (the next call: FILE-2.wav), null, or a sound
+        device.
     json
-        One JSON object per line.
+        One JSON object per line; with --pipe on stderr, because stdout is the pipe's.
     """
     if echo + pipe + answer > 1:
         raise WrongUsage("--echo, --pipe and --answer exclude each other: choose one.")
-    output = Output(json=json)
+    if not answer and (input is not None or out is not None):
+        raise WrongUsage("--in and --out are for --answer.")
+    try:
+        parse_accept(accept)
+    except BadAccept as error:
+        raise WrongUsage(f"--{error}.") from error
+    output = Output(json=json, stdout_is_data=pipe)
     if answer:
         from knothole.cli.answer import answer_calls
 
-        return run(answer_calls(output, accept=accept, source=input, sink=out, once=once))
+        task = answer_calls(output, accept=accept, source=input, sink=out, once=once)
+        return run(task, when_terminated=0)
     if pipe:
-        return run(_pipe(output, accept))
-    return run(_echo(output, accept, once))
+        from knothole.cli.listener import take_pipe
 
+        return run(take_pipe(output, accept))
+    from knothole.cli.listener import chat_with_all, echo_all
 
-async def _echo(output: Output, accept: str, once: bool) -> int:
-    tasks: set[asyncio.Task[None]] = set()
-    async with Peer(accept=accept) as peer:
-        output.result("ready", "ready", name=peer.name)
-        try:
-            async for line in peer.incoming():
-                _announce(output, line)
-                if once and line.app != "ping":
-                    await _echo_line(output, line)
-                    return 0
-                task = asyncio.create_task(_echo_line(output, line))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    return 0
-
-
-async def _echo_line(output: Output, line: Line) -> None:
-    async with line:
-        await echo(line)
-    output.note(
-        "over", f"{line.peer_name}: {line.close_reason}", peer=line.peer_name, why=line.close_reason
-    )
-
-
-async def _pipe(output: Output, accept: str) -> int:
-    """Others than pipes (a ping, say) are served on the side; stdout belongs to the pipe."""
-    others: set[asyncio.Task[None]] = set()
-    async with Peer(accept=accept) as peer:
-        output.aside("ready", "ready", name=peer.name)
-        try:
-            async for line in peer.incoming():
-                if line.app == "pipe":
-                    _announce(output, line)
-                    async with line:
-                        await join_stdio(line)
-                    return 0
-                task = asyncio.create_task(_keep(line))
-                others.add(task)
-                task.add_done_callback(others.discard)
-        finally:
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-    return 0
-
-
-async def _keep(line: Line) -> None:
-    async with line:
-        await line.wait_closed()
-
-
-def _announce(output: Output, line: Line) -> None:
-    with contextlib.suppress(Exception):
-        output.note(
-            "line",
-            f"{line.peer_name} is connected ({line.path})",
-            peer=line.peer_name,
-            app=line.app,
-            **path_facts(line.path),
-        )
+    take = echo_all if echo else chat_with_all
+    return run(take(output, accept, once), when_terminated=0)

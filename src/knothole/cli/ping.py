@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from knothole.cli.output import Failure, Output, WrongUsage
-from knothole.cli.session import line_to, path_facts, run
-from knothole.peer.line import Path
+from knothole.cli.session import interrupt_sets, line_to, path_facts, run
+from knothole.peer.line import Line, Path
+
+LEAST_WAIT_SECONDS: Final = 2.0  # ours: a probe is lost when it is not answered for so long
 
 
 def ping(
-    name: Annotated[str, Parameter(help="Whom to reach")],
+    name: Annotated[str, Parameter(help="Whom to reach: somebody who listens in any way")],
     /,
     *,
-    count: Annotated[int | None, Parameter(name=["-c", "--count"])] = None,
-    interval: Annotated[float, Parameter(name=["-i", "--interval"])] = 1.0,
+    count: Annotated[int | None, Parameter(name=["--count", "-c"])] = None,
+    interval: Annotated[float, Parameter(name=["--interval", "-i"])] = 1.0,
     json: bool = False,
 ) -> int:
-    """Open a line to NAME and show for each probe the round trip and the path it took.
+    """Open a line to NAME and measure it, probe by probe.
+
+    Each shows the round trip and the path it took, and when that is another one than before.
+    Ends with a summary; the exit code is 1 when no probe was answered.
 
     Example: knothole ping bob -c 5
 
@@ -35,46 +41,100 @@ def ping(
     """
     if count is not None and count < 1:
         raise WrongUsage("-c must be at least 1.")
-    if interval <= 0:
+    if not 0 < interval < 1e6:
         raise WrongUsage("-i must be above 0 seconds.")
     return run(_ping(Output(json=json), name, count, interval))
 
 
+@dataclass(slots=True)
+class _Probes:
+    sent: int = 0
+    round_trips: list[float] = field(default_factory=list)
+    path: Path | None = None
+
+
 async def _ping(output: Output, name: str, count: int | None, interval: float) -> int:
-    answered, number = 0, 0
-    loop = asyncio.get_running_loop()
-    async with line_to(name, "ping") as line:
-        before: Path | None = None
-        await line.ping(timeout=10.0)  # the line carries; from here a lost probe is a lost probe
-        due = loop.time()
-        while count is None or number < count:
-            number += 1
-            path = line.path
-            try:
-                rtt = await line.probe(timeout=max(interval, 2.0))
-            except TimeoutError:
-                output.result(
-                    "lost", f"{number}: no answer ({path})", number=number, **path_facts(path)
-                )
-            else:
-                answered += 1
-                path = line.path
-                moved = before is not None and (path.kind, path.remote) != (
-                    before.kind,
-                    before.remote,
-                )
-                output.result(
-                    "pong",
-                    f"{number}: {rtt * 1000:.1f} ms {path}{' (path changed)' if moved else ''}",
-                    number=number,
-                    rtt_ms=round(rtt * 1000, 3),
-                    changed=moved,
-                    **path_facts(path),
-                )
-                before = path
-            due += interval
-            if count is None or number < count:
-                await asyncio.sleep(max(0.0, due - loop.time()))
-    if not answered:
-        raise Failure(f"{name} did not answer any of {number} probes.")
+    probes, enough = _Probes(), asyncio.Event()
+    async with line_to(output, name, "ping") as line:
+        try:
+            with interrupt_sets(enough):
+                await _probe_until(enough, output, line, probes, count, interval)
+        finally:
+            _summarize(output, line.peer_name, probes)
+    if not probes.round_trips:
+        raise Failure(f"{line.peer_name} did not answer any of {probes.sent} probes.")
     return 0
+
+
+async def _probe_until(
+    enough: asyncio.Event,
+    output: Output,
+    line: Line,
+    probes: _Probes,
+    count: int | None,
+    interval: float,
+) -> None:
+    """Probe ``count`` times or until ``enough`` is set."""
+    probing = asyncio.create_task(_probe(output, line, probes, count, interval))
+    stopping = asyncio.create_task(enough.wait())
+    try:
+        await asyncio.wait([probing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if probing.done():
+            probing.result()
+    finally:
+        for task in (probing, stopping):
+            task.cancel()
+        await asyncio.gather(probing, stopping, return_exceptions=True)
+
+
+async def _probe(
+    output: Output, line: Line, probes: _Probes, count: int | None, interval: float
+) -> None:
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while count is None or probes.sent < count:
+        probes.sent += 1
+        try:
+            rtt = await line.ping(timeout=max(interval, LEAST_WAIT_SECONDS))
+        except TimeoutError:
+            path = line.path
+            text = f"{probes.sent}: no answer ({path})"
+            output.result("lost", text, number=probes.sent, **path_facts(path))
+        else:
+            _tell(output, probes, rtt, line.path)
+        due = max(due + interval, loop.time())
+        if probes.sent != count:
+            await asyncio.sleep(due - loop.time())
+
+
+def _tell(output: Output, probes: _Probes, rtt: float, path: Path) -> None:
+    before = probes.path
+    changed = before is not None and (path.kind, path.remote) != (before.kind, before.remote)
+    probes.path = path
+    probes.round_trips.append(rtt)
+    output.result(
+        "pong",
+        f"{probes.sent}: {rtt * 1000:.1f} ms {path}{' (path changed)' if changed else ''}",
+        number=probes.sent,
+        rtt_ms=round(rtt * 1000, 3),
+        changed=changed,
+        **path_facts(path),
+    )
+
+
+def _summarize(output: Output, name: str, probes: _Probes) -> None:
+    rtts = [rtt * 1000 for rtt in probes.round_trips]
+    spread = ""
+    if rtts:
+        spread = f"; {min(rtts):.1f} / {sum(rtts) / len(rtts):.1f} / {max(rtts):.1f} ms"
+        spread += " (least / mean / most)"
+    output.result(
+        "summary",
+        f"{name}: {probes.sent} probes, {len(rtts)} answered{spread}",
+        peer=name,
+        sent=probes.sent,
+        answered=len(rtts),
+        least_ms=round(min(rtts), 3) if rtts else None,
+        mean_ms=round(sum(rtts) / len(rtts), 3) if rtts else None,
+        most_ms=round(max(rtts), 3) if rtts else None,
+    )

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from knothole.apps.pipe import join_stdio
-from knothole.cli.output import Output
+from knothole.apps.pipe import APP, join
+from knothole.cli.output import Failure, Output
 from knothole.cli.session import line_to, path_facts, run
+from knothole.peer.line import Line
 
 
 def pipe(
-    name: Annotated[str, Parameter(help="Who listens with --pipe")],
+    name: Annotated[str, Parameter(help="To whom: somebody who runs knothole listen --pipe")],
     /,
     *,
     json: bool = False,
 ) -> int:
-    """Join stdin and stdout to NAME's, like netcat: reliable, each direction ends by itself.
+    """Join stdin and stdout to NAME's, like netcat.
+
+    Reliable; each direction ends by itself, and the command when both have.
 
     Example: tar c photos | knothole pipe bob
 
@@ -26,11 +30,24 @@ def pipe(
     json
         One JSON object per line, on stderr: stdout is the pipe's.
     """
-    return run(_pipe(Output(json=json), name))
+    return run(_pipe(Output(json=json, stdout_is_data=True), name))
 
 
 async def _pipe(output: Output, name: str) -> int:
-    async with line_to(name, "pipe") as line:
-        await join_stdio(line)
-        output.aside("over", "", peer=line.peer_name, **path_facts(line.path))
+    async with line_to(output, name, APP) as line:
+        await join_standard(line)
+        output.note("over", "", peer=line.peer_name, **path_facts(line.path))
     return 0
+
+
+async def join_standard(line: Line) -> None:
+    """Join our stdin and stdout to the other side's by the line's one stream.
+
+    Raises Failure when one of them cannot be read or written, LineClosed when the line breaks.
+    """
+    try:
+        await join(line, sys.stdin.fileno(), sys.stdout.fileno())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"stdin or stdout: {error.strerror or error}.") from error

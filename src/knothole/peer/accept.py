@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,16 @@ from knothole.wire.signal.values import (
 
 class BadAccept(KnotholeError):
     """The rule for whose calls are taken makes no sense."""
+
+
+class Taking(enum.Enum):
+    """What becomes of a call that may come: see the argument ``takes`` of Peer."""
+
+    YES = enum.auto()
+    BUSY = enum.auto()
+    """Not now; another device of the same person may."""
+    NO = enum.auto()
+    """Not here; another device of the same person may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,11 @@ class OutgoingRing:
         PeerKeyChanged."""
         return await asyncio.shield(self._line)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was answered or came to nothing."""
+        return self._line.done()
+
     def cancel(self) -> None:
         """Take the call back, unless it was answered. Idempotent."""
         if not self._line.done():
@@ -94,6 +99,7 @@ class Ring:
 
     @property
     def is_over(self) -> bool:
+        """Whether the caller gave up, or it was answered."""
         return self._line.done()
 
     def _set_line(self, line: Line) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -21,43 +22,23 @@ from knothole.engine.endpoint.events import (
     LineSecured,
     Offline,
     Online,
+    PresenceSeen,
     Refused,
     RemoteRinging,
 )
 from knothole.io.tls import PinMismatch
-from knothole.peer.accept import Accept, parse_accept
+from knothole.peer.accept import Accept, Taking, parse_accept
 from knothole.peer.call import OutgoingRing, Ring
-from knothole.peer.errors import (
-    CallDeclined,
-    KnotholeError,
-    NoAnswer,
-    PeerBusy,
-    PeerKeyChanged,
-    PeerOffline,
-    RegistrationRefused,
-    ServerKeyChanged,
-    ServerUnreachable,
-    UnknownName,
-)
+from knothole.peer.errors import NoAnswer, RegistrationRefused, UnknownName
 from knothole.peer.line import Line
 from knothole.peer.profile import Profile
+from knothole.peer.reasons import error_of, server_key_changed, server_unreachable
 from knothole.peer.runtime import Runtime
 from knothole.wire.signal.values import InvalidName, Reason, canonical_name
 
 REGISTER_SECONDS: Final = 15.0
 LINES_KEPT: Final = 64
 """Lines that came and were not asked for yet; a further caller is told that we are busy."""
-
-_ERRORS: Final[dict[CallFault, type[KnotholeError]]] = {
-    CallFault.UNKNOWN: UnknownName,
-    CallFault.OFFLINE: PeerOffline,
-    CallFault.DECLINED: CallDeclined,
-    CallFault.BUSY: PeerBusy,
-    CallFault.NO_ANSWER: NoAnswer,
-    CallFault.KEY_CHANGED: PeerKeyChanged,
-    CallFault.KEY_CHANGED_THERE: PeerKeyChanged,
-    CallFault.CANCELLED: CallDeclined,
-}
 
 
 class Peer:
@@ -71,11 +52,14 @@ class Peer:
         accept: whose calls are taken: "anyone" registered on the switchboard, "contacts" (those
             whose keys are remembered), or names, as a list or with commas. Others are declined and
             learn no address.
+        takes: asked with name and app about each call that ``accept`` lets through; None: all are
+            taken. What is not taken here, another device of the same person may take.
         callable: False for a program that only calls: it is neither rung nor seen online.
         port: the UDP port wanted; another one when it is taken. 0 for any.
         ask: calls of kind "call" are not taken at once but come out of :meth:`rings`, and callers
             are shown no address before a ring is answered.
         invitation: the code that a switchboard asks of new names.
+        timeout: seconds until entering raises ServerUnreachable.
 
     ``runtime_class`` is what the endpoint runs on: this machine's sockets; the lab has another.
 
@@ -89,15 +73,19 @@ class Peer:
         profile: Profile | FilePath | str | None = None,
         *,
         accept: str | Iterable[str] = "anyone",
+        takes: Callable[[str, str], Taking] | None = None,
         callable: bool = True,
         port: int = 0,
         ask: bool = False,
         invitation: str | None = None,
+        timeout: float = REGISTER_SECONDS,
     ) -> None:
         self.profile = profile if isinstance(profile, Profile) else Profile.load(profile)
         self._accept: Accept = parse_accept(accept)
+        self._takes = takes
         self._ask = ask
         self._port = port
+        self._timeout = timeout
         self._known = {name: c.key for name, c in self.profile.contacts().items()}
         self._endpoint = Endpoint(
             identity=self.profile.identity,
@@ -111,6 +99,8 @@ class Peer:
         self._runtime: Runtime | None = None
         self._online: asyncio.Future[None] | None = None
         self._is_online = False
+        self._refused: RegistrationRefused | None = None
+        self._presence: dict[str, bool] = {}
         self._last_error: Exception | None = None
         self._lines: dict[bytes, Line] = {}
         self._calling: dict[bytes, OutgoingRing] = {}
@@ -148,11 +138,12 @@ class Peer:
         )
         try:
             await self._runtime.start()
-            async with asyncio.timeout(REGISTER_SECONDS):
+            async with asyncio.timeout(self._timeout):
                 await self._online
         except TimeoutError:
             await self._close()
-            raise self._unreachable() from self._last_error
+            error = self._last_error
+            raise server_unreachable(self.profile.server, error) from error
         except BaseException:
             await self._close()
             raise
@@ -195,22 +186,48 @@ class Peer:
         return ring
 
     async def incoming(self) -> AsyncIterator[Line]:
-        """The lines that others open to us, those that came earlier first, until we leave."""
+        """The lines that others open to us, those that came earlier first, until we leave.
+
+        Raises RegistrationRefused when the switchboard takes us no more.
+        """
         while True:
             while not self._arrived:
                 if self._closed:
                     return
-                await self._news.wait()
+                await self._next_news()
             yield self._arrived.popleft()
 
     async def rings(self) -> AsyncIterator[Ring]:
-        """With ``ask``: calls that wait for a person's word, until we leave."""
+        """With ``ask``: calls that wait for a person's word, until we leave; see
+        :meth:`incoming`."""
         while True:
             while not self._arrived_rings:
                 if self._closed:
                     return
-                await self._news.wait()
+                await self._next_news()
             yield self._arrived_rings.popleft()
+
+    async def online_changes(self) -> AsyncIterator[bool]:
+        """:attr:`online`, whenever it has become another, until we leave; see
+        :meth:`incoming`."""
+        told = self._is_online
+        while not self._closed:
+            if self._is_online == told:
+                await self._next_news()
+            else:
+                told = self._is_online
+                yield told
+
+    async def presence(self, names: Iterable[str], timeout: float = 2.0) -> dict[str, bool]:
+        """Who of ``names`` can be called now, as far as the switchboard tells within ``timeout``
+        seconds."""
+        wanted = set(names)
+        self._require_runtime().command(lambda now: self._endpoint.watch(sorted(wanted), now))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not wanted <= self._presence.keys():
+                    await self._next_news()
+        return {name: online for name, online in self._presence.items() if name in wanted}
 
     # ----------------------------------------------------------------- from the engine
 
@@ -235,13 +252,19 @@ class Peer:
                 self._call_over(call_id, fault, text)
             case Online():
                 self._is_online = True
+                self._tell()
                 if self._online is not None and not self._online.done():
                     self._online.set_result(None)
             case Offline():
                 self._is_online = False
+                self._tell()
             case Refused(_code, text, final):
-                if final and self._online is not None and not self._online.done():
-                    self._online.set_exception(RegistrationRefused(text))
+                self._last_error = RegistrationRefused(text)
+                if final:
+                    self._refuse(RegistrationRefused(text))
+            case PresenceSeen(name, online):
+                self._presence[name] = online
+                self._tell()
             case _:
                 pass
 
@@ -254,6 +277,8 @@ class Peer:
         endpoint, call_id = self._endpoint, call.call_id
         if not self._accept.takes(call.name, call.key_known):
             reason = Reason.NOT_ACCEPTED
+        elif self._takes and (taking := self._takes(call.name, call.app)) is not Taking.YES:
+            reason = Reason.BUSY if taking is Taking.BUSY else Reason.NOT_ACCEPTED
         elif len(self._arrived) >= LINES_KEPT or len(self._arrived_rings) >= LINES_KEPT:
             reason = Reason.BUSY
         elif self._ask and call.kind == "call":
@@ -315,7 +340,7 @@ class Peer:
             self.profile.remember(line.peer_name, line.peer_key)
 
     def _call_over(self, call_id: bytes, fault: CallFault | None, text: str) -> None:
-        error = _ERRORS.get(fault, NoAnswer)(text) if fault is not None else None
+        error = error_of(fault, text)
         if (line := self._lines.pop(call_id, None)) is not None:
             line._ended(text, error)
         if (calling := self._calling.pop(call_id, None)) is not None:
@@ -333,21 +358,13 @@ class Peer:
         self._last_error = error
         waiting = self._online
         if isinstance(error, PinMismatch) and waiting is not None and not waiting.done():
-            waiting.set_exception(
-                ServerKeyChanged(
-                    f"The server at {self.profile.server.host} has another key than the pinned "
-                    "one: it is not the server you joined, or somebody is in between. If its "
-                    "operator confirms a new key: knothole join NAME --server 'knothole://...'"
-                )
-            )
+            waiting.set_exception(server_key_changed(self.profile.server))
 
-    def _unreachable(self) -> ServerUnreachable:
-        server = self.profile.server
-        why = f" ({self._last_error})" if self._last_error else ""
-        return ServerUnreachable(
-            f"The server {server.host}, port {server.port}, cannot be reached{why}. "
-            "Is it running, and may TCP go out to that port?"
-        )
+    def _refuse(self, refused: RegistrationRefused) -> None:
+        self._refused = refused
+        self._tell()
+        if self._online is not None and not self._online.done():
+            self._online.set_exception(refused)
 
     def _require_runtime(self) -> Runtime:
         if self._runtime is None:
@@ -357,6 +374,11 @@ class Peer:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+    async def _next_news(self) -> None:
+        if self._refused is not None:
+            raise self._refused
+        await self._news.wait()
 
     async def _close(self) -> None:
         if self._closed:

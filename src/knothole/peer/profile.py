@@ -82,12 +82,17 @@ class Profile:
             raise ProfileError(f"{path / IDENTITY_FILE} cannot be used: {error}") from error
         return cls(path, name, server, identity)
 
-    def save(self) -> None:
-        """Write name, server and identity. Raises ProfileError."""
-        settings = _Settings(self.name, str(self.server))
+    def save_identity(self) -> None:
+        """Write the identity alone: before a name is registered for it. Raises ProfileError."""
         with _explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             _replace(self.folder / IDENTITY_FILE, self.identity.to_bytes())
+
+    def save(self) -> None:
+        """Write name, server and identity. Raises ProfileError."""
+        self.save_identity()
+        settings = _Settings(self.name, str(self.server))
+        with _explained(self.folder):
             _replace(self.folder / SETTINGS_FILE, msgspec.json.encode(settings))
 
     def contacts(self) -> dict[str, Contact]:

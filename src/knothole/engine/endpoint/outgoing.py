@@ -157,8 +157,11 @@ class OutgoingCall(Call):
             self._move(CallState.LOOKING_UP)
             self.look_up()
             return
-        fault = FAULT_OF_FAILURE.get(code, CallFault.FAILED)
-        self._over(fault, text or explain(fault, self.name))
+        fault = FAULT_OF_FAILURE.get(code)
+        if fault is not None:
+            self._over(fault, explain(fault, self.name))
+        else:  # a newer server's word
+            self._over(CallFault.FAILED, text or explain(CallFault.FAILED, self.name))
 
     def _rang_out(self, now: float) -> None:
         if self._state is CallState.CALLING:

@@ -1,0 +1,82 @@
+"""``knothole contacts``"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from knothole.cli.output import Failure, Output
+from knothole.cli.session import run
+from knothole.engine.secure.identity import fingerprint
+from knothole.peer.errors import KnotholeError
+from knothole.peer.peer import Peer
+from knothole.peer.profile import Profile
+
+SERVER_SECONDS: Final = 3.0  # ours: so long the list waits for the server
+PRESENCE_SECONDS: Final = 2.0  # ours: and so long for it to say who is online
+
+
+def contacts(*, forget: str | None = None, json: bool = False) -> int:
+    """List the people whose keys are remembered.
+
+    With the fingerprint of the key, since when it is known, and who is online, as far as the
+    server says so within a few seconds.
+
+    Example: knothole contacts
+
+    Parameters
+    ----------
+    forget
+        Forget the key of this name, so that the next one counts as new.
+    json
+        One JSON object per line.
+    """
+    output = Output(json=json)
+    return run(_list(output) if forget is None else _forget(output, forget))
+
+
+async def _forget(output: Output, typed: str) -> int:
+    name = typed.strip().lower()
+    if not Profile.load().forget(name):
+        raise Failure(f"No key of {name!r} is remembered. The list: knothole contacts")
+    output.result("forgotten", f"The key of {name} is forgotten.", name=name)
+    return 0
+
+
+async def _list(output: Output) -> int:
+    profile = Profile.load()
+    known = sorted(profile.contacts().values(), key=lambda contact: contact.name)
+    if not known:
+        output.note(
+            "empty", "Nobody's key is remembered yet; the first line to somebody does that."
+        )
+        return 0
+    online = await _presence(output, profile, [contact.name for contact in known])
+    longest = max(len(contact.name) for contact in known)
+    for contact in known:
+        key, seen = fingerprint(contact.key), _day(contact.first_seen)
+        is_online = online.get(contact.name)
+        state = {True: "online", False: "offline", None: "unknown"}[is_online]
+        output.result(
+            "contact",
+            f"{contact.name:<{longest}}  {state:<7}  {key}  since {seen}",
+            name=contact.name,
+            key=key,
+            first_seen=int(contact.first_seen),
+            online=is_online,
+        )
+    return 0
+
+
+async def _presence(output: Output, profile: Profile, names: list[str]) -> dict[str, bool]:
+    """Who is online; empty, with a note, when the server cannot be asked."""
+    try:
+        async with Peer(profile, callable=False, timeout=SERVER_SECONDS) as peer:
+            return await peer.presence(names, PRESENCE_SECONDS)
+    except KnotholeError as error:
+        output.note("offline", f"Who is online is not known: {error}", text=str(error))
+        return {}
+
+
+def _day(unix_seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(unix_seconds))

@@ -1,0 +1,115 @@
+"""What the NAT in front of us does: asked from a fresh socket, and said in words."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+
+from knothole.engine.core import Datagram
+from knothole.engine.stun.behaviour import (
+    BehaviourDiscovery,
+    BehaviourLearned,
+    Dependence,
+    NatBehaviour,
+)
+from knothole.io.driver import Driver
+from knothole.io.udp import open_udp
+from knothole.wire.address import Address
+
+
+async def discover(host: str, servers: Sequence[Address]) -> NatBehaviour:
+    """What stands between a new socket on ``host`` and ``servers``; takes up to 6 s.
+
+    Raises OSError when no socket can be bound.
+    """
+    learned: asyncio.Future[NatBehaviour] = asyncio.get_running_loop().create_future()
+    driver: Driver[BehaviourLearned] | None = None
+
+    def receive(datagrams: Sequence[Datagram]) -> None:
+        if driver is not None:
+            driver.receive(datagrams)
+
+    def handle(output: BehaviourLearned) -> None:
+        if not learned.done():
+            learned.set_result(output.behaviour)
+
+    link = await open_udp(Address(host, 0), receive)
+    try:
+        discovery = BehaviourDiscovery(
+            link.address, servers, random=secrets.token_bytes, now=time.monotonic()
+        )
+        driver = Driver(discovery, handle)
+        driver.attach(link, link.address)
+        driver.wake()
+        return await learned
+    finally:
+        if driver is not None:
+            driver.close()
+        link.close()
+
+
+def describe(seen: NatBehaviour) -> Iterator[tuple[str, str]]:
+    """What was seen, as pairs of a heading and words."""
+    if not seen.reaches_server:
+        return
+    mapped = next(iter(seen.mapped.values()))
+    if not seen.translated:
+        yield "NAT", f"none: the server sees {seen.base.host} itself"
+    else:
+        yield "NAT", f"{seen.base.host} becomes {mapped.host}"
+        ports = ", ".join(str(each.port) for each in dict.fromkeys(seen.mapped.values()))
+        kept = "kept" if seen.preserves_port else f"changed ({seen.base.port} became {ports})"
+        yield "Ports", kept
+        yield "Mapping", mapping_of(seen)
+    yield "Filtering", filtering_of(seen)
+    if seen.translated:
+        yield "Hairpinning", {True: "yes", False: "no", None: "not known"}[seen.hairpinning]
+    yield "Lines", prospect(seen)
+
+
+def mapping_of(seen: NatBehaviour) -> str:
+    """Mapping behaviour, in the terms of RFC 4787, or what is known of it."""
+    if seen.mapping is not None:
+        return seen.mapping.value
+    if seen.mapping_varies_by_port is False:
+        return "the same for two ports of the server (it has no second address to tell more)"
+    if seen.mapping_varies_by_host:
+        return "another one for every server address"
+    return "not known: the server answers on one port only"
+
+
+def filtering_of(seen: NatBehaviour) -> str:
+    """Filtering behaviour, in the terms of RFC 4787, or what is known of it."""
+    if seen.filtering is not None:
+        return seen.filtering.value
+    if seen.answered_from_other_port:
+        return "lets another port of the server in (it has no second address to tell more)"
+    return "not known: the server has no second port that answers"
+
+
+def prospect(seen: NatBehaviour) -> str:
+    """What that means for lines to others."""
+    if not seen.translated or seen.filtering is Dependence.ENDPOINT_INDEPENDENT:
+        return "direct with nearly everybody"
+    if seen.mapping_varies_by_host or seen.mapping_varies_by_port:
+        return "direct with those who have no NAT or a permissive one, else over the relay"
+    return "direct, unless the other side's mapping depends on whom it talks to"
+
+
+def facts(seen: NatBehaviour) -> dict[str, object]:
+    """What was seen, as the ``--json`` object has it; null is what could not be told."""
+    return {
+        "base": str(seen.base),
+        "mapped": {str(server): str(mapped) for server, mapped in seen.mapped.items()},
+        "translated": seen.translated,
+        "preserves_port": seen.preserves_port,
+        "mapping": seen.mapping.value if seen.mapping else None,
+        "mapping_varies_by_host": seen.mapping_varies_by_host,
+        "mapping_varies_by_port": seen.mapping_varies_by_port,
+        "filtering": seen.filtering.value if seen.filtering else None,
+        "answered_from_other_host": seen.answered_from_other_host,
+        "answered_from_other_port": seen.answered_from_other_port,
+        "hairpinning": seen.hairpinning,
+    }

@@ -1,0 +1,135 @@
+"""``knothole status``"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from knothole.cli.nat import describe, discover, facts
+from knothole.cli.output import Failure, Output
+from knothole.cli.session import run
+from knothole.engine.endpoint.gather import Gatherer
+from knothole.engine.secure.identity import fingerprint
+from knothole.engine.stun.behaviour import NatBehaviour
+from knothole.peer.errors import KnotholeError
+from knothole.peer.peer import Peer
+from knothole.peer.profile import Profile
+from knothole.wire.address import Address
+from knothole.wire.candidate import CandidateKind
+
+SERVER_SECONDS: Final = 6.0  # ours: a server that is being restarted is back by then
+GATHER_SECONDS: Final = 3.0  # ours: where UDP is blocked, the relay is reached over TCP by then
+LOOK_SECONDS: Final = 0.05
+DISCOVERY_OFFSET: Final = 1  # the second port of RFC 5780, as `knothole serve` has it
+
+KINDS: Final = {
+    CandidateKind.HOST: "host",
+    CandidateKind.SERVER_REFLEXIVE: "server-reflexive",
+    CandidateKind.PEER_REFLEXIVE: "peer-reflexive",
+    CandidateKind.RELAYED: "relayed",
+}
+
+
+def status(*, json: bool = False) -> int:
+    """Show who you are, on which server, what your NAT does.
+
+    Takes some seconds: what a NAT lets through is learned by waiting for what does not come. The
+    exit code is 1 when the server cannot be reached.
+
+    Example: knothole status
+
+    Parameters
+    ----------
+    json
+        One JSON object per line.
+    """
+    return run(_status(Output(json=json)))
+
+
+async def _status(output: Output) -> int:
+    profile = Profile.load()
+    key = fingerprint(profile.identity.public_key)
+    _row(output, "Name", profile.name)
+    _row(output, "Key", key)
+    _row(output, "Profile", str(profile.folder.absolute()))
+    _row(output, "Server", str(profile.server))
+    output.result(
+        "identity",
+        "",
+        name=profile.name,
+        key=key,
+        profile=str(profile.folder.absolute()),
+        server=str(profile.server),
+    )
+    try:
+        async with Peer(profile, callable=False, timeout=SERVER_SECONDS) as peer:
+            _row(output, "Registered", "yes")
+            output.result("server", "", online=True)
+            await _network(output, peer.endpoint.gatherer)
+    except KnotholeError as error:
+        _row(output, "Registered", "no")
+        output.result("server", "", online=False, text=str(error))
+        raise Failure(str(error)) from error
+    return 0
+
+
+async def _network(output: Output, gatherer: Gatherer) -> None:
+    await _until(lambda: gatherer.udp_works, GATHER_SECONDS)
+    _row(
+        output,
+        "UDP",
+        "works" if gatherer.udp_works else "does not reach the server: lines go over its relay",
+    )
+    seen = await _behaviour(gatherer)
+    await _until(lambda: bool(_of_kind(gatherer, CandidateKind.RELAYED)), GATHER_SECONDS)
+    if seen is not None:
+        for heading, words in describe(seen):
+            _row(output, heading, words)
+    relayed = _of_kind(gatherer, CandidateKind.RELAYED)
+    _row(output, "Relay", ", ".join(map(str, relayed)) or "none: the server gave no address")
+    output.result(
+        "nat",
+        "",
+        udp=gatherer.udp_works,
+        relayed=[str(address) for address in relayed],
+        **({} if seen is None else facts(seen)),
+    )
+    for local in gatherer.candidates:
+        candidate = local.candidate
+        kind = KINDS[candidate.kind]
+        output.result(
+            "candidate",
+            f"{'Candidate':<12}{candidate.address} ({kind})",
+            kind=kind,
+            address=str(candidate.address),
+            base=str(local.base),
+        )
+
+
+async def _behaviour(gatherer: Gatherer) -> NatBehaviour | None:
+    """What the NAT does, asked from the address that reaches the server."""
+    reached = gatherer.mapped_addresses()
+    if not reached:
+        return None
+    base = min(reached, key=lambda address: address.is_ipv6)  # NATs are IPv4's
+    servers = [*reached[base]]
+    servers += [Address(server.host, server.port + DISCOVERY_OFFSET) for server in servers]
+    return await discover(base.host, servers)
+
+
+def _of_kind(gatherer: Gatherer, kind: CandidateKind) -> list[Address]:
+    return [c.candidate.address for c in gatherer.candidates if c.candidate.kind is kind]
+
+
+async def _until(holds: Callable[[], bool], seconds: float) -> None:
+    """Wait until it holds, at most so long."""
+    for _ in range(round(seconds / LOOK_SECONDS)):
+        if holds():
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _row(output: Output, heading: str, words: str) -> None:
+    if not output.json:
+        output.result("", f"{heading:<12}{words}")

@@ -1,0 +1,53 @@
+"""From what the engine and the sockets tell to the errors that a user of the library gets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from knothole.engine.endpoint.events import CallFault
+from knothole.peer.errors import (
+    CallDeclined,
+    KnotholeError,
+    NoAnswer,
+    PeerBusy,
+    PeerKeyChanged,
+    PeerOffline,
+    ServerKeyChanged,
+    ServerUnreachable,
+    UnknownName,
+)
+from knothole.wire.server_url import ServerUrl
+
+_ERRORS: Final[dict[CallFault, type[KnotholeError]]] = {
+    CallFault.UNKNOWN: UnknownName,
+    CallFault.OFFLINE: PeerOffline,
+    CallFault.DECLINED: CallDeclined,
+    CallFault.BUSY: PeerBusy,
+    CallFault.NO_ANSWER: NoAnswer,
+    CallFault.KEY_CHANGED: PeerKeyChanged,
+    CallFault.KEY_CHANGED_THERE: PeerKeyChanged,
+    CallFault.CANCELLED: CallDeclined,
+}
+
+
+def error_of(fault: CallFault | None, text: str) -> KnotholeError | None:
+    """The error for a call or line that is over; None for an ordinary end."""
+    return None if fault is None else _ERRORS.get(fault, NoAnswer)(text)
+
+
+def server_unreachable(server: ServerUrl, why: Exception | None) -> ServerUnreachable:
+    """``why`` is what the last try has said."""
+    said = f" ({why})" if why else ""
+    return ServerUnreachable(
+        f"The server {server.host}, port {server.port}, cannot be reached{said}. "
+        "Is it running, and may TCP go out to that port?"
+    )
+
+
+def server_key_changed(server: ServerUrl) -> ServerKeyChanged:
+    """The server that answers is not the one whose key is pinned."""
+    return ServerKeyChanged(
+        f"The server at {server.host} has another key than the pinned one: it is not the server "
+        "you joined, or somebody is in between. If its operator confirms a new key: "
+        "knothole join NAME --server 'knothole://...'"
+    )
