@@ -195,6 +195,10 @@ class Host:
         del self._sockets[base]
         self._streams.abandon(base)
 
+    def close_stream(self, local: Address, remote: Address) -> None:
+        """Close one connection of a socket."""
+        self._streams.close(local, remote)
+
     def remove(self, program: Program[Any]) -> None:
         """Close all sockets of a program and forget it (see ``Program.stop``)."""
         self.programs.remove(program)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit
 from knothole.engine.stun.server import BindingServer
@@ -67,26 +67,25 @@ def run_relay(
     host: Host, *listeners: Address, random: RandomBytes, now: float
 ) -> Program[RelayEngine]:
     """Start a STUN and TURN server that relays from the hosts of its listening addresses."""
-
-    def on_event(event: object, now: float) -> None:
-        match event:
-            case OpenRelay(relayed):
-                program.bind(relayed)
-                program.call(lambda engine, now: engine.turn.relay_opened(relayed, now))
-            case CloseRelay(relayed):
-                program.unbind(relayed)
-            case StreamClosed(local, remote, transport):
-                ends = FiveTuple(transport, remote, local)
-                program.call(lambda engine, now: engine.turn.disconnected(ends, now))
-
-    program = host.run(
-        RelayEngine(listeners, random, now),
-        *listeners,
-        name="relay",
-        listening=True,
-        on_event=on_event,
-    )
+    engine = RelayEngine(listeners, random, now)
+    program = host.run(engine, *listeners, name="relay", listening=True)
+    program.on_event = lambda event, now: serve_sockets(program, engine, event, now)
     return program
+
+
+def serve_sockets(program: Program[Any], relay: RelayEngine, event: object, now: float) -> None:
+    """Do what the relay in a program asks of io, and tell it of streams that are over."""
+    match event:
+        case OpenRelay(relayed):
+            program.bind(relayed)
+            relay.turn.relay_opened(relayed, now)
+        case CloseRelay(relayed):
+            program.unbind(relayed)
+        case StreamClosed(local, remote, transport):
+            relay.turn.disconnected(FiveTuple(transport, remote, local), now)
+        case _:
+            return
+    program.poll()
 
 
 def _is_binding(payload: bytes) -> bool:

@@ -2,7 +2,8 @@
 
 What an engine sends with a stream transport opens a connection by itself: one round trip for TCP,
 one more for TLS, then whole payloads arrive once each and in order, repeated on the lossy line
-below until they do. There is no congestion control, and a connection ends only by failing.
+below until they do. There is no congestion control, and a connection ends by a reset or for want of
+an answer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_ATTEMPTS: Final = 7  # ours: about two minutes
 
 @dataclass(frozen=True, slots=True)
 class StreamClosed:
-    """A connection has failed; what is sent from now on opens another one."""
+    """A connection is over; what is sent from now on opens another one."""
 
     local: Address
     remote: Address
@@ -49,6 +50,8 @@ class _Stream:
         self.rto_seconds = INITIAL_RTO_SECONDS
         self.attempts = 0
         self.asked_at: float | None = None
+        self.acknowledged = 0
+        self.repeated_early = -1
         self.alarm: Appointment | None = None
 
 
@@ -93,8 +96,10 @@ class Streams:
         if kind is SegmentKind.SYN and listening:
             if stream is not None and stream.expected:
                 self._fail(stream, "opened again by the other end")
-            stream = self._streams.setdefault(ends, _Stream(*ends, packet.transport))
-            self._segment(stream, SegmentKind.SYN_ACK)
+            if ends not in self._streams:
+                self._streams[ends] = _Stream(*ends, packet.transport)
+                self._streams[ends].asked_at = self._clock.now
+            self._segment(self._streams[ends], SegmentKind.SYN_ACK)
         elif stream is None:
             if kind is not SegmentKind.RESET:
                 refused = _Stream(*ends, packet.transport)
@@ -103,11 +108,18 @@ class Streams:
             self._progress(stream, kind, number, packet.payload)
 
     def abandon(self, local: Address) -> None:
-        """Forget the streams of a socket that is closed; the other ends find out by a reset."""
+        """End the streams of a socket that is closed, as a kernel does for a program that died."""
         for ends in [ends for ends in self._streams if ends[0] == local]:
-            stream = self._streams.pop(ends)
-            if stream.alarm is not None:
-                stream.alarm.cancel()
+            self.close(*ends)
+
+    def close(self, local: Address, remote: Address) -> None:
+        """End one stream; the other end is told, this one is not."""
+        stream = self._streams.pop((local, remote), None)
+        if stream is None:
+            return
+        if stream.alarm is not None:
+            stream.alarm.cancel()
+        self._segment(stream, SegmentKind.RESET)
 
     def _progress(self, stream: _Stream, kind: SegmentKind, number: int, payload: bytes) -> None:
         match kind, stream.state:
@@ -119,6 +131,7 @@ class Streams:
                 else:
                     self._opened(stream)
             case SegmentKind.HELLO, _State.OPEN:
+                self._measure(stream)
                 self._segment(stream, SegmentKind.HELLO_ACK)
             case SegmentKind.HELLO_ACK, _State.GREETING:
                 self._answered(stream)
@@ -126,11 +139,7 @@ class Streams:
             case SegmentKind.DATA, _State.OPEN:
                 self._accept(stream, number, payload)
             case SegmentKind.ACK, _State.OPEN:
-                for acknowledged in [n for n in stream.unacknowledged if n < number]:
-                    del stream.unacknowledged[acknowledged]
-                    self._answered(stream)
-                if stream.unacknowledged:
-                    self._watch(stream)
+                self._acknowledged(stream, number)
             case SegmentKind.RESET, _:
                 self._fail(stream, "reset by the other end")
             case _:
@@ -139,6 +148,19 @@ class Streams:
     def _opened(self, stream: _Stream) -> None:
         stream.state = _State.OPEN
         self._repeat(stream)
+
+    def _acknowledged(self, stream: _Stream, number: int) -> None:
+        for acknowledged in [n for n in stream.unacknowledged if n < number]:
+            del stream.unacknowledged[acknowledged]
+            self._answered(stream)
+        again = number == stream.acknowledged and number in stream.unacknowledged
+        if again and stream.repeated_early < number:
+            # Something later has come through: do not wait, but only once (RFC 5681 Section 3.2).
+            stream.repeated_early = number
+            self._segment(stream, SegmentKind.DATA, number, stream.unacknowledged[number])
+        stream.acknowledged = max(stream.acknowledged, number)
+        if stream.unacknowledged:
+            self._watch(stream)
 
     def _accept(self, stream: _Stream, number: int, payload: bytes) -> None:
         if number >= stream.expected:
@@ -164,7 +186,8 @@ class Streams:
             case _State.OPEN:
                 for number, payload in stream.unacknowledged.items():
                     self._segment(stream, SegmentKind.DATA, number, payload)
-                self._watch(stream)
+                if stream.unacknowledged:
+                    self._watch(stream)
 
     def _watch(self, stream: _Stream) -> None:
         """Repeat what is not answered in time."""
@@ -175,10 +198,13 @@ class Streams:
         due = self._clock.now + stream.rto_seconds * 2**stream.attempts
         stream.alarm = self._clock.at(due, lambda: self._late(stream))
 
-    def _answered(self, stream: _Stream) -> None:
+    def _measure(self, stream: _Stream) -> None:
         if stream.asked_at is not None and stream.attempts == 0:
             stream.rto_seconds = self._clock.now - stream.asked_at + RTO_MARGIN_SECONDS
         stream.attempts, stream.asked_at = 0, None
+
+    def _answered(self, stream: _Stream) -> None:
+        self._measure(stream)
         if stream.alarm is not None:
             stream.alarm.cancel()
             stream.alarm = None
@@ -188,7 +214,7 @@ class Streams:
         stream.attempts += 1
         if stream.attempts >= MAX_ATTEMPTS:
             self._fail(stream, "no answer")
-        elif stream.unacknowledged or stream.state is not _State.OPEN:
+        else:
             self._repeat(stream)
 
     def _fail(self, stream: _Stream, reason: str) -> None:
