@@ -47,7 +47,6 @@ COMMANDS: Final = {
     "chat": Command("chat:chat", "Write to NAME and read the answers, line by line."),
     "pipe": Command("pipe:pipe", "Join stdin and stdout to NAME's, like netcat."),
     "ping": Command("ping:ping", "Open a line to NAME and measure it, probe by probe."),
-    "invite": Command("invite:invite", "Make an invitation to your server."),
     "lab": Command("lab:app", "Real NATs on this machine: a demo, and a matrix of pairs."),
 }
 

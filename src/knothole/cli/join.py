@@ -63,13 +63,13 @@ async def _join(output: Output, name: str, url: ServerUrl, invitation: str | Non
     if before is not None and (before.name, before.server.identity) != (name, url.identity):
         was = f"This profile was {before.name} on {before.server.host} before."
         output.note("was", was, name=before.name, server=str(before.server))
-    key = fingerprint(profile.identity.public_key)
+    key, folder = fingerprint(profile.identity.public_key), profile.folder.absolute()
     output.result(
         "joined",
-        f"You are {profile.name} on {url.host}. Your key: {key}. Profile: {profile.folder.absolute()}",
+        f"You are {profile.name} on {url.host}. Your key: {key}. Profile: {folder}",
         name=profile.name,
         server=str(url),
         key=key,
-        profile=str(profile.folder.absolute()),
+        profile=str(folder),
     )
     return 0
