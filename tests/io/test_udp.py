@@ -300,3 +300,20 @@ def test_an_ipv6_socket_takes_no_ipv4() -> None:
         port = six.getsockname()[1]
         with bind_socket(Address("0.0.0.0", port)):
             pass
+
+
+def test_bursts_pass_under_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop", reason="not for this system")
+
+    async def exchange() -> list[bytes]:
+        inbox = Inbox()
+        there = await open_udp(Address("127.0.0.1", 0), inbox)
+        here = await open_udp(Address("127.0.0.1", 0), Inbox())
+        here.send(Datagram(here.address, there.address, burst(40, 1200), 1200))
+        segments = await inbox.wait_for(40)
+        here.close()
+        there.close()
+        return segments
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert b"".join(runner.run(exchange())) == burst(40, 1200)

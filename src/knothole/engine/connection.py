@@ -206,6 +206,7 @@ class Connection:
         else:
             self._timers.disarm(Timer.GONE)  # from here consent watches (RFC 7675)
             self._path_zero_left = PATH_ZERO_BYTES
+            self.channel.path_changed(now)
         self._outputs.append(PathChanged(None if pair is None else _path_info(pair)))
 
     def _drain_channel_events(self, now: float) -> None:

@@ -162,6 +162,7 @@ async def transfer(options: argparse.Namespace) -> None:
         channel.expect_server(_bytes(theirs["key"]), _bytes(theirs["nonce"]), started)
         for text in theirs["flight"]:
             channel.receive(_bytes(text), 0, started)
+    channel.path_changed(started)
     driver.wake()
     await engine.finished.wait()
     figures = Figures(

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from knothole.engine.secure.bursts import LONGEST_BURST, MOST_SEGMENTS
 from knothole.engine.secure.library import DATAGRAM_BYTES
@@ -29,15 +30,18 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=("send", "receive"))
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--from", dest="base", help="address to send from, by default the host")
-    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--no-offload", action="store_true")
     options = parser.parse_args(arguments)
-    with bind_socket(Address(options.base or options.host, 0)) as sock:
+    with bind_socket(Address(options.host, 0)) as sock:
+        _say({"port": sock.getsockname()[1]})
+        other = json.loads(sys.stdin.readline())
+        destination = Address(other["host"], other["port"])
         if options.role == "send":
-            send(sock, Address(options.host, options.port), options.seconds, options.no_offload)
+            send(sock, destination, options.seconds, options.no_offload)
         else:
+            sock.sendto(b"", destination)  # opens the way in through a NAT
+            _say({})
             receive(sock, options.no_offload)
 
 
@@ -62,9 +66,8 @@ def send(sock: socket.socket, destination: Address, seconds: float, no_offload: 
 
 
 def receive(sock: socket.socket, no_offload: bool) -> None:
-    """Tell the port, count until there is silence, say how much came."""
+    """Count until there is silence, say how much came."""
     offload = make_offload(sock, enabled=not no_offload)
-    print(json.dumps({"port": sock.getsockname()[1]}), flush=True)
     received = 0
     select.select([sock], [], [])
     started, cpu = time.monotonic(), time.process_time()
@@ -85,7 +88,11 @@ def _tell(size: int, seconds: float, cpu_seconds: float) -> None:
         "cpu_seconds": cpu_seconds,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    print(json.dumps(figures), flush=True)
+    _say(figures)
+
+
+def _say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
 
 
 if __name__ == "__main__":
