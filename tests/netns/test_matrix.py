@@ -78,7 +78,7 @@ def test_the_two_ends_take_turns_and_a_bad_line_is_survived() -> None:
     line = LineSettings(one_way_seconds=0.030, jitter_seconds=0.005, loss=0.05)
     runs = run_matrix([("linux", "range")], runs=3, setting=Setting(line=line), commands=StandIns())
     assert [run.caller_nat for run in runs] == ["linux", "range", "linux"]
-    assert {run.verdict for run in runs} == {Verdict.DIRECT}
+    assert {run.verdict for run in runs} == {Verdict.DIRECT}, [run.error for run in runs]
 
 
 def test_pairs_are_every_two_of_the_kinds_and_each_with_itself() -> None:

@@ -15,7 +15,7 @@ from knothole.lab.netns.journey import Journey, Points, follow
 from knothole.lab.netns.namespace import Namespace
 from knothole.lab.netns.packet import Packet, Sighting, decode_packets
 
-_SO_TIMESTAMPNS: Final = 35
+SO_TIMESTAMPNS: Final = 35
 _SO_RCVBUFFORCE: Final = 33
 _ETH_P_ALL: Final = 3
 _SOL_PACKET: Final = 263
@@ -112,7 +112,7 @@ def _sniffer(interface: str) -> socket.socket:
     """A socket that sees every frame, both ways, and says how a burst is to be cut."""
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sniffer.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-    sniffer.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sniffer.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     try:
         sniffer.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
     except PermissionError:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from knothole.lab.netns.cable import Cable
-from knothole.lab.netns.capture import Capture
+from knothole.lab.netns.capture import SO_TIMESTAMPNS, Capture
 from knothole.lab.netns.counters import Count, Flow, discarded_packets, read_flows
 from knothole.lab.netns.journey import Points
 from knothole.lab.netns.layout import Host, Layout, Router
@@ -39,6 +39,10 @@ class Lab(Layout):
         make_namespaces_possible()
         super().__init__(lab_name(next(_serials)), ipv6=ipv6, seed=seed)
         self._processes: list[subprocess.Popen[Any]] = []
+        # The kernel begins to stamp packets some time after the first socket has asked for it, and
+        # gives others the time at which they are read: captures would come out in the wrong order.
+        self._stamps = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._stamps.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._guardian = Guardian(self.name)
 
     def __enter__(self) -> Lab:
@@ -162,6 +166,7 @@ class Lab(Layout):
                 if pipe is not None:
                     pipe.close()
         self._processes = []
+        self._stamps.close()
         self.remove()
         self._guardian.dismiss()
 
