@@ -65,7 +65,7 @@ class SignallingLink:
                         elif isinstance(error, (OSError, TimeoutError, InvalidHandshake)):
                             if _is_pin_error(error):
                                 raise error
-                            errors.append(f"port {task.get_name()}: {error or 'no answer'}")
+                            errors.append(f"port {task.get_name()}: {str(error) or 'no answer'}")
                         else:
                             raise error
         finally:

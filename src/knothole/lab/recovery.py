@@ -1,0 +1,166 @@
+"""What a line lives through: a router that forgets, a switchboard that is killed and comes back.
+
+Real programs in namespaces, watched from outside: `knothole ping` asks every tenth of a second, and
+the answers' own times tell how long there was none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from knothole.lab.netns.line import LineSettings
+from knothole.lab.netns.topology import Lab
+from knothole.lab.programs import Event, KnotholeCommands, Program, knothole
+
+INTERVAL_SECONDS: Final = 0.1
+START_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 30.0
+SETTLE_SECONDS: Final = 1.5  # until the line is direct and the mappings are old
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The longest time without an answer after something happened; the path before and after."""
+
+    seconds: float
+    before: str
+    after: str
+
+
+class Stage:
+    """A server, and Alice and Bob behind NATs, joined; Bob listens, and Alice pings him."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nats: tuple[str, str] = ("linux", "linux"),
+        one_way_ms: float = 10.0,
+        serve: Sequence[str] = (),
+    ) -> None:
+        """``folder`` gets the profiles, ``serve`` are further arguments of the server.
+
+        Raises ProgramFailed, NamespacesUnavailable.
+        """
+        self._folder = folder
+        self._serve_arguments = [*serve]
+        self._programs: list[Program] = []
+        self.lab = Lab()
+        try:
+            self.lab.add_server()
+            line = LineSettings(one_way_seconds=one_way_ms / 1000)
+            for name, nat in zip(("alice", "bob"), nats, strict=True):
+                self.lab.add_client(name, nat=nat, line=line)
+            self._server = self.serve()
+            for name in ("alice", "bob"):
+                self.run(name, "join", name, "--server", self.url)
+            self.start("bob", "listen", "--echo").expect("ready", timeout=START_SECONDS)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def serve(self) -> Program:
+        """Start the server, on the accounts and the key there are."""
+        addresses = self.lab.hosts["server"].addresses
+        argv = KnotholeCommands().serve(addresses, self._folder / "server")
+        argv += self._serve_arguments
+        program = Program(self.lab, "server", argv, {})
+        self._programs.append(program)
+        self.url = str(program.expect("ready", timeout=START_SECONDS)["url"])
+        return program
+
+    def start(self, name: str, *arguments: str) -> Program:
+        """Start ``knothole ARGUMENTS --json`` as ``name``."""
+        home = {"KNOTHOLE_HOME": str(self._folder / name)}
+        program = Program(self.lab, name, knothole(*arguments, "--json"), home)
+        self._programs.append(program)
+        return program
+
+    def run(self, name: str, *arguments: str) -> int:
+        """The same to its end; the exit code."""
+        program = self.start(name, *arguments)
+        code = program.wait(START_SECONDS)
+        self._programs.remove(program)
+        program.close()
+        return code
+
+    def ping(self) -> Program:
+        """Alice's pings, once they have settled on a path."""
+        pings = self.start("alice", "ping", "bob", "-i", str(INTERVAL_SECONDS))
+        pings.expect("pong", timeout=START_SECONDS)
+        time.sleep(SETTLE_SECONDS)
+        return pings
+
+    def restart_router(self, name: str, *, new_address: bool = False) -> Gap:
+        """The router in front of ``name`` forgets everything: how long the line was silent."""
+        pings = self.ping()
+        before = _last(pings)
+        since = time.monotonic()
+        self.lab.restart_nat(name, new_address=new_address)
+        return self._gap(pings, before, since)
+
+    def kill_server(self, away_seconds: float = 1.0) -> tuple[Gap, float]:
+        """The server is killed and started again: how long a direct line was silent, and how long
+        after the start Bob could be called again."""
+        pings = self.ping()
+        before = _last(pings)
+        since = time.monotonic()
+        self._server.process.kill()
+        self._server.wait(START_SECONDS)
+        time.sleep(away_seconds)
+        self._server = self.serve()
+        started = time.monotonic()
+        while self.run("alice", "ping", "bob", "-c", "1"):
+            if time.monotonic() > started + PATIENCE_SECONDS:
+                raise TimeoutError("Bob cannot be called any more")
+        back = time.monotonic() - started
+        return self._gap(pings, before, since), back
+
+    def _gap(self, pings: Program, before: Event, since: float) -> Gap:
+        """Wait until answers come again for a second, then look back."""
+        seen = [since]
+        after = before
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            pong = pings.find(lambda event: event["event"] == "pong", timeout=PATIENCE_SECONDS)
+            if pong is None:
+                break
+            after = pong
+            if pong["seen"] > since:
+                seen.append(float(pong["seen"]))
+            if len(seen) > 10 and seen[-1] > since + 1.0 and seen[-1] - seen[-10] < 2.0:
+                break
+        pings.process.terminate()
+        longest = max((b - a for a, b in itertools.pairwise(seen)), default=0.0)
+        return Gap(longest, str(before["path"]), str(after["path"]))
+
+    def close(self) -> None:
+        for program in self._programs:
+            program.close(ends_with_input=False)
+        self._programs.clear()
+        self.lab.close()
+
+
+def _last(pings: Program) -> Event:
+    """The newest answer so far."""
+    newest: Event = {"path": ""}
+    while (pong := pings.find(lambda event: event["event"] == "pong", timeout=0.0)) is not None:
+        newest = pong
+    return newest

@@ -1,0 +1,76 @@
+"""Routers restart, servers are killed, networks block: there is a line all the same.
+
+The figures promised are measured by `./dev bench recovery`; here nothing is timed closely, because
+a loaded machine must not fail a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from knothole.lab.recovery import PATIENCE_SECONDS, START_SECONDS, Stage
+
+pytestmark = pytest.mark.netns
+
+DROP = """
+add table inet block
+add chain inet block out {{ type filter hook forward priority -10; }}
+add rule inet block out {rule} drop
+"""
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_a_line_goes_on_when_a_router_restarts(stage: Callable[..., Stage], name: str) -> None:
+    gap = stage().restart_router(name)
+    assert gap.seconds < PATIENCE_SECONDS
+    assert (gap.before, gap.after) == ("direct", "direct")
+
+
+def test_a_line_goes_on_when_the_provider_gives_another_address(
+    stage: Callable[..., Stage],
+) -> None:
+    gap = stage().restart_router("alice", new_address=True)
+    assert gap.seconds < PATIENCE_SECONDS
+    assert (gap.before, gap.after) == ("direct", "direct")
+
+
+def test_a_killed_server_comes_back_and_a_direct_line_never_noticed(
+    stage: Callable[..., Stage],
+) -> None:
+    gap, back = stage().kill_server()
+    assert (gap.before, gap.after) == ("direct", "direct")
+    assert gap.seconds < PATIENCE_SECONDS
+    assert back < PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["meta l4proto udp", 'iifname "lan" meta l4proto { udp, tcp } th dport != 443'],
+    ids=["udp", "all but tcp 443"],
+)
+def test_a_network_that_lets_little_out_is_relayed(stage: Callable[..., Stage], rule: str) -> None:
+    built = stage(serve=["--also-listen", "443"])
+    built.lab.router("alice").namespace.nft(DROP.format(rule=rule))
+    pings = built.start("alice", "ping", "bob", "-c", "3", "-i", "0.2")
+    pong = pings.expect("pong", timeout=START_SECONDS)
+    assert pong["path"] == "relayed"
+    assert pings.wait(START_SECONDS) == 0
+
+
+@pytest.mark.parametrize(
+    "nats", [("random", "linux"), ("random", "random"), ("sequential", "range")]
+)
+def test_where_no_hole_can_be_opened_the_relay_carries(
+    stage: Callable[..., Stage], nats: tuple[str, str]
+) -> None:
+    built = stage(nats=nats)
+    pings = built.start("alice", "ping", "bob", "-c", "5", "-i", "0.3")
+    assert pings.wait(START_SECONDS) == 0
+    pongs = []
+    while (pong := pings.find(lambda event: event["event"] == "pong", timeout=0.0)) is not None:
+        pongs.append(pong)
+        if len(pongs) == 5:
+            break
+    assert {pong["path"] for pong in pongs} == {"relayed"}
