@@ -26,13 +26,12 @@ from knothole.engine.endpoint.events import (
     Refused,
     RemoteRinging,
 )
-from knothole.io.tls import PinMismatch
 from knothole.peer.accept import Accept, Taking, parse_accept
 from knothole.peer.call import OutgoingRing, Ring
 from knothole.peer.errors import NoAnswer, RegistrationRefused, UnknownName
 from knothole.peer.line import Line
 from knothole.peer.profile import Profile
-from knothole.peer.reasons import error_of, server_key_changed, server_unreachable
+from knothole.peer.reasons import error_of, lasting_error, server_unreachable
 from knothole.peer.runtime import Runtime
 from knothole.wire.signal.values import InvalidName, Reason, canonical_name
 
@@ -357,8 +356,9 @@ class Peer:
     def _failed(self, error: Exception) -> None:
         self._last_error = error
         waiting = self._online
-        if isinstance(error, PinMismatch) and waiting is not None and not waiting.done():
-            waiting.set_exception(server_key_changed(self.profile.server))
+        lasting = lasting_error(self.profile.server, error)
+        if lasting is not None and waiting is not None and not waiting.done():
+            waiting.set_exception(lasting)
 
     def _refuse(self, refused: RegistrationRefused) -> None:
         self._refused = refused

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Final
 
 from knothole.engine.endpoint.events import CallFault
+from knothole.io.tls import PinMismatch
 from knothole.peer.errors import (
     CallDeclined,
     KnotholeError,
@@ -41,6 +43,23 @@ def server_unreachable(server: ServerUrl, why: Exception | None) -> ServerUnreac
     return ServerUnreachable(
         f"The server {server.host}, port {server.port}, cannot be reached{said}. "
         "Is it running, and may TCP go out to that port?"
+    )
+
+
+def lasting_error(server: ServerUrl, error: Exception) -> KnotholeError | None:
+    """What trying again will not change; None where it may."""
+    if isinstance(error, PinMismatch):
+        return server_key_changed(server)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return server_not_verified(server, error.verify_message)
+    return None
+
+
+def server_not_verified(server: ServerUrl, why: str) -> ServerUnreachable:
+    """The server shows a certificate that the authorities we know do not vouch for."""
+    return ServerUnreachable(
+        f"The certificate of the server {server.host} cannot be verified ({why}). If its operator "
+        "gave you an address with a PIN, which follows a #, join with the whole address."
     )
 
 
