@@ -168,17 +168,24 @@ class Clients:
         self._folder = folder
         self._peers = peers
 
-    async def peer(self, url: str, name: str, **options: object) -> knothole.Peer:
-        """A registered peer that leaves at the end of the test."""
-        profile = Profile.create(self._folder / name, name, parse_server_url(url))
+    async def peer(
+        self, url: str, name: str, *, folder: str = "", **options: object
+    ) -> knothole.Peer:
+        """A registered peer that leaves at the end of the test. ``folder`` is its name's own."""
+        profile = Profile.create(self._folder / (folder or name), name, parse_server_url(url))
         profile.save()
         return await self._peers.enter_async_context(knothole.Peer(profile, **options))
 
-    async def is_served(self, url: str, name: str) -> None:
-        """A client like any other gets all it needs: a name, a mapped and a relayed address."""
+    async def relayed(self, url: str, name: str) -> knothole.Peer:
+        """A registered peer that has a relayed address."""
         peer = await self.peer(url, name)
         await until(lambda: CandidateKind.RELAYED in kinds(peer))
-        assert peer.endpoint.gatherer.udp_works
+        return peer
+
+    async def is_served(self, url: str, name: str) -> None:
+        """A client like any other gets all it needs: a name, a mapped and a relayed address."""
+        peer = await self.relayed(url, name)
+        await until(lambda: peer.endpoint.gatherer.udp_works)
 
 
 def kinds(peer: knothole.Peer) -> set[CandidateKind]:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import enum
 import errno
+import select
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -169,6 +170,8 @@ async def _look(sock: socket.socket) -> Speaks:
         speaks = recognise(first_bytes)
         if speaks is not None:
             return speaks
+        if _has_left(sock):
+            raise ConnectionError("closed before it came to the point")
         if len(first_bytes) > seen:
             wait, seen = LOOK_AGAIN_SECONDS, len(first_bytes)
         await asyncio.sleep(wait)
@@ -183,6 +186,15 @@ async def _readable(sock: socket.socket) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(sock)
+
+
+def _has_left(sock: socket.socket) -> bool:
+    """Whether nothing more will come; looking at what has come does not tell."""
+    if not hasattr(select, "POLLRDHUP"):  # Linux has it; elsewhere the deadline decides
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 async def _turn_away(sock: socket.socket) -> None:
