@@ -43,8 +43,10 @@ class Stage:
         nats: tuple[str, str] = ("linux", "linux"),
         one_way_ms: float = 10.0,
         serve: Sequence[str] = (),
+        listen: bool = True,
     ) -> None:
-        """``folder`` gets the profiles, ``serve`` are further arguments of the server.
+        """``folder`` gets the profiles, ``serve`` are further arguments of the server; Bob listens
+        with --echo, unless not ``listen``.
 
         Raises ProgramFailed, NamespacesUnavailable.
         """
@@ -56,11 +58,12 @@ class Stage:
             self.lab.add_server()
             line = LineSettings(one_way_seconds=one_way_ms / 1000)
             for name, nat in zip(("alice", "bob"), nats, strict=True):
-                self.lab.add_client(name, nat=nat, line=line)
+                self.lab.add_client(name, nat=nat, line=line, adjustable=True)
             self._server = self.serve()
             for name in ("alice", "bob"):
                 self.run(name, "join", name, "--server", self.url)
-            self.start("bob", "listen", "--echo").expect("ready", timeout=START_SECONDS)
+            if listen:
+                self.start("bob", "listen", "--echo").expect("ready", timeout=START_SECONDS)
         except BaseException:
             self.close()
             raise
