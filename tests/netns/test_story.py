@@ -66,6 +66,7 @@ def channel_data(payload: bytes) -> bytes:
         (packet(b"\xc3" + bytes(1199)), "QUIC handshake 1200 B", Tone.PAYLOAD),
         (packet(channel_data(QUIC), ALICE, SERVER), "relayed QUIC 41 B", Tone.RELAYED),
         (packet(channel_data(check()), SERVER, ALICE), "relayed check", Tone.RELAYED),
+        (packet(QUIC, RELAYED, BOB), "relayed QUIC 41 B", Tone.RELAYED),
         (packet(b"hello"), "data 5 B", Tone.STRANGER),
         (packet(b"\x00\x01 no stun at all"), "data 17 B", Tone.STRANGER),
         (packet(b""), "empty", Tone.STRANGER),

@@ -122,17 +122,20 @@ def label_of(packet: Packet, servers: frozenset[str]) -> tuple[str, Tone]:
         return "TLS", Tone.SIGNALLING
     if not packet.payload:
         return "empty", Tone.STRANGER
-    kind = demux.classify(packet.payload[0], from_turn_server=with_server)
+    service = packet.source if packet.source.host in servers else packet.destination
+    by_relayed_address = with_server and service.port not in _SERVER_PORTS
+    with_service = with_server and not by_relayed_address
+    kind = demux.classify(packet.payload[0], from_turn_server=with_service)
     if kind is demux.CHANNEL_DATA and len(packet.payload) > _CHANNEL_HEADER:
         return _relayed(packet.payload[_CHANNEL_HEADER:])
     if kind is demux.STUN:
-        if with_server and not {packet.source.port, packet.destination.port} & _SERVER_PORTS:
+        if by_relayed_address:
             return "relayed check", Tone.RELAYED
         return _stun_label(packet.payload, with_server)
     if kind is demux.QUIC and len(packet.payload) >= _SMALLEST_QUIC:
-        return (
-            _relayed(packet.payload) if with_server else (_quic_label(packet.payload), Tone.PAYLOAD)
-        )
+        if by_relayed_address:
+            return _relayed(packet.payload)
+        return _quic_label(packet.payload), Tone.PAYLOAD
     return f"data {len(packet.payload)} B", Tone.STRANGER
 
 
