@@ -102,6 +102,7 @@ class Gatherer:
         self._describe = Describer()
         self._candidates: tuple[LocalCandidate, ...] = ()
         self._timers: Timers[_Timer] = Timers()
+        self._deadline: float | None = None  # asked for at every datagram, so kept ready
         self._outputs: deque[GathererOutput] = deque()
 
     @property
@@ -152,6 +153,7 @@ class Gatherer:
         self._opening_stream = False
         self._streams_failed += 1
         self._timers.arm(_Timer.STREAM, now + ALLOCATE_AGAIN_SECONDS)
+        self._drain(now)
 
     def stream_closed(self, local: Address, server: Address, now: float) -> None:
         """A connection to a relay is gone, and its allocation with it."""
@@ -215,6 +217,7 @@ class Gatherer:
             binding.close()
         self._bindings.clear()
         self._timers.clear()
+        self._deadline = None
 
     # ------------------------------------------------------------------------- engine
 
@@ -247,7 +250,7 @@ class Gatherer:
         self._drain(now)
 
     def next_timeout(self) -> float | None:
-        return least(self._timers.next(), *(child.next_timeout() for child in self._children()))
+        return self._deadline
 
     def outputs(self) -> Iterator[GathererOutput]:
         while self._outputs:
@@ -350,6 +353,7 @@ class Gatherer:
                             self._allocation_over(key, now, again=now + ALLOCATE_AGAIN_SECONDS)
                     case _:
                         pass
+        self._deadline = least(self._timers.next(), *(c.next_timeout() for c in self._children()))
 
     def _mapping_changed(self, base: Address, now: float) -> None:
         """The relay knows us by the 5-tuple that is no more: a new allocation at once."""
