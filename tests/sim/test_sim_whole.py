@@ -192,7 +192,7 @@ def test_first_payload_is_there_after_three_one_way_trips(pair: tuple[str, str])
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_every_pair_connects_within_two_seconds_at_5_percent_loss(pair: tuple[str, str]) -> None:
     """Issue 2, "to be shown", 3."""
-    for seed in range(5):
+    for seed in range(2):
         call = Call(seed * 100 + PAIRS.index(pair), pair, LOSSY).place()
         assert call.connected(within=2.0), seed
         if expected_path(pair) == "direct":
@@ -213,9 +213,9 @@ def test_blocked_udp_is_relayed_over_tls(blocked: int) -> None:
 def test_long_line_has_no_gap(pair: tuple[str, str]) -> None:
     call = Call(4, pair, GOOD, every=0.5).place()
     call.world.trace.enabled = False
-    call.world.run(1300.0)
+    call.world.run(700.0)
     for end in call.ends:
-        assert end.longest_silence(1.0, 1300.0) < 0.6
+        assert end.longest_silence(1.0, 700.0) < 0.6
 
 
 def test_server_killed_and_restarted_is_not_noticed_on_a_direct_line() -> None:
