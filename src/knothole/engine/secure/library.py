@@ -73,6 +73,13 @@ def take_datagrams(connection: QuicConnection, now: float, most: int) -> list[by
     return datagrams
 
 
+def next_is_acknowledgement(connection: QuicConnection) -> bool:
+    """Whether the next timer is there to let an acknowledgement of payload out, and only that."""
+    core = connection._core
+    timer = None if core is None else core.get_timer()
+    return timer is not None and timer[0] == "ack_application"
+
+
 def give_datagrams(
     connection: QuicConnection, payload: bytes, segment_size: int, now: float
 ) -> None:

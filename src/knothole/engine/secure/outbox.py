@@ -36,6 +36,7 @@ class Outbox:
         self._control = bytearray()
         self._datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_QUEUED)
         self._early_left = EARLY_BYTES
+        self._took_datagram = False
 
     @property
     def is_flushed(self) -> bool:
@@ -59,6 +60,11 @@ class Outbox:
             )
         self._datagrams.append(bytes(data))
 
+    def took_datagram(self) -> bool:
+        """Whether a datagram was handed over since the last time this was asked."""
+        took, self._took_datagram = self._took_datagram, False
+        return took
+
     def hand_over(self) -> None:
         """Give the library what it may send now."""
         early = not library.is_confirmed(self._quic)
@@ -72,6 +78,7 @@ class Outbox:
             data = self._datagrams.popleft()
             self._early_left -= len(data)
             self._quic.send_datagram_frame(data)
+            self._took_datagram = True
         room = HANDED_OVER - self._quic.get_send_buffer_size()
         if early:
             room = min(room, self._early_left)

@@ -182,6 +182,8 @@ class SecureChannel:
         except RuntimeError as error:
             self._end(CloseCode.TRANSPORT_FAILED, str(error), by_peer=False)
             return []
+        if burst and self._outbox.took_datagram():
+            self._timers.datagram_sent(now)
         self._packets_left -= len(burst)
         if self._packets_left <= 0 and not self.is_closed and library.change_keys(self._quic):
             self._packets_left = PACKETS_PER_KEY
