@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -19,6 +20,7 @@ from knothole.engine.endpoint.events import (
     SendSignalling,
 )
 from knothole.engine.endpoint.gather import CloseTurnStream, OpenTurnStream, TurnServer
+from knothole.engine.secure.rehearsal import rehearse
 from knothole.io.driver import Driver
 from knothole.io.interfaces import InterfaceWatch
 from knothole.io.signalling import SignallingLink
@@ -64,7 +66,8 @@ class Runtime:
         self._rebinding = asyncio.Lock()
 
     async def start(self) -> None:
-        """Bind the sockets and go online."""
+        """Bind the sockets and go online, and meanwhile rehearse a call."""
+        self._spawn(_rehearse())
         loopback = self._server.host in ("localhost", "::1") or self._server.host.startswith("127.")
         self._watch = InterfaceWatch(
             lambda hosts: self._spawn(self._rebind(hosts)), loopback=loopback
@@ -234,3 +237,7 @@ class Runtime:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a task of the peer failed", "exception": error, "task": task}
             )
+
+
+async def _rehearse() -> None:
+    await asyncio.to_thread(rehearse, secrets.token_bytes)
