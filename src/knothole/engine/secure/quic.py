@@ -172,6 +172,7 @@ class SecureChannel:
 
     def datagrams(self, now: float) -> list[bytes]:
         """The next datagrams to send, some 200 at most; call again until there are none."""
+        self._timers.input(now)
         inner = self._clock.inner(now)
         try:
             if self._farewell is not None:

@@ -37,7 +37,7 @@ class ChannelTimers:
         self._last_heard = now
 
     def input(self, now: float) -> None:
-        """The library was given something, after which it may want to be woken in the past."""
+        """Something was put in or taken out, after which the library may ask for a past moment."""
         self._input_at = now
 
     def datagram_sent(self, now: float) -> None:
