@@ -284,3 +284,19 @@ def test_a_channel_is_flushed_once_everything_is_acknowledged(pair) -> None:
     assert not line.client.is_flushed
     line.run(2.0)
     assert line.client.is_flushed
+
+
+def test_an_end_that_the_pacer_holds_back_is_not_flushed(pair) -> None:
+    """An end without bytes is in no buffer and not in flight while it waits for its turn."""
+    line = pair(delay=0.05)
+    line.run(0.5)
+    line.delay = 0.0001  # faster than the pacer knows
+    stream = line.client.open_stream()
+    for _ in range(4):
+        line.client.write(stream, b"line\n")
+        line.run(0.0003)
+    line.client.write(stream, b"", end=True)
+    line.settle()
+    while not line.client.is_flushed:
+        line.run(0.0001)
+    assert line.ended("server", stream)

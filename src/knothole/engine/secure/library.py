@@ -174,6 +174,13 @@ def bytes_in_flight(connection: QuicConnection) -> int:
     return 0 if core is None else core.bytes_in_flight
 
 
+def is_paced(connection: QuicConnection) -> bool:
+    """Something is to be sent and waits for its turn (RFC 9002 Section 7.7)."""
+    core = connection._core
+    timer = None if core is None else core.get_timer()
+    return timer is not None and timer[0] == "pacing"
+
+
 def smoothed_rtt_seconds(connection: QuicConnection) -> float | None:
     core = connection._core
     return None if core is None else core.smoothed_rtt

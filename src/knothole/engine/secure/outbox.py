@@ -47,6 +47,7 @@ class Outbox:
             or self._streams.has_queued
             or self._quic.get_send_buffer_size()
             or library.bytes_in_flight(self._quic)
+            or library.is_paced(self._quic)  # an end without bytes is counted nowhere else
         )
 
     def put_control(self, message: ControlMessage) -> None:
