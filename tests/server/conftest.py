@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import random
 import signal
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,15 +48,22 @@ def free_port(host: str = LOOPBACK) -> int:
 class ServeProgram:
     """``knothole serve`` as a process of its own; its lines are read as they come."""
 
-    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        popen: Callable[..., subprocess.Popen[str]] = subprocess.Popen,
+    ) -> None:
         self.lines: list[str] = []
         self._arrived = threading.Condition()
-        self.process = subprocess.Popen(
+        self.process = popen(
             [sys.executable, "-m", "knothole", "serve", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
             cwd=folder,
             env={
                 **os.environ,
@@ -87,6 +96,11 @@ class ServeProgram:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait; the exit code."""
         self.process.send_signal(number)
+        return self.wait()
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C: every process in the terminal's foreground gets the signal."""
+        os.killpg(self.process.pid, signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
@@ -128,13 +142,11 @@ def serving(folder: Path) -> Iterator[ServeFactory]:
     """A factory of servers; those that still run at the end are stopped, and none was noisy."""
     programs: list[ServeProgram] = []
 
-    def start(
-        *arguments: str, host: str = LOOPBACK, port: int = 0, env: dict[str, str] | None = None
-    ) -> ServeProgram:
-        wanted = ["--host", host, "--port", str(port or free_port(host))]
+    def start(*arguments: str, host: str = LOOPBACK, port: int = 0, **options: Any) -> ServeProgram:
+        wanted = ["--host", host, "--port", str(port or free_port(host))] if host else []
         if "--data" not in arguments and "--config" not in arguments:
             wanted += ["--data", str(folder / "data")]
-        programs.append(ServeProgram(folder, *wanted, *arguments, env=env))
+        programs.append(ServeProgram(folder, *wanted, *arguments, **options))
         return programs[-1]
 
     try:
@@ -250,28 +262,39 @@ class Stun:
                 return answer
 
 
+def make_tls_context(*alpn: str | None) -> ssl.SSLContext:
+    """A client's, that trusts everybody; of ``alpn`` None is nothing."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if names := [name for name in alpn if name is not None]:
+        context.set_alpn_protocols(names)
+    return context
+
+
+@pytest.fixture
+def tls_context() -> Callable[..., ssl.SSLContext]:
+    return make_tls_context
+
+
 def open_tls(plain: socket.socket, alpn: str | None) -> ssl.SSLSocket:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if alpn is not None:
-        context.set_alpn_protocols([alpn])
-    return context.wrap_socket(plain)
+    return make_tls_context(alpn).wrap_socket(plain)
 
 
-def make_client_hello(alpn: list[str]) -> bytes:
+def make_client_hello(alpn: Sequence[str]) -> bytes:
     """What a TLS client sends first."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if alpn:
-        context.set_alpn_protocols(alpn)
+    return _client_hello(tuple(alpn))
+
+
+@functools.cache
+def _client_hello(alpn: tuple[str, ...]) -> bytes:
     out = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+        make_tls_context(*alpn).wrap_bio(ssl.MemoryBIO(), out).do_handshake()
     return out.read()
 
 
 @pytest.fixture
-def client_hello() -> Callable[[list[str]], bytes]:
+def client_hello() -> Callable[[Sequence[str]], bytes]:
     return make_client_hello
 
 

@@ -17,10 +17,17 @@ from knothole.engine.endpoint import endpoint
 from knothole.wire.server_url import parse_server_url
 from knothole.wire.signal.values import TurnService
 
-KEY_USES = (
-    "digital_signature content_commitment key_encipherment data_encipherment key_agreement "
-    "key_cert_sign crl_sign encipher_only decipher_only"
-).split()
+KEY_USES = [
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+]
 
 CONFIG = """
 name = "localhost"

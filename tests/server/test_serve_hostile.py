@@ -182,17 +182,9 @@ async def test_tcp(place, client_hello) -> None:
     await in_parallel(STREAMS, lambda rng: fling(place, rng, anything(rng, hello), None))
 
 
-def context(alpn: str | None) -> ssl.SSLContext:
-    made = ssl.create_default_context()
-    made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
-    if alpn is not None:
-        made.set_alpn_protocols([alpn])
-    return made
-
-
 @pytest.mark.parametrize("alpn", ["stun.turn", "http/1.1", None])
-async def test_tls(place, client_hello, alpn) -> None:
-    hello, tls = client_hello([]), context(alpn)
+async def test_tls(place, client_hello, tls_context, alpn) -> None:
+    hello, tls = client_hello([]), tls_context(alpn)
     await in_parallel(TLS_STREAMS, lambda rng: fling(place, rng, anything(rng, hello), tls))
 
 
@@ -219,7 +211,7 @@ def signal_messages() -> list[bytes]:
     ]
 
 
-async def test_websocket(server, place) -> None:
+async def test_websocket(server, place, tls_context) -> None:
     """By strangers, and by somebody who has registered."""
     messages = signal_messages()
     identity, pin = Identity.generate(random.Random(5).randbytes), parse_server_url(server.url).pin
@@ -241,7 +233,7 @@ async def test_websocket(server, place) -> None:
         alpn = rng.choice(["http/1.1", None])
         async with websockets.asyncio.client.connect(
             f"wss://{place[0]}:{place[1]}/",
-            ssl=context(alpn),
+            ssl=tls_context(alpn),
             subprotocols=rng.choice([None, ["knothole.json"], ["knothole.msgpack"]]),
             open_timeout=PATIENCE,
             close_timeout=1,
@@ -282,13 +274,15 @@ def descriptors(process: int) -> int:
     return len(os.listdir(f"/proc/{process}/fd"))
 
 
-async def test_no_descriptor_is_lost_on_the_way(server, place, client_hello, until) -> None:
+async def test_no_descriptor_is_lost_on_the_way(
+    server, place, client_hello, tls_context, until
+) -> None:
     hello = client_hello([])
     processes = (server.process.pid, server.relay_process())
 
     async def round_of_trouble() -> None:
         for alpn in ("stun.turn", "http/1.1", None):
-            tls = context(alpn)
+            tls = tls_context(alpn)
             await in_parallel(20, lambda rng, tls=tls: fling(place, rng, anything(rng, hello), tls))
         await in_parallel(20, lambda rng: fling(place, rng, anything(rng, hello), None))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
-import ssl
 
 import pytest
 import websockets.sync.client
@@ -59,14 +58,13 @@ def test_tcp_carries_stun_in_the_clear_and_in_tls_with_alpn_and_without(
 
 
 @pytest.mark.parametrize("alpn", [["http/1.1"], ["h2", "http/1.1"], ["stun.turn", "http/1.1"], []])
-def test_tls_carries_the_websocket_with_alpn_and_without(port, further, alpn) -> None:
+def test_tls_carries_the_websocket_with_alpn_and_without(port, further, tls_context, alpn) -> None:
     for each in (port, further):
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if alpn:
-            context.set_alpn_protocols(alpn)
         with websockets.sync.client.connect(
-            f"wss://{HOST}:{each}/", ssl=context, compression=None, open_timeout=PATIENCE
+            f"wss://{HOST}:{each}/",
+            ssl=tls_context(*alpn),
+            compression=None,
+            open_timeout=PATIENCE,
         ) as connection:
             data = connection.recv(PATIENCE)
             assert isinstance(data, bytes)
@@ -109,14 +107,12 @@ def test_a_browser_that_is_no_websocket_is_answered_too(port, tls, alpn) -> None
         sock.close()
 
 
-def test_a_websocket_asked_for_in_a_wrong_way_is_refused(port) -> None:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+def test_a_websocket_asked_for_in_a_wrong_way_is_refused(port, tls_context) -> None:
     with (
         pytest.raises(InvalidStatus),
         websockets.sync.client.connect(
             f"wss://{HOST}:{port}/",
-            ssl=context,
+            ssl=tls_context(),
             additional_headers={"Sec-WebSocket-Version": "7"},
             open_timeout=PATIENCE,
         ),

@@ -35,18 +35,19 @@ def is_gone(process: int) -> bool:
     return state == "Z"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_cleanly_when_it_is_told_to(serve, stun, number) -> None:
+@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
+def test_it_ends_cleanly_when_it_is_told_to(serve, how) -> None:
     begun = time.monotonic()
     server = serve().ready()
     print(f"ready after {time.monotonic() - begun:.2f} s")
     relay = server.relay_process()
-    assert server.stop(number) == 0
+    assert (server.interrupt() if how == "ctrl-c" else server.stop()) == 0
     assert is_gone(relay)
     assert server.noise() == []
 
 
-def test_a_signal_while_it_starts_ends_it_cleanly_too(serve) -> None:
+@pytest.mark.parametrize("later", [0.0, 0.08])
+def test_a_signal_while_it_starts_ends_it_cleanly_too(serve, later) -> None:
     server = serve()
     relay = None
     while relay is None:
@@ -54,10 +55,10 @@ def test_a_signal_while_it_starts_ends_it_cleanly_too(serve) -> None:
         try:
             relay = server.relay_process()
         except AssertionError:
-            time.sleep(0.005)
-    assert server.stop(signal.SIGINT) == 0
+            time.sleep(0.002)
+    time.sleep(later)  # into what the relay process imports
+    assert server.interrupt() == 0
     assert is_gone(relay)
-    assert not any("ready" in line for line in server.lines)
 
 
 def test_the_printed_address_says_all_that_a_client_needs(serve, free_port) -> None:
@@ -113,52 +114,22 @@ def test_the_end_of_the_relay_process_is_the_end_of_the_server(serve) -> None:
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-@pytest.mark.parametrize("offset", [0, 1])
-def test_a_port_in_use_is_one_clear_line(tmp_path: Path, free_port, kind, offset) -> None:
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path, free_port, kind) -> None:
     port = free_port()
     transport = "tcp" if kind == socket.SOCK_STREAM else "udp"
     with socket.socket(socket.AF_INET, kind) as taken:
-        taken.bind(("127.0.0.1", port + offset))
+        taken.bind(("127.0.0.1", port))
         if kind == socket.SOCK_STREAM:
             taken.listen()
-        further = ["--also-listen", str(port + 1)] if transport == "tcp" and offset else []
         done = run_serve(
-            tmp_path, "--host", "127.0.0.1", "--port", str(port), "--data", str(tmp_path), *further
+            tmp_path, "--host", "127.0.0.1", "--port", str(port), "--data", str(tmp_path)
         )
     assert done.returncode == 1
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
-    assert line.startswith(f"knothole: cannot listen on {transport} 127.0.0.1:{port + offset}: ")
+    assert line.startswith(f"knothole: cannot listen on {transport} 127.0.0.1:{port}: ")
     assert "Address already in use" in line
     assert "--port" in line
-
-
-def test_an_address_of_another_machine_is_one_clear_line(tmp_path: Path) -> None:
-    done = run_serve(tmp_path, "--host", "203.0.113.77", "--data", str(tmp_path))
-    assert done.returncode == 1
-    assert done.stderr == (
-        "knothole: cannot listen on tcp 203.0.113.77:3478: Cannot assign requested address; "
-        "this machine does not have that address\n"
-    )
-
-
-def test_a_data_folder_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    done = run_serve(tmp_path, "--data", str(tmp_path / "file"))
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert line.startswith("knothole: the data folder cannot be used: ")
-    assert str(tmp_path / "file") in line
-
-
-def test_a_damaged_key_is_not_replaced_by_another_one(tmp_path: Path) -> None:
-    (tmp_path / "server-cert.pem").write_text("damaged")
-    done = run_serve(tmp_path, "--host", "127.0.0.1", "--data", str(tmp_path))
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert "the TLS certificate cannot be used" in line
-    assert "server-key.pem cannot be read" in line
-    assert (tmp_path / "server-cert.pem").read_text() == "damaged"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def serve(
         raise WrongUsage(f"{error}.") from error
     except ConfigError as error:
         raise Failure(str(error)) from error
-    return run_loop(_serve(settings, Output(json=json)))
+    return run_loop(_serve(settings, Output(json=json)), readers=True)
 
 
 def default_data() -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,10 @@ from knothole.server.reachability import Origin, Way
 
 MAX_PACKET: Final = 65_536
 MAX_WAITING: Final = 1024  # ours: messages that the other process has not taken yet
+
+IGNORED_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
+"""Ctrl-C, and a service manager's word, reach both processes: the rendezvous process decides, and
+the relay process ends with it."""
 
 
 class RelayStart(msgspec.Struct, tag="start", frozen=True):

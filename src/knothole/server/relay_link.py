@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from knothole.server.link import (
+    IGNORED_SIGNALS,
     Link,
     Message,
     RelayFailed,
@@ -68,6 +69,8 @@ class ProcessRelay:
 
     def spawn(self) -> None:
         ours, theirs = link_pair()
+        # It inherits that they are blocked, until it has said that it ignores them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
         try:
             self._process = subprocess.Popen(
                 # -P: nothing that lies in the working directory is imported.
@@ -79,6 +82,7 @@ class ProcessRelay:
             ours.close()
             raise RelayGone(f"the relay process cannot be started: {error.strerror}") from error
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
         self._link = Link(ours, self._message, self._closed)
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from knothole.io.loop import run_loop
 from knothole.server.link import (
+    IGNORED_SIGNALS,
     Link,
     Message,
     RelayFailed,
@@ -83,9 +84,9 @@ async def serve(sock: socket.socket) -> None:
 
 
 def main() -> int:
-    # Ctrl-C and a service manager's SIGTERM reach both processes: the other one decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     sock = socket.socket(fileno=int(sys.argv[1]))
     run_loop(serve(sock))
     return 0

@@ -52,7 +52,7 @@ class TurnConnection(asyncio.Protocol):
         self._pump: HttpPump | None = None
 
     def accept(self, sock: socket.socket, remote: tuple[str, int], context: ssl.SSLContext) -> None:
-        """Take over an accepted socket of which nothing was read yet."""
+        """Take over an accepted socket whose first byte is there, and not read yet."""
         self._accepting = asyncio.create_task(self._accept(sock, remote, context))
 
     def send(self, payload: bytes) -> None:

@@ -1,0 +1,266 @@
+"""The relay in this process, on loopback sockets, with our own TURN client at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from knothole.engine.turn.client import (
+    Allocated,
+    Allocation,
+    AllocationFailed,
+    PeerRefused,
+    RelayedDataReceived,
+)
+from knothole.engine.turn.credentials import Credentials, rest_credentials
+from knothole.io.driver import Driver
+from knothole.io.turn_stream import TurnStream
+from knothole.io.udp import open_udp
+from knothole.server import relay as relay_module
+from knothole.server.certificate import own_certificate
+from knothole.server.link import MappedSeen, Message, RelayStart
+from knothole.server.listener import Listener
+from knothole.server.relay import Relay
+from knothole.wire.address import Address, Transport
+
+HOST, FOREIGN = "127.0.0.1", "8.8.8.8"
+SECRET = "secret"
+
+
+class Client:
+    """One allocation on a real socket, and what it says."""
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+
+    async def open(self, port: int, transport: Transport, credentials: Credentials) -> None:
+        server = Address(HOST, port)
+        if transport is Transport.UDP:
+            self.link = await open_udp(Address(HOST, 0), lambda data: self.driver.receive(data))
+            local = self.link.address
+        else:
+            self.link = TurnStream(
+                server, transport, lambda each: self.driver.receive([each]), lambda _: None
+            )
+            await self.link.open(server_name="", pin=None)
+            local = self.link.local
+        self.allocation = Allocation(
+            local=local,
+            server=server,
+            transport=transport,
+            credentials=credentials,
+            random=secrets.token_bytes,
+            now=time.monotonic(),
+        )
+        self.driver: Driver[object] = Driver(self.allocation, self.events.append)
+        self.driver.attach(self.link, local, transport, None)
+        self.driver.wake()
+        self.local = local
+
+    def said(self, kind: type) -> list[object]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def close(self) -> None:
+        self.driver.command(self.allocation.close)
+        await asyncio.sleep(0.02)
+        self.driver.close()
+        self.link.close()
+        await asyncio.sleep(0)
+
+
+class Setting:
+    """A relay that listens, with a TCP port, and its clients."""
+
+    def __init__(self, start: RelayStart) -> None:
+        self.start = start
+        self.told: list[Message] = []
+        self.relay = Relay(start, lambda message, _: self.told.append(message))
+        self._listener = Listener(websocket=lambda sock, _: sock.close(), turn=self.relay.take)
+        self._listener.listen([HOST], start.port)
+        self._clients: list[Client] = []
+
+    async def client(
+        self, transport: Transport = Transport.UDP, name: str = "session", lifetime: float = 600
+    ) -> Client:
+        client = Client()
+        self._clients.append(client)
+        credentials = rest_credentials(SECRET, name, lifetime, time.time())
+        await client.open(self.start.port, transport, credentials)
+        return client
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+        await self._listener.close()
+        self.relay.close()
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def setting(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator[Callable]:
+    troubles: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, each: troubles.append(each))
+    certificate = own_certificate(tmp_path)
+    port = free_port()
+    start = RelayStart(
+        hosts=[HOST],
+        port=port,
+        discovery_port=port + 1,
+        partners={},
+        relay_hosts={HOST: HOST},
+        machine=[HOST, FOREIGN],
+        realm="knothole",
+        secret=SECRET,
+        relay_ports=(50_000, 65_535),
+        allow_peers=[],
+        deny_peers=["9.9.9.0/24"],
+        allocations=5,
+        allocations_per_user=2,
+        chain=str(certificate.chain),
+        key=str(certificate.key),
+    )
+    opened: list[Setting] = []
+
+    def make(**changes: object) -> Setting:
+        fields = {name: getattr(start, name) for name in start.__struct_fields__}
+        opened.append(Setting(RelayStart(**{**fields, **changes})))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        await each.close()
+    assert troubles == []
+
+
+async def test_an_allocation_over_udp_tells_where_its_session_was_seen(setting, until) -> None:
+    here = setting()
+    client = await here.client()
+    await until(lambda: bool(client.said(Allocated)))
+    [seen] = [message for message in here.told if isinstance(message, MappedSeen)]
+    assert seen.username.endswith(":session")
+    assert (seen.host, seen.port) == client.local
+
+
+async def test_an_allocation_over_tcp_says_nothing_of_udp(setting, until) -> None:
+    here = setting()
+    client = await here.client(Transport.TCP)
+    await until(lambda: bool(client.said(Allocated)))
+    assert here.told == []
+
+
+async def test_two_clients_are_relayed_to_each_other_whatever_they_come_by(setting, until) -> None:
+    here = setting()
+    clients = [await here.client(Transport.UDP), await here.client(Transport.TCP)]
+    await until(lambda: all(client.said(Allocated) for client in clients))
+    relayed = [client.allocation.relayed_address for client in clients]
+    for client, peer in zip(clients, reversed(relayed), strict=True):
+        client.driver.command(lambda now, c=client, p=peer: c.allocation.bind_channel(p, now))
+    sent = 0
+    while not all(client.said(RelayedDataReceived) for client in clients):
+        for client, peer in zip(clients, reversed(relayed), strict=True):
+            client.driver.command(
+                lambda now, c=client, p=peer: c.allocation.send(p, b"payload", 0, now)
+            )
+        sent += 1
+        assert sent < 1000
+        await asyncio.sleep(0.02)
+    for client, peer in zip(clients, reversed(relayed), strict=True):
+        received = client.said(RelayedDataReceived)[0].datagram
+        assert (received.source, received.payload) == (peer, b"payload")
+
+
+async def test_the_addresses_of_the_machine_are_no_peers_though_it_does_not_listen_there(
+    setting, until
+) -> None:
+    client = await setting().client()
+    await until(lambda: bool(client.said(Allocated)))
+    for host in (FOREIGN, "9.9.9.9", "10.0.0.1", "8.8.4.4"):
+        peer = Address(host, 1)
+        client.driver.command(lambda now, peer=peer: client.allocation.permit(peer, now))
+    await until(lambda: len(client.said(PeerRefused)) == 3)
+    refused = {event.peer.host for event in client.said(PeerRefused)}
+    assert refused == {FOREIGN, "9.9.9.9", "10.0.0.1"}
+
+
+async def test_what_is_granted_is_limited_for_one_user_and_for_all(setting, until) -> None:
+    here = setting()
+    greedy = [await here.client(name="greedy") for _ in range(3)]
+    others = [await here.client(name=f"other-{number}") for number in range(4)]
+    everybody = [*greedy, *others]
+    await until(lambda: sum(len(each.said(AllocationFailed)) for each in everybody) == 2)
+    codes = sorted(f.code for each in everybody for f in each.said(AllocationFailed))
+    assert codes == [486, 508]
+    assert sum(len(each.said(Allocated)) for each in everybody) == 5
+
+
+async def test_when_a_stream_ends_its_allocation_does_and_the_quota_is_free_again(
+    setting, until
+) -> None:
+    here = setting(allocations=1)
+    first = await here.client(Transport.TCP)
+    await until(lambda: bool(first.said(Allocated)))
+    first.link.close()
+
+    async def succeeds() -> bool:
+        second = await here.client(Transport.TCP, name="another")
+        await until(lambda: bool(second.said(Allocated) or second.said(AllocationFailed)))
+        return bool(second.said(Allocated))
+
+    tries = 0
+    while not await succeeds():
+        tries += 1
+        assert tries < 50
+
+
+async def test_an_outside_address_is_what_clients_are_told(setting, until) -> None:
+    here = setting(relay_hosts={"203.0.113.5": HOST})
+    client = await here.client()
+    await until(lambda: bool(client.said(Allocated)))
+    assert client.allocation.relayed_address.host == "203.0.113.5"
+
+
+async def test_credentials_that_have_expired_are_refused(setting, until) -> None:
+    client = await setting().client(lifetime=-1)
+    await until(lambda: bool(client.said(AllocationFailed)))
+    assert client.said(AllocationFailed)[0].code == 401
+
+
+async def test_a_clock_that_is_set_back_does_not_lock_clients_out(
+    setting, until, monkeypatch
+) -> None:
+    """Credentials are made by the wall clock as it is now, so they are judged by it, too."""
+    offset = 1e6
+    monkeypatch.setattr(relay_module, "CLOCK_SECONDS", 0.02)
+    clock = SimpleNamespace(time=lambda: time.time() + offset, monotonic=time.monotonic)
+    monkeypatch.setattr(relay_module, "time", clock)
+    here = setting()
+    early = await here.client()
+    await until(lambda: bool(early.said(AllocationFailed)))
+    offset = 0.0
+    await asyncio.sleep(0.1)
+    late = await here.client()
+    await until(lambda: bool(late.said(Allocated)))
+
+
+async def test_too_many_sockets_are_refused_and_not_run_out_of(setting, until, monkeypatch) -> None:
+    monkeypatch.setattr(relay_module, "raise_limit", lambda most: 2)
+    here = setting()
+    clients = [await here.client(name=str(number)) for number in range(3)]
+    await until(
+        lambda: all(each.said(Allocated) or each.said(AllocationFailed) for each in clients)
+    )
+    assert sum(bool(each.said(Allocated)) for each in clients) == 2
+    assert here.told
+    with socket.create_connection((HOST, here.start.port)) as refused:
+        refused.setblocking(False)
+        refused.send(b"\x00\x01")
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.get_running_loop().sock_recv(refused, 10) == b""
