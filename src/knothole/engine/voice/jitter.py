@@ -29,8 +29,9 @@ _LATE_SHARE: Final = 0.05  # of the window; fewer than that are cheaper to conce
 _LATE_IN_A_ROW: Final = 4  # packets, 80 ms of speech: the path has become longer,
 _LATE_SPREAD_SECONDS: Final = 0.040  # unless they come all at once: that was a stall
 _MARGIN_SECONDS: Final = 0.005
-_LEAST_SLACK_SECONDS: Final = 0.003
-_LEAST_SLACK_WITH_LOSS_SECONDS: Final = FRAME_SAMPLES / SAMPLE_RATE
+_LEAST_LATE: Final = 4  # packets, or stalls: what fewer of them say is chance
+_LEAST_DELAY_SECONDS: Final = 0.010  # of most packets: shorter when clocks have drifted apart
+_LEAST_DELAY_WITH_LOSS_SECONDS: Final = FRAME_SAMPLES / SAMPLE_RATE  # the following packet's
 _HYSTERESIS_SECONDS: Final = 0.015
 _MUCH_SECONDS: Final = 0.1  # too long a delay to shorten it unheard, as when a sink starts late
 _SLIDE_SAMPLES: Final = 2  # a frame: 0.2 %, 3.6 cents
@@ -107,7 +108,7 @@ class JitterBuffer:
         """How long a packet that arrives on time waits, typically."""
         if not self._slacks:
             return 0.0
-        return max(0.0, self._quantile(0.5))
+        return max(0.0, sorted(self._slacks)[len(self._slacks) // 2] + self._shift)
 
     @property
     def excess_samples(self) -> int:
@@ -219,6 +220,7 @@ class JitterBuffer:
         self._offset = None
         self._playing = self._paused = False
         self._slacks.clear()
+        self._unjudged = 0
         self._shift = 0.0
         self._growth_samples = self._slide = self._excess_samples = self._missing_in_a_row = 0
         self._late_in_a_row.clear()
@@ -239,19 +241,22 @@ class JitterBuffer:
 
     def _judge(self) -> None:
         """Decide from the last five seconds whether the delay still fits."""
-        low = self._quantile(_LATE_SHARE)
+        late = max(_LEAST_LATE, round(_LATE_SHARE * len(self._slacks)))
+        ordered = sorted(self._slacks)
+        low = ordered[late - 1] + self._shift
+        middle = ordered[len(ordered) // 2] + self._shift
         lossy = self._since_loss < _LOSS_REMEMBERED
-        least = _LEAST_SLACK_WITH_LOSS_SECONDS if lossy else _LEAST_SLACK_SECONDS
+        least = _LEAST_DELAY_WITH_LOSS_SECONDS if lossy else _LEAST_DELAY_SECONDS
         calm = max(self._calm_delay, FIRST_DELAY_SECONDS if lossy else 0.0)
         latest = min(list(self._slacks)[-_JUDGED_EVERY:]) + self._shift
         if latest > calm + _MUCH_SECONDS:
             self._skip(latest - calm)
         elif low < 0:
             self._grow(low)
-        elif low < least:
+        elif middle < least:
             self._slide = _SLIDE_SAMPLES
         elif self._slide > 0:
-            if low >= least + _MARGIN_SECONDS:
+            if middle >= least + _MARGIN_SECONDS:
                 self._slide = 0
         elif self._slide < 0:
             self._slide = -_SLIDE_SAMPLES if low > calm else 0
@@ -276,10 +281,6 @@ class JitterBuffer:
         self._slide = 0
         for _ in range(len(self._slacks) - _JUDGED_EVERY):  # they tell of another time
             self._slacks.popleft()
-
-    def _quantile(self, share: float) -> float:
-        ordered = sorted(self._slacks)
-        return ordered[int(share * (len(ordered) - 1))] + self._shift
 
     def _extend(self, timestamp: int) -> int:
         """The 32-bit ``timestamp`` without its wrap, judged by the newest one seen."""

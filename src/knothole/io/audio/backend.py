@@ -26,6 +26,7 @@ Stopped: TypeAlias = Callable[[Exception | None], None]
 
 _FRAMES_A_TURN: Final = 10  # catching up after a stall must not stop the loop again
 _LATE_SECONDS: Final = 0.005
+_EARLY_SECONDS: Final = 0.001  # uvloop counts milliseconds: to wait for less is to spin
 _TURNS_FOR_OTHERS: Final = 3  # from a socket to the receiver of a line
 
 
@@ -112,7 +113,7 @@ class PacedSource(ABC):
 
     def _tick(self) -> None:
         for _ in range(_FRAMES_A_TURN):
-            if self._loop.time() < self._due():
+            if self._loop.time() < self._due() - _EARLY_SECONDS:
                 self._arm()
                 return
             try:
@@ -171,7 +172,7 @@ class PacedSink(ABC):
 
     def nudge(self) -> None:
         """Pull what is due now rather than a little later."""
-        if self._timer is not None and self._loop.time() >= self._due():
+        if self._timer is not None and self._loop.time() >= self._due() - _EARLY_SECONDS:
             self._timer.cancel()
             self._tick()
 
@@ -189,7 +190,7 @@ class PacedSink(ABC):
         self._given_way = 0
         for _ in range(_FRAMES_A_TURN):
             due = self._due()
-            if self._loop.time() < due:
+            if self._loop.time() < due - _EARLY_SECONDS:
                 self._timer = self._loop.call_at(due + self.latency_seconds, self._tick)
                 return
             samples = self._pull(FRAME_SAMPLES, due)
