@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from knothole.io.descriptors import PolledReader, PolledWriter
+
 CHUNK: Final = 256 * 1024  # bytes read and written at once: ours
 PIPE_BYTES: Final = 1024 * 1024  # what Linux lets everybody ask for: fewer, larger pieces
 
@@ -86,6 +88,22 @@ class DescriptorWriter:
         while view:
             view = view[os.write(self._sink, view) :]
         return b""
+
+
+def open_reader(source: int) -> DescriptorReader | PolledReader:
+    """Reads ``source`` in the event loop where that can be, else in a thread."""
+    try:
+        return PolledReader(source)
+    except NotImplementedError:
+        return DescriptorReader(source)
+
+
+def open_writer(sink: int) -> DescriptorWriter | PolledWriter:
+    """Writes to ``sink`` in the event loop where that can be, else in a thread."""
+    try:
+        return PolledWriter(sink)
+    except NotImplementedError:
+        return DescriptorWriter(sink)
 
 
 def _tell(answer: asyncio.Future[bytes], result: bytes | OSError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from knothole.apps.blocking import DescriptorReader, DescriptorWriter
+from knothole.apps.blocking import open_reader, open_writer
 from knothole.peer.errors import KnotholeError
 from knothole.peer.line import Line
 from knothole.peer.stream import Stream
@@ -67,7 +67,7 @@ async def _part(line: Line) -> None:
 
 
 async def _send(stream: Stream, source: int) -> None:
-    reader = DescriptorReader(source)
+    reader = open_reader(source)
     try:
         while chunk := await reader.read():
             stream.write(chunk)
@@ -78,7 +78,7 @@ async def _send(stream: Stream, source: int) -> None:
 
 
 async def _receive(stream: Stream, sink: int) -> None:
-    writer = DescriptorWriter(sink)
+    writer = open_writer(sink)
     try:
         async for chunk in stream:
             await writer.write(chunk)

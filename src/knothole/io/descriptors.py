@@ -1,132 +1,114 @@
-"""Blocking descriptors (stdin, stdout: pipes, files, terminals) in threads of their own.
+"""stdin and stdout in the event loop itself, where the system lets them be waited for.
 
-A pipe and a terminal may block for ever and a file cannot be polled, so each gets a daemon thread
-with a few chunks of read-ahead: one that hangs in a read must not keep the program alive.
+A thread for each would work everywhere, but to hand a chunk to another thread and back costs more
+than to encrypt it, above all in virtual machines. So pipes, sockets and terminals are waited for
+like any socket, and files, which never make anybody wait for long, are read and written at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import queue
-import threading
-from collections import deque
+import select
+import stat
+import sys
 from typing import Final
 
-CHUNK: Final = 256 * 1024  # bytes read and written at once: ours
-READ_AHEAD: Final = 8  # chunks
-_LARGE_PIPE: Final = 1024 * 1024
-_F_SETPIPE_SZ: Final = 1031  # <fcntl.h> of Linux
+CHUNK: Final = 256 * 1024  # bytes read at once: ours
+PIPE_BYTES: Final = 1024 * 1024  # what Linux lets everybody ask for: fewer, larger pieces
 
 
-class DescriptorReader:
-    """Reads ``descriptor`` ahead. One task may wait in :meth:`read`."""
+class PolledReader:
+    """Reads a descriptor that can be waited for, or that never blocks. One read at a time."""
 
     def __init__(self, descriptor: int) -> None:
-        _enlarge_pipe(descriptor)
-        self._loop = asyncio.get_running_loop()
+        """Raises NotImplementedError for what only a thread can read."""
         self._descriptor = descriptor
-        self._room = threading.Semaphore(READ_AHEAD)
-        self._ready: deque[bytes | OSError] = deque()
-        self._news = asyncio.Event()
-        self._closed = False
-        threading.Thread(target=self._run, name="descriptor-reader", daemon=True).start()
+        self._loop = asyncio.get_running_loop()
+        if sys.platform != "linux":  # elsewhere a terminal cannot be waited for
+            raise NotImplementedError("a thread has to read")
+        _widen(descriptor)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+        self._waiting: asyncio.Future[None] | None = None
 
     async def read(self) -> bytes:
         """The next bytes, ``b""`` at the end. Raises OSError."""
-        while not self._ready:
-            self._news.clear()
-            await self._news.wait()
-        data = self._ready.popleft()
-        self._room.release()
-        if isinstance(data, OSError):
-            raise data
-        return data
+        while not self._poll.poll(0):  # a file is always ready
+            self._waiting = self._loop.create_future()
+            self._loop.add_reader(self._descriptor, _wake, self._waiting)
+            try:
+                await self._waiting
+            finally:
+                self._loop.remove_reader(self._descriptor)
+        return os.read(self._descriptor, CHUNK)
 
     def close(self) -> None:
-        """Read no more; a read that hangs is left to itself."""
-        self._closed = True
-        self._room.release()
-
-    def _run(self) -> None:
-        while True:
-            self._room.acquire()
-            if self._closed:
-                return
-            try:
-                data: bytes | OSError = os.read(self._descriptor, CHUNK)
-            except OSError as error:
-                data = error
-            self._ready.append(data)
-            try:
-                self._loop.call_soon_threadsafe(self._news.set)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                return
-            if not data or isinstance(data, OSError):
-                return
+        """Wait no more; the descriptor stays open."""
+        if self._waiting is not None:
+            self._waiting.cancel()
 
 
-class DescriptorWriter:
-    """Writes to ``descriptor`` behind; :meth:`write` waits while too much is unwritten."""
+class PolledWriter:
+    """Writes to a file, or without blocking to a pipe or terminal. One write at a time."""
 
     def __init__(self, descriptor: int) -> None:
-        _enlarge_pipe(descriptor)
+        """Raises NotImplementedError for what only a thread can write."""
         self._loop = asyncio.get_running_loop()
-        self._descriptor = descriptor
-        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._unwritten = 0
-        self._progress = asyncio.Event()
-        self._error: OSError | None = None
-        threading.Thread(target=self._run, name="descriptor-writer", daemon=True).start()
+        self._waiting: asyncio.Future[None] | None = None
+        self._own: int | None = None
+        _widen(descriptor)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            self._descriptor = descriptor
+        else:
+            self._descriptor = self._own = _reopen_unblocking(descriptor)
 
     async def write(self, data: bytes) -> None:
-        """Queue ``data``. Raises the OSError of an earlier write."""
-        await self._wait_below(READ_AHEAD)
-        self._unwritten += 1
-        self._queue.put(data)
-
-    async def flush(self) -> None:
-        """Wait until everything is written. Raises OSError."""
-        await self._wait_below(1)
+        """Write all of ``data``. Raises OSError."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:
+                self._waiting = self._loop.create_future()
+                self._loop.add_writer(self._descriptor, _wake, self._waiting)
+                try:
+                    await self._waiting
+                finally:
+                    self._loop.remove_writer(self._descriptor)
 
     def close(self) -> None:
-        """Write nothing more after what is queued."""
-        self._queue.put(None)
-
-    async def _wait_below(self, count: int) -> None:
-        while self._error is None and self._unwritten >= count:
-            self._progress.clear()
-            await self._progress.wait()
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        while (data := self._queue.get()) is not None:
-            error: OSError | None = None
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
-            except OSError as failure:
-                error = failure
-            try:
-                self._loop.call_soon_threadsafe(self._written, error)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                return
-            if error is not None:
-                return
-
-    def _written(self, error: OSError | None) -> None:
-        self._unwritten -= 1
-        self._error = error
-        self._progress.set()
+        """Wait no more; the descriptor that was given stays open."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._own is not None:
+            os.close(self._own)
+            self._own = None
 
 
-def _enlarge_pipe(descriptor: int) -> None:
-    """A pipe of Linux holds 64 KiB unless asked; fewer and longer turns at 1 MiB."""
+def _reopen_unblocking(descriptor: int) -> int:
+    """The same pipe or terminal as a new open file, so that O_NONBLOCK is ours alone.
+
+    Set on the descriptor itself it would hold for every program that shares it, the shell included.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if sys.platform != "linux" or not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        raise NotImplementedError("cannot be opened again")
     try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise NotImplementedError("cannot be opened again") from error
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _widen(descriptor: int) -> None:
+    """Let a pipe hold more at once, where the system can (Linux)."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
         import fcntl
 
-        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _LARGE_PIPE)
-    except (ImportError, OSError):  # not Linux, or not a pipe
-        return
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
