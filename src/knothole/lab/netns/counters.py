@@ -23,6 +23,14 @@ add rule inet internet forward update @six { ip6 saddr . ip6 daddr . meta l4prot
 """
 
 
+# nft names protocols by /etc/protocols, which a minimal Debian does not have.
+_PROTOCOLS = {
+    number: name
+    for n, name in ((1, "icmp"), (6, "tcp"), (17, "udp"), (58, "ipv6-icmp"))
+    for number in (n, str(n), name)
+}
+
+
 class Flow(NamedTuple):
     """Packets of one transport protocol (``udp``, ``tcp``, ``icmp``) from one host to another."""
 
@@ -58,7 +66,7 @@ def read_flows(internet: Namespace) -> dict[Flow, Count]:
         for element in entry["set"].get("elem", ()):
             source, destination, protocol = element["elem"]["val"]["concat"]
             counter = element["elem"]["counter"]
-            flow = Flow(source, destination, protocol)
+            flow = Flow(source, destination, _PROTOCOLS.get(protocol, str(protocol)))
             flows[flow] = Count(counter["packets"], counter["bytes"])
     return flows
 
