@@ -180,6 +180,9 @@ class SecureChannel:
             if not self.is_closed and (self.is_secured or not self._is_client):
                 self._outbox.hand_over()
             burst = library.take_datagrams(self._quic, inner, DATAGRAMS_A_CALL)
+            if self._timers.catch_up(now):
+                burst += library.take_datagrams(self._quic, inner, DATAGRAMS_A_CALL)
+                self._after_input(now)
         except RuntimeError as error:
             self._end(CloseCode.TRANSPORT_FAILED, str(error), by_peer=False)
             return []

@@ -45,6 +45,23 @@ class ChannelTimers:
         self._datagram_at = now
 
     def next(self) -> float | None:
+        due = self._due()
+        if due is not None:
+            due = max(due, self._input_at)
+        return least(due, self._last_heard + KEEPALIVE if self.keeps_alive else None)
+
+    def catch_up(self, now: float) -> bool:
+        """Expire what the library has left behind; True when it may want to send now.
+
+        What was put off for an acknowledgement's sake is overdue when that has gone.
+        """
+        due = self._due()
+        if due is None or due > now:
+            return False
+        self._expire_library(now)
+        return True
+
+    def _due(self) -> float | None:
         due = self._clock.outer(self._quic.get_timer())
         if (
             due is not None
@@ -54,12 +71,17 @@ class ChannelTimers:
             due += ACKNOWLEDGEMENT_PATIENCE
         if due is not None and due <= self._expired_at:  # it wants to send; nobody has fetched it
             due = self._expired_at + UNSENT_RETRY
-        if due is not None:
-            due = max(due, self._input_at)
-        return least(due, self._last_heard + KEEPALIVE if self.keeps_alive else None)
+        return due
 
     def expire(self, now: float) -> bool:
         """Expire what is due; True when a keepalive is to be sent."""
+        self._expire_library(now)
+        if not self.keeps_alive or now < self._last_heard + KEEPALIVE:
+            return False
+        self._last_heard = now
+        return True
+
+    def _expire_library(self, now: float) -> None:
         for _ in range(TIMERS_AT_ONCE):
             timer = self._quic.get_timer()
             due = self._clock.outer(timer)
@@ -68,7 +90,3 @@ class ChannelTimers:
             # The way back may round to just under the timer, which would then never expire.
             self._quic.handle_timer(max(timer, self._clock.inner(now)))
         self._expired_at = now
-        if not self.keeps_alive or now < self._last_heard + KEEPALIVE:
-            return False
-        self._last_heard = now
-        return True
