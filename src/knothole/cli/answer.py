@@ -106,20 +106,23 @@ class Telephone:
             first_seen=ring.first_seen,
         )
         if not await self._is_wanted(ring):
-            why = "they gave up" if ring.is_over else "you declined"
+            self._missed(name, "they gave up" if ring.is_over else "you declined")
             ring.decline()
-            self._output.note("missed", f"The call of {name} was not taken: {why}.", peer=name)
             return None
         try:
             return await self._talk(ring)
-        except NoAnswer as error:
-            self._output.note("missed", str(error), peer=name)
+        except NoAnswer:
+            self._missed(name, "they gave up")
             return None
         except (KnotholeError, AudioError, Failure) as error:
             if self._once:
                 raise Failure(f"{error}".rstrip(".") + ".") from error
-            self._output.note("over", f"The call of {name} failed: {error}", peer=name)
+            text = f"The call of {name} failed: {error}"
+            self._output.note("failed", text, peer=name, why=str(error))
             return None
+
+    def _missed(self, name: str, why: str) -> None:
+        self._output.note("missed", f"The call of {name} was not taken: {why}.", peer=name, why=why)
 
     async def _talk(self, ring: Ring) -> CallOutcome:
         try:
@@ -130,7 +133,7 @@ class Telephone:
         try:
             async with await ring.accept() as line:
                 self._taken += 1
-                await announce(self._output, line)
+                await announce(self._output, line, always_words=True)
                 return await talk(
                     self._output,
                     line,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import enum
 import inspect
 import os
 import sys
@@ -84,6 +85,8 @@ def run(arguments: Sequence[str]) -> int:
         output.error(str(failure))
         return FAILED
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal has shown ^C
         return INTERRUPTED
     except BrokenPipeError:
         # `knothole ... | head`: no traceback, neither now nor when Python flushes at its end.
@@ -115,8 +118,11 @@ def command_app(name: str) -> App:
         result_action="return_value",
     )
     command = getattr(import_module(f"knothole.cli.{module}"), attribute)
-    if not isinstance(command, App):
-        command.__doc__ = reflowed(command.__doc__ or "")
+    functions = [command]
+    if isinstance(command, App):
+        functions = [command[each].default_command for each in command if each[0] != "-"]
+    for function in functions:
+        function.__doc__ = reflowed(function.__doc__ or "")
     app.command(command, name=name)
     return app
 
@@ -190,4 +196,6 @@ def _is_heading(line: str) -> bool:
 
 
 def _is_worth_showing(default: object) -> str | None:
-    return None if default in (False, None, ()) else str(default)
+    if default is None or default is False or default == ():
+        return None
+    return str(default.value if isinstance(default, enum.Enum) else default)

@@ -66,7 +66,7 @@ async def _call(output: Output, name: str, source: str | None, sink: str | None)
             finally:
                 ring.cancel()
             async with line:
-                await announce(output, line)
+                await announce(output, line, always_words=True)
                 outcome = await talk(output, line, sound, end_with_source=True, interruptible=True)
     except AudioError as error:
         raise Failure(f"{error}.") from error

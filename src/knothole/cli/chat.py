@@ -12,6 +12,7 @@ from knothole.apps.chat import APP, Chat, start_chat
 from knothole.cli.output import Output
 from knothole.cli.session import line_to, run
 from knothole.cli.terminal import Piped, Typed, is_interactive, typing
+from knothole.peer.errors import LineClosed
 from knothole.peer.line import Line
 
 LEAVE_SECONDS: Final = 5.0  # ours: what was said last may take so long to arrive
@@ -40,8 +41,6 @@ def chat(
 
 async def _chat(output: Output, name: str) -> int:
     async with line_to(output, name, APP) as line:
-        if is_interactive() and not output.json:
-            output.note("hint", "Type, and send with Enter; Ctrl-D leaves.")
         await converse(output, line, Piped(), leave_at_end=True)
     return 0
 
@@ -53,6 +52,8 @@ async def converse(output: Output, line: Line, otherwise: Typed, *, leave_at_end
     """
     conversation = await start_chat(line)
     name = line.peer_name
+    if is_interactive() and not output.json:
+        output.note("hint", "Type, and send with Enter; Ctrl-D leaves.")
     with typing(output, "> ", otherwise) as typed:
         saying = asyncio.create_task(_say(conversation, typed))
         hearing = asyncio.create_task(_hear(output, conversation, name))
@@ -68,7 +69,8 @@ async def converse(output: Output, line: Line, otherwise: Typed, *, leave_at_end
                 task.cancel()
             await asyncio.gather(saying, hearing, return_exceptions=True)
     they_left = hearing.done() and not hearing.cancelled()
-    with contextlib.suppress(TimeoutError):
+    nothing_lost = (TimeoutError, LineClosed) if they_left else (TimeoutError,)
+    with contextlib.suppress(*nothing_lost):
         async with asyncio.timeout(LEAVE_SECONDS):
             await conversation.leave()
     if they_left:

@@ -74,7 +74,7 @@ async def _presence(output: Output, profile: Profile, names: list[str]) -> dict[
         async with Peer(profile, callable=False, timeout=SERVER_SECONDS) as peer:
             return await peer.presence(names, PRESENCE_SECONDS)
     except KnotholeError as error:
-        output.note("offline", f"Who is online is not known: {error}", text=str(error))
+        output.note("offline", f"Who is online is not known: {error}", why=str(error))
         return {}
 
 

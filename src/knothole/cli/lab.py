@@ -23,7 +23,12 @@ from knothole.lab.netns.nat import Unsolicited, kind_names
 from knothole.lab.programs import ProgramFailed
 from knothole.lab.trial import Run, Setting, Verdict
 
-app = App(name="lab", help="Real NATs on this machine: a demo, and a matrix of pairs.")
+app = App(
+    name="lab",
+    help="Real NATs on this machine: a demo, and a matrix of pairs.\n\nExample: knothole lab demo",
+    version_flags=(),
+    group_parameters="Options",
+)
 
 
 @app.command
@@ -131,7 +136,10 @@ def matrix(
         output.result("matrix", "", summary=summary(done))
     else:
         print(f"\n{to_text(done)}", end="")
-    return 1 if any(run.verdict is Verdict.FAILED for run in done) else 0
+    failed = sum(run.verdict is Verdict.FAILED for run in done)
+    if failed:
+        raise Failure(f"{failed} of {len(done)} calls failed.")
+    return 0
 
 
 def _line(one_way: float, jitter: float, loss: float) -> LineSettings:

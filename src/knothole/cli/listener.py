@@ -100,7 +100,7 @@ class Reception:
     async def _handle(self, line: Line, handler: Handler) -> KnotholeError | None:
         failure: KnotholeError | None = None
         try:
-            await announce(self._output, line)
+            await announce(self._output, line, always_words=line.app == chat.APP)
             await handler(line)
         except KnotholeError as error:
             failure = error

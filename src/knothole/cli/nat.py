@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from knothole.engine.core import Datagram
 from knothole.engine.stun.behaviour import (
@@ -17,6 +18,21 @@ from knothole.engine.stun.behaviour import (
 from knothole.io.driver import Driver
 from knothole.io.udp import open_udp
 from knothole.wire.address import Address
+
+FACTS: Final = (
+    "base",
+    "mapped",
+    "translated",
+    "preserves_port",
+    "mapping",
+    "mapping_varies_by_host",
+    "mapping_varies_by_port",
+    "filtering",
+    "answered_from_other_host",
+    "answered_from_other_port",
+    "hairpinning",
+)
+"""What a ``--json`` object tells, by the names of NatBehaviour."""
 
 
 async def discover(host: str, servers: Sequence[Address]) -> NatBehaviour:
@@ -98,18 +114,16 @@ def prospect(seen: NatBehaviour) -> str:
     return "direct, unless the other side's mapping depends on whom it talks to"
 
 
-def facts(seen: NatBehaviour) -> dict[str, object]:
+def facts(seen: NatBehaviour | None) -> dict[str, object]:
     """What was seen, as the ``--json`` object has it; null is what could not be told."""
+    if seen is None:
+        return dict.fromkeys(FACTS)
     return {
         "base": str(seen.base),
         "mapped": {str(server): str(mapped) for server, mapped in seen.mapped.items()},
-        "translated": seen.translated,
-        "preserves_port": seen.preserves_port,
-        "mapping": seen.mapping.value if seen.mapping else None,
-        "mapping_varies_by_host": seen.mapping_varies_by_host,
-        "mapping_varies_by_port": seen.mapping_varies_by_port,
-        "filtering": seen.filtering.value if seen.filtering else None,
-        "answered_from_other_host": seen.answered_from_other_host,
-        "answered_from_other_port": seen.answered_from_other_port,
-        "hairpinning": seen.hairpinning,
+        **{name: _plain(getattr(seen, name)) for name in FACTS[2:]},
     }
+
+
+def _plain(value: Dependence | bool | None) -> str | bool | None:
+    return value.value if isinstance(value, Dependence) else value

@@ -120,14 +120,17 @@ async def line_to(output: Output, name: str, app: str) -> AsyncIterator[Line]:
             raise Failure(f"{error} It has to run: {HOW[app]}, and to accept you.") from error
         async with line:
             seconds = time.monotonic() - started
-            await announce(output, line, seconds)
+            await announce(output, line, seconds, always_words=app == chat.APP)
             yield line
 
 
-async def announce(output: Output, line: Line, seconds: float | None = None) -> None:
-    """Tell that there is a line, whose key it is, and the words when it is new.
+async def announce(
+    output: Output, line: Line, seconds: float | None = None, *, always_words: bool = False
+) -> None:
+    """Tell that there is a line and whose key it is, with the words to compare when it is new.
 
-    Raises LineClosed when it breaks before the keys are proven.
+    ``always_words`` for lines between people: the key may be new to the other one. Raises
+    LineClosed when the line breaks before the keys are proven.
     """
     words = await line.secured()
     after = "" if seconds is None else f" after {seconds:.2f} s"
@@ -142,7 +145,7 @@ async def announce(output: Output, line: Line, seconds: float | None = None) -> 
         seconds=None if seconds is None else round(seconds, 3),
         **path_facts(line.path),
     )
-    if line.first_seen and not output.json:
+    if (line.first_seen or always_words) and not output.json:
         output.note("words", acquaintance(line))
 
 
@@ -163,4 +166,4 @@ def acquaintance(line: Line) -> str:
             f"The key of {line.peer_name} is new and remembered from now on. To be sure that "
             f"nobody stands in between, compare these words with {line.peer_name}: {words}"
         )
-    return f"The key of {line.peer_name} is the known one. The words of this line: {words}"
+    return f"The key of {line.peer_name} is the known one. Both of you see these words: {words}"

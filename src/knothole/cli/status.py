@@ -65,11 +65,11 @@ async def _status(output: Output) -> int:
     try:
         async with Peer(profile, callable=False, timeout=SERVER_SECONDS) as peer:
             _row(output, "Registered", "yes")
-            output.result("server", "", online=True)
+            output.result("server", "", online=True, why=None)
             await _network(output, peer.endpoint.gatherer)
     except KnotholeError as error:
         _row(output, "Registered", "no")
-        output.result("server", "", online=False, text=str(error))
+        output.result("server", "", online=False, why=str(error))
         raise Failure(str(error)) from error
     return 0
 
@@ -93,7 +93,7 @@ async def _network(output: Output, gatherer: Gatherer) -> None:
         "",
         udp=gatherer.udp_works,
         relayed=[str(address) for address in relayed],
-        **({} if seen is None else facts(seen)),
+        **facts(seen),
     )
     for local in gatherer.candidates:
         candidate = local.candidate

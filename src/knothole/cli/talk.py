@@ -78,7 +78,7 @@ class _PlainDisplay(_Display):
     """A line now and then."""
 
     def _show(self, stats: CallStats) -> None:
-        if round(stats.duration_seconds) % PLAIN_SECONDS == 0:
+        if round(stats.duration_seconds) % PLAIN_SECONDS == 1:  # the first one soon
             self._output.result("stats", stats_text(stats, self._line.peer_name))
 
 
@@ -119,12 +119,19 @@ def _tell(output: Output, line: Line, outcome: CallOutcome) -> None:
     text = outcome.text[0].upper() + outcome.text[1:]
     output.result(
         "over",
-        f"{text}. {clock(stats.duration_seconds)}, {stats.path.kind}, {missed:.1%} concealed.",
+        f"{text}. {clock(stats.duration_seconds)} {stats.path.kind}{_rtt(stats)}, "
+        f"{missed:.1%} of what was heard concealed.",
         peer=line.peer_name,
         ending=outcome.ending.value,
         why=outcome.text,
+        source_started_at=outcome.source_started_at,
+        sink_started_at=outcome.sink_started_at,
         **stats_facts(stats),
     )
+
+
+def _rtt(stats: CallStats) -> str:
+    return "" if stats.rtt_seconds is None else f", rtt {stats.rtt_seconds * 1000:.0f} ms"
 
 
 def stats_text(stats: CallStats, name: str) -> str:

@@ -1,0 +1,418 @@
+"""A real server, people registered on it, and the programs they run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import io
+import itertools
+import json
+import os
+import pty
+import random
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from knothole.cli.app import run
+from knothole.peer.peer import Peer
+from knothole.peer.profile import Profile
+from knothole.wire.server_url import parse_server_url
+
+from .forked import ForkedProgram
+
+DOC = Path(__file__).parents[2] / "docs" / "cli.md"
+PATIENCE = 60.0
+"""Seconds after which something that should have happened has not, on a busy machine too."""
+KNOTHOLE = (sys.executable, "-m", "knothole")
+IMPATIENT = (
+    "import knothole.engine.rendezvous.calls as calls; calls.RING_SECONDS = 1.0;"
+    "from knothole.cli import main; main()"
+)
+"""A server that lets a call ring for a second."""
+
+
+# ------------------------------------------------------------------------------ docs/cli.md
+
+
+def sections() -> dict[str, str]:
+    """The text of docs/cli.md for each command."""
+    found = re.split(r"^## knothole (.+)$", DOC.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(found[1::2], found[2::2], strict=True))
+
+
+def documented_options(command: str) -> set[str]:
+    """The options that docs/cli.md lists for a command."""
+    rows = re.findall(r"^\| (`-.+?) \|", sections()[command], flags=re.MULTILINE)
+    return {option for row in rows for option in re.findall(r"`(-[\w-]+)`", row)}
+
+
+def documented_events(command: str) -> dict[str, list[set[str]]]:
+    """The fields that docs/cli.md lists for each event of a command; an event may have variants."""
+    events: dict[str, list[set[str]]] = {"error": [{"text"}]}
+    for table in re.findall(r"^\| event \|.*\n(?:\|.*\n)+", sections()[command], re.MULTILINE):
+        for row in table.splitlines()[2:]:
+            name, _, fields = (cell.strip() for cell in row.strip("|").split("|"))
+            events.setdefault(name.strip("`"), []).append(set(re.findall(r"`(\w+)`", fields)))
+    return events
+
+
+# --------------------------------------------------------------------------------- programs
+
+
+class Program:
+    """A running program; its output is read as it comes.
+
+    ``stdin`` and ``stdout`` may be descriptors of the caller's; otherwise they are pipes.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        env: dict[str, str],
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        terminal: bool = False,
+    ) -> None:
+        self.command = arguments[0]
+        self._output = {"stdout": b"", "stderr": b""}
+        self._arrived = threading.Condition()
+        self._readers: list[threading.Thread] = []
+        self._ours: list[int] = []
+        theirs = []
+        if stdin is None:
+            stdin, self._input = os.pipe()
+            theirs.append(stdin)
+            self._ours.append(self._input)
+        if stdout is None:
+            ours, stdout = os.pipe()
+            theirs.append(stdout)
+            self._read_from("stdout", ours)
+        ours, stderr = os.pipe()
+        theirs.append(stderr)
+        self._read_from("stderr", ours)
+        self._process = ForkedProgram(
+            arguments, env, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal
+        )
+        for descriptor in theirs:
+            os.close(descriptor)
+
+    @property
+    def stdout(self) -> str:
+        return self._output["stdout"].decode()
+
+    @property
+    def stderr(self) -> str:
+        return self._output["stderr"].decode()
+
+    def expect(self, text: str, *, times: int = 1) -> None:
+        """Wait until it has printed ``text``, on either stream, so many times."""
+        deadline = time.monotonic() + PATIENCE
+        with self._arrived:
+            while self.stdout.count(text) + self.stderr.count(text) < times:
+                left = deadline - time.monotonic()
+                if left <= 0 or not any(reader.is_alive() for reader in self._readers):
+                    raise AssertionError(f"no {text!r} in {self.stdout!r} and {self.stderr!r}")
+                self._arrived.wait(left)
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Wait for the first event of this name."""
+        self.expect(f'{{"event": "{name}"')
+        self.expect("\n")
+        return next(event for event in self.events() if event["event"] == name)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Everything that it has printed as JSON so far, each as docs/cli.md has it."""
+        lines = [line for line in self.stdout.splitlines(keepends=True) if line.endswith("\n")]
+        return [checked(self.command, json.loads(line)) for line in lines]
+
+    def say(self, text: str) -> None:
+        """Write to its stdin."""
+        os.write(self._input, text.encode())
+
+    def end_input(self) -> None:
+        os.close(self._input)
+        self._ours.remove(self._input)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit code, when all it has printed is read."""
+        code = self._process.wait(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return code
+
+    def close(self) -> None:
+        self._process.kill()
+        self.wait()
+        for descriptor in self._ours:
+            os.close(descriptor)
+
+    def _read_from(self, name: str, descriptor: int) -> None:
+        self._ours.append(descriptor)
+        reader = threading.Thread(target=self._read, args=(name, descriptor), daemon=True)
+        self._readers.append(reader)
+        reader.start()
+
+    def _read(self, name: str, descriptor: int) -> None:
+        with contextlib.suppress(OSError):  # EIO: nobody has that terminal open any more
+            while data := os.read(descriptor, 65536):
+                with self._arrived:
+                    self._output[name] += data
+                    self._arrived.notify_all()
+        with self._arrived:
+            self._arrived.notify_all()
+
+
+def checked(command: str, event: dict[str, Any]) -> dict[str, Any]:
+    """``event``, if docs/cli.md knows it so."""
+    fields = event.keys() - {"event"}
+    variants = documented_events(command).get(event["event"], [])
+    assert fields in variants, f"docs/cli.md says {variants} of {command}, this is {event}"
+    return event
+
+
+class TerminalProgram(Program):
+    """A program with a terminal of its own in front of it; what that shows is its stdout."""
+
+    def __init__(self, arguments: Sequence[str], env: dict[str, str], columns: int) -> None:
+        self._terminal, self._inside = pty.openpty()
+        fcntl.ioctl(self._inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self._at_first = termios.tcgetattr(self._inside)
+        super().__init__(arguments, env, stdin=self._inside, stdout=self._inside, terminal=True)
+        self._input = self._terminal
+        self._read_from("stdout", self._terminal)
+
+    def left_as_found(self) -> bool:
+        """Whether the terminal echoes and edits lines again as before."""
+        return termios.tcgetattr(self._inside) == self._at_first
+
+    def wait(self) -> int:
+        code = self._process.wait(PATIENCE)
+        self._readers[0].join(PATIENCE)
+        return code
+
+    def close(self) -> None:
+        self._process.kill()
+        self.wait()
+        os.close(self._inside)  # now nobody has it open, and the reader ends
+        self._readers[1].join(PATIENCE)
+        for descriptor in self._ours:
+            os.close(descriptor)
+
+
+class Done(NamedTuple):
+    """What a command came to."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """What hangs in this process fails."""
+
+    def give_up(*_: object) -> None:
+        raise AssertionError(f"not done after {PATIENCE:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Person:
+    """Somebody registered, and the programs they run."""
+
+    def __init__(self, name: str, home: Path, opened: contextlib.ExitStack) -> None:
+        self.name = name
+        self.home = home
+        self._opened = opened
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "KNOTHOLE_HOME": str(self.home),
+            "PYTHONWARNINGS": "error",
+            "PYTHONUTF8": "1",
+        }
+
+    def start(self, *arguments: str, **streams: int) -> Program:
+        """A program of theirs, ended with the test."""
+        program = Program(arguments, self.env, **streams)
+        self._opened.callback(program.close)
+        return program
+
+    def at_terminal(self, *arguments: str, columns: int = 80) -> TerminalProgram:
+        """A program of theirs in a terminal, ended with the test."""
+        program = TerminalProgram(arguments, {**self.env, "TERM": "xterm"}, columns)
+        self._opened.callback(program.close)
+        return program
+
+    def listening(self, *arguments: str, **streams: int) -> Program:
+        """``knothole listen``, ready."""
+        program = self.start("listen", *arguments, **streams)
+        program.expect("ready")
+        return program
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> Done:
+        """A command of theirs, to its end, in this very process: that takes a fifth of the time."""
+        with contextlib.ExitStack() as around:
+            files = [around.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+            files[0].write(stdin)
+            files[0].seek(0)
+            texts = [io.TextIOWrapper(file, "utf-8", write_through=True) for file in files]
+            patch = around.enter_context(pytest.MonkeyPatch.context())
+            for name, text in zip(("stdin", "stdout", "stderr"), texts, strict=True):
+                patch.setattr(sys, name, text)
+            patch.setenv("KNOTHOLE_HOME", str(self.home))
+            around.enter_context(patience())
+            code = run(arguments)
+            contents = []
+            for text in texts:
+                text.detach()
+            for file in files[1:]:
+                file.seek(0)
+                contents.append(file.read())
+        return Done(code, *contents)
+
+    def events(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+        """The exit code and the events of a program run with ``--json`` to its end."""
+        done = self.run(*arguments, "--json")
+        printed = [checked(arguments[0], json.loads(line)) for line in done.stdout.splitlines()]
+        return done.returncode, printed
+
+    def knows(self, other: Person) -> None:
+        """Remember the other's key."""
+        key = Profile.load(other.home).identity.public_key
+        Profile.load(self.home).remember(other.name, key)
+
+
+# --------------------------------------------------------------------------------- fixtures
+
+
+def free_port() -> int:
+    """A port free for TCP and UDP whose next one is free too, outside the ephemeral range."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            for number in (port, port + 1):
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    opened.enter_context(socket.socket(socket.AF_INET, kind)).bind(
+                        ("127.0.0.1", number)
+                    )
+            return port
+
+
+@contextlib.contextmanager
+def serving(folder: Path, program: Sequence[str] = KNOTHOLE) -> Iterator[str]:
+    """A server; its address."""
+    options = ["--host", "127.0.0.1", "--port", str(free_port()), "--data", str(folder / "server")]
+    server = subprocess.Popen(
+        [*program, "serve", *options, "--json"],
+        env={**os.environ, "KNOTHOLE_HOME": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    with server, server.stdout as lines:
+        events = map(json.loads, lines)
+        yield next(event["url"] for event in events if event["event"] == "ready")
+        server.terminate()
+        server.wait(PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server for the whole session."""
+    with serving(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Iterator[int]:
+    """So that every test has people of its own."""
+    return itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def echo(
+    server_url: str, tmp_path_factory: pytest.TempPathFactory, numbers: Iterator[int]
+) -> Iterator[str]:
+    """The name of somebody who echoes all the time."""
+    with contextlib.ExitStack() as opened:
+        person = made("echo", server_url, tmp_path_factory.mktemp("echo"), numbers, opened)
+        person.listening("--echo")
+        yield person.name
+
+
+@pytest.fixture
+def register(tmp_path: Path, numbers: Iterator[int]) -> Iterator[Callable[[str, str], Person]]:
+    """Makes people on a server of one's choice; their programs end with the test."""
+    with contextlib.ExitStack() as opened:
+        yield lambda name, url: made(name, url, tmp_path, numbers, opened)
+
+
+def made(
+    name: str, url: str, folder: Path, numbers: Iterator[int], opened: contextlib.ExitStack
+) -> Person:
+    """Somebody new, registered, with a number after the name."""
+    unique = f"{name}{next(numbers)}"
+    profile = Profile.create(folder / unique, unique, parse_server_url(url))
+    asyncio.run(_register(profile))
+    profile.save()
+    return Person(unique, folder / unique, opened)
+
+
+@pytest.fixture
+def person(register: Callable[[str, str], Person], server_url: str) -> Callable[[str], Person]:
+    """Makes people on the session's server."""
+    return lambda name: register(name, server_url)
+
+
+@pytest.fixture
+def nothing() -> Iterator[int]:
+    """A stdin that is at its end."""
+    with open(os.devnull) as file:
+        yield file.fileno()
+
+
+@pytest.fixture
+def alice(person: Callable[[str], Person]) -> Person:
+    return person("alice")
+
+
+@pytest.fixture
+def bob(person: Callable[[str], Person]) -> Person:
+    return person("bob")
+
+
+@pytest.fixture
+def carol(person: Callable[[str], Person]) -> Person:
+    return person("carol")
+
+
+async def _register(profile: Profile) -> None:
+    async with Peer(profile, callable=False):
+        pass
