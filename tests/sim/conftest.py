@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 
 from knothole.engine.ice import BETWEEN_KNOTHOLES, IceOptions
 from knothole.lab.sim import (
     BEHAVIOURS,
+    Collision,
     Dependence,
     Egress,
+    FilterScope,
     Firewall,
+    Hairpinning,
     Link,
     NatBehaviour,
+    Offset,
+    Pooling,
+    Preservation,
     Program,
+    RandomPorts,
     Realm,
     Router,
+    Sequential,
     World,
 )
 from knothole.lab.sim.caller import Caller, PayloadReceived, Service
@@ -140,6 +149,36 @@ class Scene:
         """The longest time without payload in a span of the call, both ends of it included."""
         times = [at for at in self.payload_times(program) if since < at < until]
         return max(b - a for a, b in itertools.pairwise([since, *times, until]))
+
+    @staticmethod
+    def random_nat(rng: Random) -> NatBehaviour:
+        """Any NAT that carries UDP for more than the 15 s between keepalives."""
+        if rng.random() < 0.2:
+            return BEHAVIOURS[rng.choice(list(BEHAVIOURS))]
+        return NatBehaviour(
+            mapping=rng.choice(list(Dependence)),
+            filtering=rng.choice(list(Dependence)),
+            filter_scope=rng.choice(list(FilterScope)),
+            ports=rng.choice(
+                [
+                    Preservation(),
+                    Preservation(Sequential(5000, stride=3)),
+                    Offset(30000),
+                    Sequential(30001),
+                    RandomPorts(),
+                    RandomPorts(40000, 40255),
+                ]
+            ),
+            collision=rng.choice([Collision.OTHER_PORT, Collision.OTHER_ADDRESS]),
+            keep_parity=rng.random() < 0.3,
+            keep_contiguity=rng.random() < 0.3,
+            pooling=rng.choice(list(Pooling)),
+            lifetime_seconds=rng.choice([30.0, 120.0, 300.0]),
+            filter_lifetime_seconds=rng.choice([None, None, 60.0]),
+            inbound_refresh=rng.random() < 0.5,
+            hairpinning=rng.choice(list(Hairpinning)),
+            mapping_after_collision=rng.choice([None, Dependence.ADDRESS_AND_PORT_DEPENDENT]),
+        )
 
     @staticmethod
     def expected_direct(*boxes: str | NatBehaviour) -> bool:

@@ -6,56 +6,11 @@ from random import Random
 
 import pytest
 
-from knothole.lab.sim import (
-    BEHAVIOURS,
-    Collision,
-    Dependence,
-    FilterScope,
-    Firewall,
-    Hairpinning,
-    Link,
-    NatBehaviour,
-    Neighbours,
-    Offset,
-    Pooling,
-    Preservation,
-    RandomPorts,
-    Sequential,
-)
+from knothole.lab.sim import Firewall, Link, Neighbours
 from knothole.wire.address import Address
 
 SERVER = Address("9.9.9.9", 3478)
 WITHIN_SECONDS = 2.0
-
-
-def random_nat(rng: Random) -> NatBehaviour:
-    """Any NAT that carries UDP for more than the 15 s between keepalives."""
-    if rng.random() < 0.2:
-        return BEHAVIOURS[rng.choice(list(BEHAVIOURS))]
-    return NatBehaviour(
-        mapping=rng.choice(list(Dependence)),
-        filtering=rng.choice(list(Dependence)),
-        filter_scope=rng.choice(list(FilterScope)),
-        ports=rng.choice(
-            [
-                Preservation(),
-                Preservation(Sequential(5000, stride=3)),
-                Offset(30000),
-                Sequential(30001),
-                RandomPorts(),
-                RandomPorts(40000, 40255),
-            ]
-        ),
-        collision=rng.choice([Collision.OTHER_PORT, Collision.OTHER_ADDRESS]),
-        keep_parity=rng.random() < 0.3,
-        keep_contiguity=rng.random() < 0.3,
-        pooling=rng.choice(list(Pooling)),
-        lifetime_seconds=rng.choice([30.0, 120.0, 300.0]),
-        filter_lifetime_seconds=rng.choice([None, None, 60.0]),
-        inbound_refresh=rng.random() < 0.5,
-        hairpinning=rng.choice(list(Hairpinning)),
-        mapping_after_collision=rng.choice([None, Dependence.ADDRESS_AND_PORT_DEPENDENT]),
-    )
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -66,7 +21,9 @@ def test_any_two_clients_connect_in_time_and_stay_connected(scenes, seed: int) -
     half = Link(line.delay_seconds / 2, loss=line.loss / 2)
     shared = None
     if rng.random() < 0.3:
-        shared = world.router("shared", nat=random_nat(rng), external=["7.7.7.7"], link=half).inside
+        shared = world.router(
+            "shared", nat=scenes.random_nat(rng), external=["7.7.7.7"], link=half
+        ).inside
     for number, name in enumerate(("alice", "bob"), 1):
         realm, depth = shared or world.internet, rng.randrange(1 if shared else 0, 3)
         for level in reversed(range(depth)):
@@ -76,7 +33,7 @@ def test_any_two_clients_connect_in_time_and_stay_connected(scenes, seed: int) -
             if not inside_carrier:
                 external = [f"{number}.{number}.{number}.{each}" for each in (first, second)]
             busy = Neighbours(rng.uniform(0.1, 3.0)) if rng.random() < 0.4 else None
-            nat, pool = random_nat(rng), external[: rng.choice([1, 2])]
+            nat, pool = scenes.random_nat(rng), external[: rng.choice([1, 2])]
             title = f"{name}-{level}"
             router = world.router(
                 title, nat=nat, external=pool, outside=realm, link=half, neighbours=busy

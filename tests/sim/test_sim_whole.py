@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
 
 import pytest
 
@@ -18,7 +19,17 @@ from knothole.engine.endpoint.events import (
 from knothole.engine.rendezvous.accounts import MemoryAccounts
 from knothole.engine.secure.events import DatagramReceived
 from knothole.engine.secure.identity import Identity
-from knothole.lab.sim import BEHAVIOURS, Egress, Firewall, Link, Program, Realm, Router, World
+from knothole.lab.sim import (
+    BEHAVIOURS,
+    Egress,
+    Firewall,
+    Link,
+    NatBehaviour,
+    Program,
+    Realm,
+    Router,
+    World,
+)
 from knothole.lab.sim.phone import Phone, run_phone
 from knothole.lab.sim.switchboard import TLS_PORT, run_switchboard
 from knothole.wire.address import Address
@@ -81,7 +92,7 @@ class Call:
     def __init__(
         self,
         seed: int,
-        boxes: tuple[str, str],
+        boxes: tuple[str | NatBehaviour, ...],
         line: Link,
         *,
         blocked: int = 0,
@@ -131,14 +142,14 @@ class Call:
         )
 
     def _behind(
-        self, name: str, box: str, number: int, line: Link, egress: Egress | None
+        self, name: str, box: str | NatBehaviour, number: int, line: Link, egress: Egress | None
     ) -> tuple[Realm, str]:
         public = ".".join(4 * [str(number)])
         if box == "none":
             return self.world.internet, public
-        nat = None if box == "firewall" else BEHAVIOURS[box]
+        nat = None if box == "firewall" else BEHAVIOURS[box] if isinstance(box, str) else box
         self.routers[name] = self.world.router(
-            f"{name}-{box}",
+            f"{name}-router",
             nat=nat,
             external=() if nat is None else [public],
             firewall=Firewall() if nat is None else None,
@@ -197,6 +208,16 @@ def test_every_pair_connects_within_two_seconds_at_5_percent_loss(pair: tuple[st
         assert call.connected(within=2.0), seed
         if expected_path(pair) == "direct":
             assert call.all_on("direct", within=2.0), seed
+
+
+@pytest.mark.parametrize("seed", range(100, 112))
+def test_any_two_nats_connect_in_time_and_stay_connected(scenes, seed: int) -> None:
+    rng = Random(seed)
+    call = Call(seed, (scenes.random_nat(rng), scenes.random_nat(rng)), LOSSY).place()
+    assert call.connected(within=2.0)
+    call.world.run(20.0)
+    for end in call.ends:
+        assert end.longest_silence(2.0, 20.0) < 1.0
 
 
 @pytest.mark.parametrize("blocked", [1, 2], ids=["one end", "both ends"])
