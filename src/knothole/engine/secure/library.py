@@ -6,7 +6,6 @@ must stay true.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +16,8 @@ from qh3.quic.events import ConnectionTerminated, QuicEvent, StreamDataReceived
 from qh3.tls import SignatureAlgorithm
 
 from knothole.engine.secure.events import CloseCode
+
+_CERT_NONE: Final = 0  # ssl.CERT_NONE, by number: engines import no ssl
 
 VIRTUAL_ADDRESS: Final = ("192.0.2.1", 1)  # RFC 5737: for documentation, never on a wire
 # RFC 9000 Section 14.1: the smallest maximum every path must carry. No path is probed for more,
@@ -52,24 +53,27 @@ def configuration(alpn: str, is_client: bool) -> QuicConfiguration:
         probe_datagram_size=False,
     )
     if is_client:
-        made.verify_mode = ssl.CERT_NONE
+        made.verify_mode = _CERT_NONE
         made.signature_algorithms = [SignatureAlgorithm.ED25519]
     return made
 
 
 def take_datagrams(connection: QuicConnection, now: float, most: int) -> list[bytes]:
-    """At most ``most`` datagrams to send now. Raises RuntimeError for a fault of the library.
+    """At most ``most`` datagrams to send now. Raises :class:`LibraryFault`.
 
     The public ``datagrams_to_send`` takes everything at once, and a third more time over each
     datagram, for logs that are not kept.
     """
     core = connection._core
     datagrams: list[bytes] = []
-    while core is not None and len(datagrams) < most:
-        transmit = core.poll_transmit(now)
-        if transmit is None:
-            break
-        datagrams.append(transmit[0])
+    try:
+        while core is not None and len(datagrams) < most:
+            transmit = core.poll_transmit(now)
+            if transmit is None:
+                break
+            datagrams.append(transmit[0])
+    except RuntimeError as error:
+        raise LibraryFault(str(error)) from error
     return datagrams
 
 
@@ -80,17 +84,40 @@ def next_is_acknowledgement(connection: QuicConnection) -> bool:
     return timer is not None and timer[0] == "ack_application"
 
 
+class LibraryFault(Exception):
+    """The library failed over what it was given, instead of answering or dropping it.
+
+    A peer that takes part in the handshake can bring that about (a key share that is no key), so
+    it ends a connection and never the program.
+    """
+
+
 def give_datagrams(
     connection: QuicConnection, payload: bytes, segment_size: int, now: float
 ) -> None:
     """One received datagram, or with ``segment_size`` above 0 several set end to end.
 
-    The public ``receive_gro_buffer`` copies each segment for logs that are not kept.
+    Raises :class:`LibraryFault`.
     """
+    try:
+        _give_datagrams(connection, payload, segment_size, now)
+    except Exception as error:
+        raise LibraryFault(f"{type(error).__name__}: {error}") from error
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        # A panic of its native part, which is no Exception to let programs die of it.
+        raise LibraryFault("the QUIC library panicked") from error
+
+
+def _give_datagrams(
+    connection: QuicConnection, payload: bytes, segment_size: int, now: float
+) -> None:
     core = connection._core
     if not segment_size or len(payload) <= segment_size:
         connection.receive_datagram(payload, VIRTUAL_ADDRESS, now)
     elif core is not None and connection._handshake_complete:
+        # The public call copies each segment for logs that are not kept.
         core.receive_gro_buffer(payload, segment_size, VIRTUAL_ADDRESS, now)
         connection._drain_core()
     else:
