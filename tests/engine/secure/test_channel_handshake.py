@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import pytest
+from qh3.quic.tls_bridge import QuicTlsBridge
 
 from knothole.engine.secure.certificate import ChannelCertificate, make_certificate
 from knothole.engine.secure.events import (
@@ -222,6 +226,39 @@ def test_a_first_flight_that_is_none_is_refused_as_such(people, spoil) -> None:
         SecureChannel.server(
             people["bob"], people["alice"].public_key, spoil(flight), bytes(32), NONCE, 0.0
         )
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_malformed_handshake_messages_end_the_channel_and_never_the_program(
+    pair, monkeypatch, side
+) -> None:
+    """TLS inside is written by the peer too; its native part even panics over some key shares."""
+    chance = random.Random(side)
+    original = QuicTlsBridge.next_crypto_data
+
+    def spoiled(bridge: QuicTlsBridge):
+        message = original(bridge)
+        if message is None or bridge.configuration.is_client != (side == "client"):
+            return message
+        data = bytearray(message.data)
+        at = chance.randrange(4, len(data))
+        data[at : at + chance.choice((1, 40))] = chance.randbytes(chance.choice((1, 40)))
+        data[1:4] = (len(data) - 4).to_bytes(3)
+        return replace(message, data=bytes(data))
+
+    monkeypatch.setattr(QuicTlsBridge, "next_crypto_data", spoiled)
+    refused = 0
+    for _ in range(100):
+        try:
+            line = pair(early=lambda server: server.send_datagram(b"payload"))
+        except UnacceptableFirstFlight:
+            refused += 1
+            continue
+        line.run(0.2)
+        if line.got("client", Closed):
+            refused += 1
+            assert not line.got("client", DatagramReceived)
+    assert refused > 10
 
 
 def test_only_a_client_expects_a_server_and_only_one(pair, people) -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from knothole.engine.secure import quic
+from knothole.engine.secure import outbox, quic
 from knothole.engine.secure.events import (
     CloseCode,
     Closed,
@@ -191,7 +191,7 @@ def test_nothing_is_reported_after_the_end(pair) -> None:
 
 
 def test_keys_are_changed_long_before_their_limit(pair, lossy_line, monkeypatch) -> None:
-    monkeypatch.setattr(quic, "PACKETS_PER_KEY", 40)
+    monkeypatch.setattr(outbox, "PACKETS_PER_KEY", 40)
     transfer(pair(line=lossy_line(4, 0.03, reorder=0.1)), MEGABYTE, 60.0)
 
 

@@ -235,6 +235,7 @@ def test_a_sender_that_ignores_its_credit_ends_the_channel(pair) -> None:
         pytest.param(0, b"\x01\x00\x01x", False, id="proof of one byte"),
         pytest.param(0, b"", True, id="end of the control stream"),
         pytest.param(2, b"x", False, id="unidirectional stream"),
+        pytest.param(0, b"\x01\x00\x60" + bytes(96), False, id="second proof"),
     ],
 )
 def test_a_peer_that_breaks_the_rules_of_the_control_stream_ends_the_channel(
@@ -243,6 +244,15 @@ def test_a_peer_that_breaks_the_rules_of_the_control_stream_ends_the_channel(
     line = pair()
     line.run(0.5)
     line.client._quic.send_stream_data(stream_id, data, end)  # a liar
+    line.run(0.5)
+    assert line.got("server", Closed)[0].code == CloseCode.CONTROL_VIOLATION
+
+
+@pytest.mark.parametrize("command", ["reset_stream", "stop_stream"])
+def test_the_control_stream_cannot_be_given_up(pair, command) -> None:
+    line = pair()
+    line.run(0.5)
+    getattr(line.client._quic, command)(0, 7)  # a liar
     line.run(0.5)
     assert line.got("server", Closed)[0].code == CloseCode.CONTROL_VIOLATION
 

@@ -55,7 +55,7 @@ def test_the_values_of_quic_are_those_of_the_code() -> None:
     assert str(quic.MAX_DATAGRAM_SIZE) in row("unreliable datagrams")
     assert f"{library.IDLE_TIMEOUT:g} s" in row("idle timeout")
     assert f"{timers.KEEPALIVE:g} s" in row("idle timeout")
-    assert str(quic.PACKETS_PER_KEY) in row("key update")
+    assert str(outbox.PACKETS_PER_KEY) in row("key update")
     assert f"ALPN is `{opening.ALPN}`" in TEXT
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from knothole.engine.secure.certificate import SigningIdentity, identity_key
 from knothole.engine.secure.control import NONCE_BYTES, Proof
@@ -33,6 +33,16 @@ class Parties:
     client_key: bytes
     client_nonce: bytes
     server_nonce: bytes
+
+
+class Authentication(Protocol):
+    """What a channel asks of either half."""
+
+    def prove(self, certificate_key: bytes | None) -> tuple[Parties, Proof] | None:
+        """Called when the handshake is complete: who is there, and the proof to send, if any."""
+
+    def verify(self, proof: Proof) -> Parties:
+        """Called when a proof comes: who is there. Raises :class:`NotAuthentic`."""
 
 
 class ClientAuthentication:
@@ -69,6 +79,10 @@ class ClientAuthentication:
         text = _proof_text(parties, self._flight_hash)
         return parties, Proof(self._client_nonce, self._identity.sign(PROOF_CONTEXT, text))
 
+    def verify(self, proof: Proof) -> Parties:
+        """Never: a server proves itself by its certificate."""
+        raise NotAuthentic("the server sent a client's proof")
+
 
 class ServerAuthentication:
     """The server's half: knows the offer, judges the proof."""
@@ -87,6 +101,10 @@ class ServerAuthentication:
         self._flight_hash = first_flight_hash(first_flight)
         self._commitment = commitment
         self._server_nonce = server_nonce
+
+    def prove(self, certificate_key: bytes | None) -> tuple[Parties, Proof] | None:
+        """Nothing: the client shows no certificate, its proof says who it is."""
+        return None
 
     def verify(self, proof: Proof) -> Parties:
         """Who is there. Raises :class:`NotAuthentic`."""

@@ -25,6 +25,13 @@ class Farewell:
         self._repeats = REPEATS
         self._due = True
 
+    @classmethod
+    def silent(cls) -> Farewell:
+        """One that says nothing."""
+        farewell = cls(0, "")
+        farewell._due, farewell._repeats = False, 0
+        return farewell
+
     def peer_spoke(self) -> None:
         """The peer seems not to know."""
         if self._repeats > 0 and not self._due:
@@ -32,7 +39,7 @@ class Farewell:
             self._due = True
 
     def say(self, quic: QuicConnection, inner_now: float, most: int) -> list[bytes]:
-        """The datagrams to send now. Raises RuntimeError for a fault of the library."""
+        """The datagrams to send now. Raises LibraryFault."""
         if not self._due:
             return []
         self._due = False

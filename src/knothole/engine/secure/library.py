@@ -215,7 +215,7 @@ def smoothed_rtt_seconds(connection: QuicConnection) -> float | None:
 
 def change_keys(connection: QuicConnection) -> bool:
     """RFC 9001 Section 6.1; False when it is too early for that."""
-    if not connection._handshake_confirmed:
+    if not connection._handshake_confirmed or connection._close_event is not None:
         return False
     try:
         connection.request_key_update()

@@ -37,8 +37,11 @@ def open_server(
         configuration=configuration,
         original_destination_connection_id=_destination_of(first_flight),
     )
-    for datagram in first_flight:
-        library.give_datagrams(connection, datagram, 0, now)
+    try:
+        for datagram in first_flight:
+            library.give_datagrams(connection, datagram, 0, now)
+    except library.LibraryFault as fault:
+        raise UnacceptableFirstFlight(f"the caller's first flight is malformed: {fault}") from fault
     if not library.has_peer_parameters(connection) or library.close_event(connection) is not None:
         raise UnacceptableFirstFlight("the caller's first flight starts no QUIC handshake of ours")
     return connection

@@ -25,6 +25,8 @@ HANDED_OVER: Final = 256 * 1024
 EARLY_BYTES: Final = 2200
 # Ours: unreliable datagrams waiting for their turn; older ones are worth less and go first.
 DATAGRAMS_QUEUED: Final = 256
+# RFC 9001 Section 6.6: AES-GCM keys protect at most 2^23 packets; ours change four times as often.
+PACKETS_PER_KEY: Final = 1 << 21
 
 
 class Outbox:
@@ -37,6 +39,7 @@ class Outbox:
         self._datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_QUEUED)
         self._early_left = EARLY_BYTES
         self._took_datagram = False
+        self._packets_left = PACKETS_PER_KEY
 
     @property
     def is_flushed(self) -> bool:
@@ -65,6 +68,12 @@ class Outbox:
         """Whether a datagram was handed over since the last time this was asked."""
         took, self._took_datagram = self._took_datagram, False
         return took
+
+    def count_sent(self, packets: int) -> None:
+        """So many left; the keys are changed in time."""
+        self._packets_left -= packets
+        if self._packets_left <= 0 and library.change_keys(self._quic):
+            self._packets_left = PACKETS_PER_KEY
 
     def hand_over(self) -> None:
         """Give the library what it may send now."""

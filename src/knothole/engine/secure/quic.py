@@ -17,6 +17,7 @@ from qh3.quic.connection import QuicConnection
 
 from knothole.engine.secure import library
 from knothole.engine.secure.authenticate import (
+    Authentication,
     ClientAuthentication,
     NotAuthentic,
     Parties,
@@ -51,11 +52,9 @@ from knothole.engine.secure.farewell import Farewell
 from knothole.engine.secure.opening import ConnectionIds, open_client, open_server
 from knothole.engine.secure.outbox import MAX_DATAGRAM_SIZE as MAX_DATAGRAM_SIZE
 from knothole.engine.secure.outbox import Outbox
-from knothole.engine.secure.streams import PeerViolation, Streams
+from knothole.engine.secure.streams import Payload, PeerViolation, Streams
 from knothole.engine.secure.timers import ChannelTimers
 
-# RFC 9001 Section 6.6: AES-GCM keys protect at most 2^23 packets; ours change four times as often.
-PACKETS_PER_KEY: Final = 1 << 21
 DATAGRAMS_A_CALL: Final = 216  # ours: four full bursts of 54; about half a millisecond of work
 
 _KEEPALIVE_PING: Final = 0
@@ -76,7 +75,7 @@ class SecureChannel:
         self,
         connection: QuicConnection,
         first_flight: tuple[bytes, ...],
-        authentication: ClientAuthentication | ServerAuthentication,
+        authentication: Authentication,
         now: float,
     ) -> None:
         """Not called directly: :meth:`client` and :meth:`server` make channels."""
@@ -96,7 +95,6 @@ class SecureChannel:
         self._outbox = Outbox(connection, self._streams)
         self._pings: dict[int, float] = {}
         self._ping_ids = itertools.count(_KEEPALIVE_PING + 1)
-        self._packets_left = PACKETS_PER_KEY
         self._connection_ids = ConnectionIds(connection)
         self._after_input(now)
 
@@ -163,12 +161,15 @@ class SecureChannel:
         if not self._handshake_complete:
             self._early.keep(payload, segment_size)
         inner = self._clock.inner(now)
-        library.give_datagrams(self._quic, payload, segment_size, inner)
-        self._after_input(now)
-        if self._handshake_complete:
-            for packet in self._early.take():
-                library.give_datagrams(self._quic, packet, 0, inner)
-                self._after_input(now)
+        try:
+            library.give_datagrams(self._quic, payload, segment_size, inner)
+            self._after_input(now)
+            if self._handshake_complete:
+                for packet in self._early.take():
+                    library.give_datagrams(self._quic, packet, 0, inner)
+                    self._after_input(now)
+        except library.LibraryFault as fault:
+            self._fail(fault)
 
     def datagrams(self, now: float) -> list[bytes]:
         """The next datagrams to send, some 200 at most; call again until there are none."""
@@ -183,14 +184,12 @@ class SecureChannel:
             if self._timers.catch_up(now):
                 burst += library.take_datagrams(self._quic, inner, DATAGRAMS_A_CALL)
                 self._after_input(now)
-        except RuntimeError as error:
-            self._end(CloseCode.TRANSPORT_FAILED, str(error), by_peer=False)
+        except library.LibraryFault as fault:
+            self._fail(fault)
             return []
         if burst and self._outbox.took_datagram():
             self._timers.datagram_sent(now)
-        self._packets_left -= len(burst)
-        if self._packets_left <= 0 and not self.is_closed and library.change_keys(self._quic):
-            self._packets_left = PACKETS_PER_KEY
+        self._outbox.count_sent(len(burst))
         return burst
 
     def bursts(self, now: float) -> Iterator[tuple[bytes, int]]:
@@ -230,9 +229,7 @@ class SecureChannel:
         self._require_open()
         return self._streams.open()
 
-    def write(
-        self, stream_id: int, data: bytes | bytearray | memoryview, end: bool = False
-    ) -> None:
+    def write(self, stream_id: int, data: Payload, end: bool = False) -> None:
         """Queue ``data``; after ``end`` nothing may follow. Watch :meth:`send_backlog`.
 
         After the peer's StopSending the data is dropped. Raises :class:`StreamNotWritable`,
@@ -377,16 +374,12 @@ class SecureChannel:
             match message:
                 case Credit():
                     self._streams.allow(message)
-                case Proof() if not self.is_secured and isinstance(
-                    self._authentication, ServerAuthentication
-                ):
-                    self._secure(self._authentication.verify(message))
-                case Proof():
+                case Proof() if self.is_secured:
                     raise PeerViolation("a proof where none is due")
+                case Proof():
+                    self._secure(self._authentication.verify(message))
 
     def _prove(self) -> None:
-        if not isinstance(self._authentication, ClientAuthentication):
-            return
         proven = self._authentication.prove(library.certificate_key(self._quic))
         if proven is not None:
             self._outbox.put_control(proven[1])
@@ -396,6 +389,11 @@ class SecureChannel:
         peer_key = parties.server_key if self._is_client else parties.client_key
         self._timers.keeps_alive = True
         self._delivery.open(Secured(peer_key, parties.client_nonce, parties.server_nonce))
+
+    def _fail(self, fault: library.LibraryFault) -> None:
+        """The library cannot be trusted with this connection any more, not even to say goodbye."""
+        self._farewell = Farewell.silent()
+        self._end(CloseCode.TRANSPORT_FAILED, str(fault), by_peer=False)
 
     def _end(self, code: int, reason: str, by_peer: bool) -> None:
         self._timers.keeps_alive = False

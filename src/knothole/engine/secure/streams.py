@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from qh3.quic.connection import QuicConnection
 
@@ -22,6 +22,9 @@ from knothole.engine.secure.events import (
 # The library's fixed initial_max_streams_bidi (RFC 9000 Section 18.2), the control stream included.
 CONCURRENT_STREAMS: Final = 100
 _PIECE: Final = 64 * 1024  # ours: what one stream hands over before the next has its turn
+
+
+Payload: TypeAlias = bytes | bytearray | memoryview
 
 
 class PeerViolation(Exception):
@@ -62,7 +65,7 @@ class Streams:
         self._add(stream_id)
         return stream_id
 
-    def write(self, stream_id: int, data: bytes | bytearray | memoryview, end: bool) -> None:
+    def write(self, stream_id: int, data: Payload, end: bool) -> None:
         half = self._sending.get(stream_id)
         if half is None or half.has_ended:
             raise StreamNotWritable(f"stream {stream_id} is unknown or has ended at this end")
@@ -176,6 +179,8 @@ class Streams:
     # ------------------------------------------------------------------------------------ inside
 
     def _opened(self, stream_id: int) -> Iterator[ChannelEvent]:
+        if stream_id == CONTROL_STREAM:
+            raise PeerViolation("the control stream must not end")
         if stream_id & 2:
             raise PeerViolation("a unidirectional stream, which this protocol has not")
         if not self._is_ours(stream_id) and stream_id not in self._sending:
