@@ -122,7 +122,12 @@ class ServeProgram:
     def noise(self) -> list[str]:
         """Lines that no operator should ever see."""
         words = ("Traceback", "Warning", "Error", "xception", "never retrieved", "Fatal", "asyncio")
-        return [line for line in self.lines if any(word in line for word in words)]
+        return [
+            line
+            for line in self.lines
+            if any(word in line for word in words)
+            and not line.startswith("Executing <")  # PYTHONDEVMODE: a slow turn, no trouble
+        ]
 
     def _read(self) -> None:
         assert self.process.stdout is not None

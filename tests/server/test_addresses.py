@@ -44,6 +44,16 @@ def test_the_machine_has_loopback_and_every_address_once() -> None:
     assert not any("%" in host for host in found)
 
 
+def test_first_come_the_addresses_that_lead_to_the_internet(monkeypatch) -> None:
+    every = machine_addresses()
+    monkeypatch.setattr(addresses, "source_towards", lambda host: every[-1])
+    assert machine_addresses()[0] == every[-1]
+    assert sorted(machine_addresses()) == sorted(every)
+    monkeypatch.undo()
+    assert addresses.source_towards("127.0.0.2") == "127.0.0.1"
+    assert addresses.source_towards("255.255.255.255") is None
+
+
 def test_relayed_addresses_are_public_ones_where_there_are() -> None:
     assert relay_addresses(MACHINE) == {"8.8.8.8": "8.8.8.8", "2a00::1": "2a00::1"}
     assert relay_addresses(("127.0.0.1", "10.0.0.5")) == {"10.0.0.5": "10.0.0.5"}

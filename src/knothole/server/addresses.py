@@ -6,13 +6,20 @@ import errno
 import socket
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from typing import Final
 
 import ifaddr
 
+SOMEWHERE: Final = ("198.51.100.1", "2001:db8::1")
+"""Nobody's addresses (RFC 5737, RFC 3849): where the default route leads."""
+
 
 def machine_addresses() -> tuple[str, ...]:
-    """Every address of this machine, in canonical text; link-local ones without their scope."""
-    found: dict[str, None] = {}
+    """Every address of this machine, in canonical text; link-local ones without their scope.
+
+    First those that it uses towards the internet: a container's bridge is an address, too.
+    """
+    found = dict.fromkeys(filter(None, map(source_towards, SOMEWHERE)))
     for adapter in ifaddr.get_adapters():
         for ip in adapter.ips:
             host = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
@@ -84,6 +91,17 @@ def discovery_partners(
         if (partner := next(others, None)) is not None:
             partners[host] = partner
     return partners
+
+
+def source_towards(host: str) -> str | None:
+    """The address that this machine would send from to ``host``; nothing is sent."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((host, 9))
+            return str(ip_address(sock.getsockname()[0].partition("%")[0]))
+    except OSError:  # no way there
+        return None
 
 
 def is_usable(host: str) -> bool:
