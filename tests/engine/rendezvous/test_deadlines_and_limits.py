@@ -82,9 +82,9 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     assert bucket.is_full(102.0) and not bucket.take(4, 200.0)
 
 
-def test_delays_grow_with_chance_and_stay_under_4_seconds() -> None:
+def test_delays_grow_with_chance_and_stay_under_3_seconds() -> None:
     backoff = Backoff(random.Random(1).randbytes)
-    for longest in (*DELAYS_SECONDS, 4.0, 4.0):
+    for longest in (*DELAYS_SECONDS, 3.0, 3.0):
         assert longest / 2 <= backoff.next_delay() <= longest
     backoff.reset()
     assert backoff.next_delay() <= DELAYS_SECONDS[0]

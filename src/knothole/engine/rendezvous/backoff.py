@@ -6,9 +6,9 @@ from typing import Final
 
 from knothole.engine.core import RandomBytes
 
-# Ours: at most 4 s between tries, so that everybody is back within 5 s after the server is; half
+# Ours: at most 3 s between tries, so that everybody is back within 5 s after the server is; half
 # of each delay is chance, so that not everybody comes at once.
-DELAYS_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 4.0)
+DELAYS_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 3.0)
 
 
 class Backoff:
