@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 import knothole
-from knothole.engine.endpoint import endpoint
+from knothole.engine.endpoint.servers import Resolver
 from knothole.wire.server_url import parse_server_url
 from knothole.wire.signal.values import TurnService
 
@@ -113,14 +113,14 @@ async def test_the_relay_over_tls_is_verified_in_the_same_way(
 ) -> None:
     """UDP is taken away, so that the client needs a stream to the relay."""
     monkeypatch.setenv("SSL_CERT_FILE", str(make_certificate(tmp_path)))
-    monkeypatch.setattr(endpoint, "find_servers", without_udp(endpoint.find_servers))
+    monkeypatch.setattr(Resolver, "set_services", without_udp(Resolver.set_services))
     server = serve("--config", str(tmp_path / "server.toml")).ready()
     peer = await clients.relayed(server.url, "alice")
     assert not peer.endpoint.gatherer.udp_works
 
 
-def without_udp(find_servers):
-    def find(stun, turn: tuple[TurnService, ...], switchboard, resolved):
+def without_udp(set_services):
+    def only_streams(self, stun, turn: tuple[TurnService, ...]):
         only_tls = tuple(
             TurnService(
                 uris=tuple(uri for uri in service.uris if uri.startswith("turns:")),
@@ -131,9 +131,9 @@ def without_udp(find_servers):
             )
             for service in turn
         )
-        return find_servers((), only_tls, switchboard, resolved)
+        set_services(self, (), only_tls)
 
-    return find
+    return only_streams
 
 
 async def test_an_expired_certificate_is_refused_by_clients(

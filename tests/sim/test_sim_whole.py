@@ -19,6 +19,7 @@ from knothole.engine.endpoint.events import (
 from knothole.engine.rendezvous.accounts import MemoryAccounts
 from knothole.engine.secure.events import DatagramReceived
 from knothole.engine.secure.identity import Identity
+from knothole.engine.secure.pins import KnownPeer
 from knothole.lab.sim import (
     BEHAVIOURS,
     Egress,
@@ -41,6 +42,11 @@ VARYING = ("sequential", "random")
 SERVER = "9.9.9.9"
 GOOD = Link(0.01)
 LOSSY = Link(0.03, loss=1 - 0.95**0.5)
+
+
+def known_peer(name: str, identity: Identity) -> KnownPeer:
+    keys = identity.keys(name)
+    return KnownPeer(SERVER, name, keys.public_key, 0, keys.sealing_key, keys.sealing_signature)
 
 
 class Line:
@@ -110,11 +116,13 @@ class Call:
         for number, (name, box) in enumerate(zip(names, boxes, strict=True), 1):
             egress = Egress(udp=False, tcp_ports=frozenset({443})) if number <= blocked else None
             realm, host = self._behind(name, box, number, line, egress)
-            known = {other: identities[other].public_key for other in names if other != name}
+            known = {
+                other: known_peer(other, identities[other]) for other in names if other != name
+            }
             endpoint = Endpoint(
                 identity=identities[name],
                 name=name,
-                known_keys=known,
+                known=known,
                 random=self.world.random_bytes(name),
                 disclosure=ANYONE,
             )

@@ -54,7 +54,7 @@ async def _list(output: Output) -> int:
     online = await _presence(output, profile, [contact.name for contact in known])
     longest = max(len(contact.name) for contact in known)
     for contact in known:
-        key, seen = fingerprint(contact.key), _day(contact.first_seen)
+        key, seen = fingerprint(contact.public_key), _day(contact.first_seen)
         is_online = online.get(contact.name)
         state = {True: "online", False: "offline", None: "unknown"}[is_online]
         output.result(
@@ -62,7 +62,7 @@ async def _list(output: Output) -> int:
             f"{contact.name:<{longest}}  {state:<7}  {key}  since {seen}",
             name=contact.name,
             key=key,
-            first_seen=int(contact.first_seen),
+            first_seen=contact.first_seen,
             online=is_online,
         )
     return 0

@@ -11,29 +11,35 @@ import enum
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from knothole.engine.core import Datagram, Timers, Transmit, least
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.events import BestPairChanged
 from knothole.engine.ice.pair import Pair
-from knothole.engine.secure.events import ChannelEvent, Closed
+from knothole.engine.secure.events import ChannelEvent, Closed, PingAnswered
 from knothole.engine.secure.quic import SecureChannel
 from knothole.wire import stun
 from knothole.wire.address import Address
+from knothole.wire.signal.values import MAX_EARLY_DATAGRAMS
 
 PATH_ZERO_BYTES: Final = 48 * 1024
 """What one end may send over the signalling before there is a path: ours. Enough for both
 handshake flights, their retransmission and a second of speech; too little to be a relay."""
 
 SUSPECT_SECONDS: Final = 1.0
-"""Sent for so long and heard nothing: ours. The path is probed and our mapping asked for again."""
+"""An answer that is missing for so long makes the path suspect: ours."""
 
-GONE_SECONDS: Final = 30.0
-"""No path and no word from the other end for so long ends the line (RFC 7675 Section 5.1)."""
+SUSPECT_RTTS: Final = 4  # ours: or for so many round trips, where that is longer
+
+GONE_SECONDS: Final = 40.0
+"""The other end was not heard of for so long: the line is over. RFC 7675 Section 5.1 ends consent
+after 30 s; ten more, so that a path that is back just before that is still found."""
 
 DOUBT_SECONDS: Final = 2.0
 """Ours: how long a line may stay silent once the switchboard says that the other end hung up."""
+
+DOUBT_PINGS: Final = 4  # ours: questions meanwhile; QUIC does not repeat a lost PING
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +71,40 @@ class PathSuspect:
     """Nothing is heard on the path: a good moment to ask for our mapped address again."""
 
 
+class Loss(enum.Enum):
+    """How a line was lost."""
+
+    NO_PATH = enum.auto()  # ICE never found one, and path zero did not last
+    SILENCE = enum.auto()
+    HUNG_UP = enum.auto()  # so the switchboard said, and nothing contradicts it
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The other end was not heard of for ``GONE_SECONDS``: the line is over."""
+    """The line is over, and the other end did not say goodbye on it."""
+
+    loss: Loss
 
 
-ConnectionOutput = Transmit | EarlyDatagrams | PathChanged | PathSuspect | Lost | ChannelEvent
+ConnectionOutput: TypeAlias = (
+    Transmit | EarlyDatagrams | PathChanged | PathSuspect | Lost | ChannelEvent
+)
 
 
-class Timer(enum.Enum):
+class _State(enum.Enum):
+    OPEN = enum.auto()
+    PARTING = enum.auto()  # closed here: who goes on talking to us is told again
+    OVER = enum.auto()
+
+
+_NEXT: Final = {
+    _State.OPEN: {_State.PARTING, _State.OVER},
+    _State.PARTING: {_State.OVER},
+    _State.OVER: set[_State](),
+}
+
+
+class _Timer(enum.Enum):
     SUSPECT = enum.auto()
     DOUBT = enum.auto()
     GONE = enum.auto()
@@ -89,18 +120,29 @@ class Connection:
     def __init__(self, *, ice: IceAgent, channel: SecureChannel, now: float) -> None:
         self.ice = ice
         self.channel = channel
+        self._state = _State.OPEN
         self._pair: Pair | None = None
+        self._met = False  # there was a pair
         self._heard_by: tuple[Address, Address] | None = None
         self._path_zero_left = PATH_ZERO_BYTES
         self._signalled = False
-        self._closed = False
-        self._timers: Timers[Timer] = Timers()
+        self._heard_at = now
+        self._suspicions = 0
+        self._doubts = 0
+        self._doubt_pings: set[int] = set()
+        self._timers: Timers[_Timer] = Timers()
         self._outputs: deque[ConnectionOutput] = deque()
-        self._timers.arm(Timer.GONE, now + GONE_SECONDS)
+        self._timers.arm(_Timer.GONE, now + GONE_SECONDS)
 
     @property
     def closed(self) -> bool:
-        return self._closed
+        """Nothing more is delivered or sent, but for a repeated farewell."""
+        return self._state is not _State.OPEN
+
+    @property
+    def is_parting(self) -> bool:
+        """It was closed at this end, and :meth:`receive` repeats the farewell."""
+        return self._state is _State.PARTING
 
     @property
     def path(self) -> PathInfo | None:
@@ -114,53 +156,55 @@ class Connection:
         self.flush(now)
 
     def receive(self, datagram: Datagram, now: float) -> None:
-        """A STUN message that :attr:`ice` accepts, or QUIC from an authenticated remote address."""
-        if stun.looks_like_stun(datagram.payload):
-            self.ice.receive(datagram, now)
-        elif self.ice.is_authenticated_remote(datagram.destination, datagram.source):
-            self._timers.disarm(Timer.SUSPECT)
-            self._timers.disarm(Timer.DOUBT)
-            self._notice_way(datagram, now)
-            self.channel.receive(datagram.payload, datagram.segment_size, now)
-        self.flush(now)
+        """A STUN message that :attr:`ice` accepts, or QUIC from an authenticated remote address.
 
-    def _notice_way(self, datagram: Datagram, now: float) -> None:
-        """Payload that begins to come another way than ours goes says that the peer has moved:
-        perhaps ours leads nowhere now, while what we hear keeps us from suspecting it."""
-        ends = (datagram.destination, datagram.source)
-        if ends != self._heard_by:
-            self._heard_by = ends
-            pair = self._pair
-            if pair is not None and ends != (pair.base, pair.remote_address):
-                self.ice.probe(now)
+        Anything else is dropped.
+        """
+        if stun.looks_like_stun(datagram.payload):
+            if self._state is _State.OPEN:
+                self.ice.receive(datagram, now)
+                self.flush(now)
+        elif self._state is not _State.OVER and self.ice.is_authenticated_remote(
+            datagram.destination, datagram.source
+        ):
+            self._notice_way(datagram, now)
+            self._hear(datagram.payload, datagram.segment_size, now)
+            if not self.channel.probes_unanswered:
+                self._timers.disarm(_Timer.SUSPECT)
+                self._suspicions = 0
+            self.flush(now)
 
     def receive_early(self, datagrams: Sequence[bytes], now: float) -> None:
         """QUIC datagrams that came over path zero."""
         for datagram in datagrams:
-            self.channel.receive(datagram, 0, now)
-        self.flush(now)
+            if self._state is _State.OVER:
+                return
+            self._hear(datagram, 0, now)
+            self.flush(now)
 
     def handle_timeout(self, now: float) -> None:
         for timer in self._timers.pop_expired(now):
             match timer:
-                case Timer.SUSPECT:
-                    self._outputs.append(PathSuspect())
-                    self.ice.probe(now)
-                    self._timers.arm(Timer.SUSPECT, now + SUSPECT_SECONDS)
-                case Timer.GONE | Timer.DOUBT:
-                    self._lose()
+                case _Timer.SUSPECT:
+                    self._suspect(now)
+                case _Timer.DOUBT:
+                    self._doubt(now)
+                case _Timer.GONE:
+                    self._look_for_signs_of_life(now)
+        if self._state is not _State.OPEN:
+            return
         ice_timeout = self.ice.next_timeout()
         if ice_timeout is not None and ice_timeout <= now:
             self.ice.handle_timeout(now)
-        channel_timeout = self.channel.next_timeout()
+        channel_timeout = self._channel_timeout()
         if channel_timeout is not None and channel_timeout <= now:
             self.channel.handle_timeout(now)
         self.flush(now)
 
     def next_timeout(self) -> float | None:
-        if self._closed:
+        if self._state is not _State.OPEN:
             return None
-        return least(self._timers.next(), self.ice.next_timeout(), self.channel.next_timeout())
+        return least(self._timers.next(), self.ice.next_timeout(), self._channel_timeout())
 
     def outputs(self) -> Iterator[ConnectionOutput]:
         while self._outputs:
@@ -168,28 +212,41 @@ class Connection:
 
     def doubt(self, now: float) -> None:
         """Somebody says that the other end is gone: find out, and end if it does not answer."""
-        if not self._closed and not self.channel.is_closed:
-            self.channel.ping(now)
-            self._timers.arm(Timer.DOUBT, now + DOUBT_SECONDS)
+        if self._state is _State.OPEN and not self._timers.is_armed(_Timer.DOUBT):
+            self._doubts = 0
+            self._doubt(now)
             self.flush(now)
 
     def close(self, reason: str, now: float) -> None:
-        """Tell the other end on whatever path there is, then be silent."""
-        if self._closed:
+        """Tell the other end on whatever path there is; as often as it goes on talking."""
+        if self._state is not _State.OPEN:
             return
         self.channel.close(0, reason)
-        self.flush(now)
-        self._end()
+        self._drain_channel_events()
+        self._send(now)
 
     def flush(self, now: float) -> None:
         """Drain ICE and QUIC: called after every command given to :attr:`channel`."""
-        if self._closed:
-            return
-        self._drain_ice(now)
-        self._drain_channel_events(now)
-        if not self._closed:
+        if self._state is _State.OPEN:
+            self._drain_ice(now)
+            self._drain_channel_events()
+        if self._state is not _State.OVER:
             self._send(now)
-            self._drain_channel_events(now)
+            self._drain_channel_events()
+
+    def _notice_way(self, datagram: Datagram, now: float) -> None:
+        """Payload that begins to come another way than ours goes says that the peer has moved:
+        perhaps ours leads nowhere now."""
+        ends = (datagram.destination, datagram.source)
+        if ends != self._heard_by:
+            self._heard_by = ends
+            pair = self._pair
+            if pair is not None and ends != (pair.base, pair.remote_address):
+                self.ice.probe(now)
+
+    def _hear(self, payload: bytes, segment_size: int, now: float) -> None:
+        self._heard_at = now
+        self.channel.receive(payload, segment_size, now)
 
     def _drain_ice(self, now: float) -> None:
         for output in self.ice.outputs():
@@ -201,45 +258,94 @@ class Connection:
 
     def _move_to(self, pair: Pair | None, now: float) -> None:
         self._pair = pair
-        if pair is None:
-            self._timers.arm(Timer.GONE, now + GONE_SECONDS)
-        else:
-            self._timers.disarm(Timer.GONE)  # from here consent watches (RFC 7675)
-            self._path_zero_left = PATH_ZERO_BYTES
-            self.channel.path_changed(now)
+        self._timers.disarm(_Timer.SUSPECT)
+        self._suspicions = 0
+        self._path_zero_left = PATH_ZERO_BYTES
+        if pair is not None:
+            self._met = True
+            if self._signalled:
+                self.channel.path_changed(now)
         self._outputs.append(PathChanged(None if pair is None else _path_info(pair)))
 
-    def _drain_channel_events(self, now: float) -> None:
+    def _drain_channel_events(self) -> None:
         for event in self.channel.outputs():
+            match event:
+                case Closed(by_peer=by_peer):
+                    self._move(_State.OVER if by_peer else _State.PARTING)
+                    self._timers.clear()
+                case PingAnswered(ping_id) if ping_id in self._doubt_pings:
+                    self._doubt_pings.clear()
+                    self._timers.disarm(_Timer.DOUBT)
+                    continue
+                case _:
+                    pass
             self._outputs.append(event)
-            if isinstance(event, Closed):
-                self._send(now)
-                self._end()
+
+    def _can_send(self) -> bool:
+        return self._pair is not None or (self._signalled and self._path_zero_left > 0)
+
+    def _channel_timeout(self) -> float | None:
+        """QUIC's timers, while what they want to send can be sent; they are overdue afterwards."""
+        return self.channel.next_timeout() if self._can_send() else None
 
     def _send(self, now: float) -> None:
         if self._pair is not None:
             source, destination = self._pair.base, self._pair.remote_address
+            sent = False
             while bursts := tuple(self.channel.bursts(now)):
+                sent = True
                 for payload, segment_size in bursts:
                     self._outputs.append(
                         Transmit(Datagram(source, destination, payload, segment_size))
                     )
-                if not self._timers.is_armed(Timer.SUSPECT):
-                    self._timers.arm(Timer.SUSPECT, now + SUSPECT_SECONDS)
-        elif self._signalled and self._path_zero_left > 0:
-            # Without budget QUIC keeps what it has: its own timers send it once there is a path.
-            datagrams = self.channel.datagrams(now)
-            if datagrams:
-                self._path_zero_left -= sum(map(len, datagrams))
-                self._outputs.append(EarlyDatagrams(tuple(datagrams)))
+            due = sent and self.channel.probes_unanswered is not None
+            if due and not self._timers.is_armed(_Timer.SUSPECT):
+                rtt_seconds = self._pair.rtt_seconds or 0.0
+                patience = max(SUSPECT_SECONDS, SUSPECT_RTTS * rtt_seconds)
+                self._timers.arm(_Timer.SUSPECT, now + patience)
+            return
+        # Without budget QUIC keeps what it has: its own timers send it once there is a path.
+        while self._can_send():
+            datagrams = tuple(self.channel.datagrams(now, MAX_EARLY_DATAGRAMS))
+            if not datagrams:
+                return
+            self._path_zero_left -= sum(map(len, datagrams))
+            self._outputs.append(EarlyDatagrams(datagrams))
 
-    def _lose(self) -> None:
-        self._outputs.append(Lost())
-        self._end()
+    def _suspect(self, now: float) -> None:
+        """Ask once a second whether the path is back: QUIC's own probes double their interval."""
+        if self.channel.probes_unanswered is None:
+            return
+        self._suspicions += 1
+        if self._suspicions.bit_count() == 1:  # the 1st, 2nd, 4th, 8th, ...
+            self._outputs.append(PathSuspect())
+            self.ice.probe(now)
+        self.channel.path_changed(now)
+        self._timers.arm(_Timer.SUSPECT, now + SUSPECT_SECONDS)
 
-    def _end(self) -> None:
-        self._closed = True
+    def _doubt(self, now: float) -> None:
+        if self._doubts == DOUBT_PINGS:
+            self._lose(Loss.HUNG_UP)
+            return
+        self._doubts += 1
+        self._doubt_pings.add(self.channel.ping(now))
+        self._timers.arm(_Timer.DOUBT, now + DOUBT_SECONDS / DOUBT_PINGS)
+
+    def _look_for_signs_of_life(self, now: float) -> None:
+        heard_at = max(self._heard_at, self.ice.heard_at)
+        if now < heard_at + GONE_SECONDS:
+            self._timers.arm(_Timer.GONE, heard_at + GONE_SECONDS)
+        else:
+            self._lose(Loss.SILENCE if self._met else Loss.NO_PATH)
+
+    def _lose(self, loss: Loss) -> None:
+        self._outputs.append(Lost(loss))
+        self._move(_State.OVER)
         self._timers.clear()
+
+    def _move(self, state: _State) -> None:
+        assert state in _NEXT[self._state], (self._state, state)
+        self._state = state
 
 
 def _path_info(pair: Pair) -> PathInfo:

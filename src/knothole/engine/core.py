@@ -91,11 +91,16 @@ class Timers(Generic[TimerT]):
     def pop_expired(self, now: float) -> list[TimerT]:
         due = sorted(
             (timer for timer, at in self._deadlines.items() if at <= now),
-            key=lambda timer: (self._deadlines[timer], list(type(timer)).index(timer)),
+            key=lambda timer: (self._deadlines[timer], _declared(timer)),
         )
         for timer in due:
             del self._deadlines[timer]
         return due
+
+
+def _declared(timer: enum.Enum) -> int:
+    """Where a timer stands among those of its kind."""
+    return list(type(timer)).index(timer)
 
 
 def least(*timeouts: float | None) -> float | None:

@@ -17,7 +17,7 @@ from knothole.engine.endpoint.events import (
     EndpointOutput,
     SendSignalling,
 )
-from knothole.engine.endpoint.gather import OpenTurnStream
+from knothole.engine.endpoint.relays import OpenTurnStream
 from knothole.engine.rendezvous.accounts import MemoryAccounts
 from knothole.engine.rendezvous.outputs import CloseConnection, ConnectionId, SendTo
 from knothole.engine.rendezvous.server import RendezvousServer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from knothole.peer.errors import KnotholeError
@@ -45,13 +45,14 @@ class Accept:
             return name in self.names
         return key_known or not self.contacts_only
 
-    def disclosure(self, contacts: Mapping[str, bytes], *, ask: bool) -> Audience:
-        """To whom the switchboard may show our addresses before we have answered."""
+    def disclosure(self, contacts: Collection[str], *, ask: bool) -> Audience:
+        """To whom the switchboard may show our addresses before we have answered; ``contacts`` are
+        the names of those whose keys are remembered."""
         if ask:
             return NOBODY
         if self.names is None and not self.contacts_only:
             return ANYONE
-        names = self.names if self.names is not None else contacts.keys()
+        names = self.names if self.names is not None else contacts
         return Audience(AudienceKind.NAMES, tuple(sorted(names)[:MAX_NAMES]))
 
 

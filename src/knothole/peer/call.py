@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from knothole.peer.errors import KnotholeError, NoAnswer
 from knothole.peer.line import Line
@@ -37,6 +38,15 @@ class OutgoingRing:
         if not self._line.done():
             self._cancel()
             self._line.cancel()
+            self._ringing.set()
+
+    def abandon(self) -> None:
+        """Take the call back, and close the line if it was answered in this very moment."""
+        self.cancel()
+        if not self._line.cancelled() and self._line.exception() is None:
+            self._line.result().close()
+
+    # called by the peer
 
     def _set_ringing(self) -> None:
         self._ringing.set()
@@ -89,7 +99,7 @@ class Ring:
         return await asyncio.shield(self._line)
 
     def decline(self, *, busy: bool = False) -> None:
-        """Do not answer. ``busy`` says that we are in another call."""
+        """Do not answer. ``busy`` says that we are in another call: other devices ring on."""
         if not self._line.done():
             self._decline("busy" if busy else "declined")
 
@@ -102,6 +112,8 @@ class Ring:
         """Whether the caller gave up, or it was answered."""
         return self._line.done()
 
+    # called by the peer
+
     def _set_line(self, line: Line) -> None:
         if not self._line.done():
             self._line.set_result(line)
@@ -110,3 +122,15 @@ class Ring:
         if not self._line.done():
             self._line.set_exception(NoAnswer(text))
             self._line.exception()
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCall:
+    """Somebody called with another key than the remembered one, and was not put through.
+
+    ``text`` says so to a person, with both keys and what to do.
+    """
+
+    peer_name: str
+    peer_key: bytes
+    text: str

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from knothole.engine.connection import PathInfo
 from knothole.engine.secure.events import (
+    ChannelClosed,
     ChannelEvent,
     DatagramReceived,
     PingAnswered,
@@ -20,7 +21,8 @@ from knothole.engine.secure.events import (
     StreamReset,
 )
 from knothole.engine.secure.quic import MAX_DATAGRAM_SIZE
-from knothole.peer.errors import KnotholeError, LineClosed
+from knothole.peer.errors import LineClosed
+from knothole.peer.news import News
 from knothole.peer.stream import Stream
 from knothole.wire.address import Address
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 DATAGRAMS_KEPT: Final = 1024  # received and not yet asked for; the oldest go first: ours
 PATHS_KEPT: Final = 64
 PING_AGAIN_SECONDS: Final = 0.5  # ours: QUIC does not send a lost PING again
+STREAMS_KEPT: Final = 128  # opened by the other end and not yet asked for; more are refused: ours
+
+FLUSH_SECONDS: Final = 2.0
+"""Ours: how long the end of an ``async with`` waits for the other end to have everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,10 @@ PATH_ZERO: Final = Path("relayed", None, None, None)
 
 
 class Line:
-    """An authenticated, encrypted line. Made by :class:`knothole.Peer`; ``async with`` closes it.
+    """An authenticated, encrypted line. Made by :class:`knothole.Peer`.
+
+    ``async with`` closes it at the end of the block, once the other end has acknowledged what was
+    written, but after :data:`FLUSH_SECONDS` at the latest; after an exception at once.
 
     Attributes:
         peer_name: the name of the other end on the switchboard.
@@ -67,6 +76,8 @@ class Line:
         words: four words that are the same at both ends unless somebody stands in between; empty
             until both keys are proven, see :meth:`secured`.
         app: what the caller says the line is for ("" for a plain line).
+        incoming: True when the other end called.
+        close_reason: once the line is over, who ended it and why, in words.
     """
 
     def __init__(
@@ -74,6 +85,7 @@ class Line:
         connection: Connection,
         flush: Callable[[], None],
         hang_up: Callable[[str], None],
+        send_ping: Callable[[], int],
         *,
         call_id: bytes,
         peer_name: str,
@@ -93,6 +105,7 @@ class Line:
         self._connection = connection
         self._flush = flush
         self._hang_up = hang_up
+        self._send_ping = send_ping
         self._closed = asyncio.Event()
         self._streams: dict[int, Stream] = {}
         self._arrived: deque[Stream] = deque()
@@ -101,15 +114,15 @@ class Line:
         self._paths: deque[Path] = deque(maxlen=PATHS_KEPT)
         self._path_count = 0
         self._flush_waiters: list[asyncio.Future[None]] = []
-        self._news = asyncio.Event()
+        self._openers = 0
+        self._news = News()
 
     # ---------------------------------------------------------------------------- facts
 
     @property
     def path(self) -> Path:
         """Where payload travels now."""
-        info = self._connection.path
-        return _public(info)
+        return _public(self._connection.path)
 
     @property
     def max_datagram_size(self) -> int:
@@ -118,13 +131,14 @@ class Line:
 
     @property
     def closed(self) -> bool:
+        """Whether the line is over, by either end."""
         return self._closed.is_set()
 
     async def secured(self) -> tuple[str, ...]:
         """Wait until both keys are proven; the words to compare. Raises LineClosed."""
         while not self.words:
             self._require_open()
-            await self._next_news()
+            await self._news.next()
         return self.words
 
     async def wait_closed(self) -> str:
@@ -134,18 +148,16 @@ class Line:
 
     async def path_changes(self) -> AsyncIterator[Path]:
         """The path now, then each one that payload moves to, until the line is over."""
-        seen = 0
-        yield self.path
-        history = self._paths
         seen = self._path_count
-        while not self.closed:
-            if self._path_count > seen:
-                fresh = list(history)[-min(self._path_count - seen, len(history)) :]
-                seen = self._path_count
-                for path in fresh:
-                    yield path
-            else:
-                await self._next_news()
+        yield self.path
+        while self._path_count > seen or not self.closed:
+            if self._path_count == seen:
+                await self._news.next()
+                continue
+            missed = min(self._path_count - seen, len(self._paths))
+            seen = self._path_count
+            for path in list(self._paths)[-missed:]:
+                yield path
 
     # ------------------------------------------------------------------------ datagrams
 
@@ -154,15 +166,15 @@ class Line:
 
         Raises ValueError for more, LineClosed when the line is over.
         """
-        self._require_open()
-        self._connection.channel.send_datagram(bytes(data))
-        self._flush()
+        with self._open():
+            self._connection.channel.send_datagram(bytes(data))
+            self._flush()
 
     async def receive_datagram(self) -> bytes:
         """The next datagram from the other end. Raises LineClosed when none will come."""
         while not self._datagrams:
             self._require_open()
-            await self._next_news()
+            await self._news.next()
         return self._datagrams.popleft()
 
     # -------------------------------------------------------------------------- streams
@@ -175,13 +187,17 @@ class Line:
                 stream = Stream(self, self._connection.channel.open_stream())
                 self._streams[stream.stream_id] = stream
                 return stream
-            await self._next_news()
+            self._openers += 1
+            try:
+                await self._news.next()
+            finally:
+                self._openers -= 1
 
     async def accept_stream(self) -> Stream:
         """The next stream that the other end opens. Raises LineClosed when none will come."""
         while not self._arrived:
             self._require_open()
-            await self._next_news()
+            await self._news.next()
         return self._arrived.popleft()
 
     async def streams(self) -> AsyncIterator[Stream]:
@@ -209,11 +225,10 @@ class Line:
 
     async def probe(self, timeout: float) -> float:
         """Like :meth:`ping`, asked once: a lost question or answer is a TimeoutError."""
-        self._require_open()
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        number = self._connection.channel.ping(time.monotonic())
+        with self._open():
+            number = self._send_ping()
         self._pings[number] = answer
-        self._flush()
         try:
             async with asyncio.timeout(timeout):
                 return await answer
@@ -229,7 +244,10 @@ class Line:
             await waiter
 
     def close(self, reason: str = "") -> None:
-        """End the line; the other end learns ``reason``. Idempotent."""
+        """End the line at once; the other end learns ``reason``. Idempotent.
+
+        What is written and not acknowledged may be lost: wait for :meth:`flushed` before.
+        """
         if not self.closed:
             self._hang_up(reason)
             self._ended("closed here" if not reason else f"closed here: {reason}")
@@ -237,8 +255,14 @@ class Line:
     async def __aenter__(self) -> Line:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and not self.closed:
+                with contextlib.suppress(TimeoutError, LineClosed):
+                    async with asyncio.timeout(FLUSH_SECONDS):
+                        await self.flushed()
+        finally:
+            self.close()
 
     # --------------------------------------------------------------- called by the peer
 
@@ -247,59 +271,65 @@ class Line:
             case DatagramReceived(data):
                 self._datagrams.append(data)
             case StreamOpened(stream_id):
-                stream = self._streams[stream_id] = Stream(self, stream_id)
-                self._arrived.append(stream)
+                self._stream_opened(stream_id)
             case StreamData(stream_id, data, end):
                 if (known := self._streams.get(stream_id)) is not None:
                     known._feed(data, end)
                 elif data:
                     self._consumed(stream_id, len(data))
-            case StreamReset(stream_id) | StopSending(stream_id):
+            case StreamReset(stream_id):
                 if (known := self._streams.get(stream_id)) is not None:
-                    known._fail(LineClosed("the other end gave this stream up"))
+                    self._stream_given_up(known)
+            case StopSending(stream_id):
+                if (known := self._streams.get(stream_id)) is not None:
+                    known._fail_writing(LineClosed("the other end reads no more of this stream"))
             case PingAnswered(number, rtt_seconds):
                 waiter = self._pings.pop(number, None)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(rtt_seconds)
             case _:
                 return
-        self._tell()
+        self._news.tell()
 
     def _path_changed(self, info: PathInfo | None) -> None:
         self._paths.append(_public(info))
         self._path_count += 1
-        self._tell()
+        self._news.tell()
 
     def _secured(self, words: tuple[str, ...]) -> None:
         self.words = words
-        self._tell()
+        self._news.tell()
 
     def _progress(self) -> None:
         for stream in list(self._streams.values()):
             stream._progress()
+        if self._openers and self._connection.channel.can_open_stream:
+            self._news.tell()
         if self._flush_waiters and self._connection.channel.is_flushed:
             self._wake_flush_waiters()
 
-    def _ended(self, reason: str, error: KnotholeError | None = None) -> None:
+    def _ended(self, reason: str) -> None:
         if self.closed:
             return
         self.close_reason = reason
         self._closed.set()
-        failure = error or LineClosed(reason)
+        failure = LineClosed(reason)
         for stream in self._streams.values():
-            stream._fail(failure)
+            stream._fail_reading(failure)
+            stream._fail_writing(failure)
         for waiter in self._pings.values():
             if not waiter.done():
                 waiter.set_exception(failure)
         self._pings.clear()
         self._wake_flush_waiters()
-        self._tell()
+        self._news.tell()
 
     # -------------------------------------------------------------- called by streams
 
     def _write(self, stream_id: int, data: bytes, end: bool) -> None:
-        self._connection.channel.write(stream_id, data, end)
-        self._flush()
+        with self._open():
+            self._connection.channel.write(stream_id, data, end)
+            self._flush()
 
     def _backlog(self, stream_id: int) -> int:
         return 0 if self.closed else self._connection.channel.send_backlog(stream_id)
@@ -314,6 +344,19 @@ class Line:
             self._connection.channel.stop(stream_id, 0)
             self._flush()
 
+    def _stream_opened(self, stream_id: int) -> None:
+        stream = self._streams[stream_id] = Stream(self, stream_id)
+        if len(self._arrived) < STREAMS_KEPT:
+            self._arrived.append(stream)
+        else:
+            stream.close()
+
+    def _stream_given_up(self, stream: Stream) -> None:
+        stream._fail_reading(LineClosed("the other end gave this stream up"))
+        if stream in self._arrived:  # before anybody has asked for it
+            self._arrived.remove(stream)
+            stream.close()
+
     def _stream_done(self, stream: Stream) -> None:
         self._streams.pop(stream.stream_id, None)
 
@@ -323,18 +366,20 @@ class Line:
         if self.closed:
             raise LineClosed(self.close_reason)
 
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Commands to the channel, which may have ended in this very turn."""
+        self._require_open()
+        try:
+            yield
+        except ChannelClosed as error:
+            raise LineClosed(f"the line with {self.peer_name} is over") from error
+
     def _wake_flush_waiters(self) -> None:
         waiters, self._flush_waiters = self._flush_waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
-
-    async def _next_news(self) -> None:
-        await self._news.wait()
 
 
 def _public(info: PathInfo | None) -> Path:

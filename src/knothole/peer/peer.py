@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path as FilePath
-from typing import Final
+from typing import Final, TypeVar
 
 from knothole.engine.endpoint.endpoint import Endpoint
 from knothole.engine.endpoint.events import (
-    CallFault,
-    CallOver,
+    KIND_CALL,
+    KIND_LINE,
     EndpointOutput,
     IncomingCall,
-    LineEvent,
-    LinePath,
-    LineReady,
-    LineSecured,
+    KeysFound,
     Offline,
     Online,
     PresenceSeen,
     Refused,
-    RemoteRinging,
 )
+from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.peer.accept import Accept, Taking, parse_accept
-from knothole.peer.call import OutgoingRing, Ring
+from knothole.peer.call import OutgoingRing, RefusedCall, Ring
+from knothole.peer.calls import Calls
 from knothole.peer.errors import NoAnswer, RegistrationRefused, UnknownName
 from knothole.peer.line import Line
+from knothole.peer.news import Arrivals, News
 from knothole.peer.profile import Profile
-from knothole.peer.reasons import error_of, lasting_error, server_unreachable
+from knothole.peer.reasons import lasting_error, server_unreachable
+from knothole.peer.remember import Memory
 from knothole.peer.runtime import Runtime
-from knothole.wire.signal.values import InvalidName, Reason, canonical_name
+from knothole.wire.signal.values import InvalidName, canonical_name
 
-REGISTER_SECONDS: Final = 15.0
-LINES_KEPT: Final = 64
-"""Lines that came and were not asked for yet; a further caller is told that we are busy."""
+log = logging.getLogger(__name__)
+
+REGISTER_SECONDS: Final = 15.0  # ours: three attempts to connect
+
+T = TypeVar("T")
 
 
 class Peer:
@@ -62,7 +64,8 @@ class Peer:
 
     ``runtime_class`` is what the endpoint runs on: this machine's sockets; the lab has another.
 
-    Entering raises ServerUnreachable, ServerKeyChanged, RegistrationRefused, ProfileError.
+    A peer is entered once. Entering raises ServerUnreachable, ServerKeyChanged,
+    RegistrationRefused, ProfileError; leaving closes every line.
     """
 
     runtime_class: type[Runtime] = Runtime
@@ -85,28 +88,26 @@ class Peer:
         self._ask = ask
         self._port = port
         self._timeout = timeout
-        self._known = {name: c.key for name, c in self.profile.contacts().items()}
         self._endpoint = Endpoint(
             identity=self.profile.identity,
             name=self.profile.name,
-            known_keys=self._known,
+            known=self.profile.known,
             random=secrets.token_bytes,
-            disclosure=self._accept.disclosure(self._known, ask=ask),
+            disclosure=self._accept.disclosure(self.profile.contacts(), ask=ask),
             callable_=callable,
             invitation=invitation,
         )
+        self._news = News()
+        self._memory = Memory(self.profile.known, self._contacts_changed)
+        self._calls = Calls(
+            self._endpoint, self._command, self._decide, self._memory, self._news, ask=ask
+        )
         self._runtime: Runtime | None = None
-        self._online: asyncio.Future[None] | None = None
+        self._registered: asyncio.Future[None] | None = None
         self._is_online = False
         self._refused: RegistrationRefused | None = None
         self._presence: dict[str, bool] = {}
         self._last_error: Exception | None = None
-        self._lines: dict[bytes, Line] = {}
-        self._calling: dict[bytes, OutgoingRing] = {}
-        self._rings: dict[bytes, Ring] = {}
-        self._arrived: deque[Line] = deque()
-        self._arrived_rings: deque[Ring] = deque()
-        self._news = asyncio.Event()
         self._closed = False
 
     @property
@@ -125,23 +126,26 @@ class Peer:
         return self._endpoint
 
     async def __aenter__(self) -> Peer:
-        loop = asyncio.get_running_loop()
-        self._online = loop.create_future()
+        if self._runtime is not None or self._closed:
+            raise RuntimeError("a peer is entered once; make another one")
+        self._registered = asyncio.get_running_loop().create_future()
         self._runtime = self.runtime_class(
             self._endpoint,
             self.profile.server,
             self._event,
             self._failed,
-            self._settled,
+            self._calls.settled,
             port=self._port,
         )
         try:
             await self._runtime.start()
             async with asyncio.timeout(self._timeout):
-                await self._online
+                await self._registered
         except TimeoutError:
             await self._close()
             error = self._last_error
+            if isinstance(error, RegistrationRefused):
+                raise error from None
             raise server_unreachable(self.profile.server, error) from error
         except BaseException:
             await self._close()
@@ -159,18 +163,23 @@ class Peer:
             timeout: seconds until NoAnswer.
             app: what the line is for; the other side sees it.
 
-        Raises UnknownName, PeerOffline, CallDeclined, PeerBusy, NoAnswer, PeerKeyChanged.
+        Raises UnknownName, PeerOffline, CallDeclined, PeerBusy, NoAnswer, PeerKeyChanged,
+        ServerUnreachable when the switchboard was away all the time.
         """
-        ring = self.ring(name, app=app, kind="line")
+        ring = self.ring(name, app=app, kind=KIND_LINE)
         try:
             async with asyncio.timeout(timeout):
                 return await ring.answered()
         except TimeoutError:
+            ring.abandon()
+            if not self._is_online:
+                raise server_unreachable(self.profile.server, self._last_error) from None
             raise NoAnswer(f"No line to {name} came about within {timeout:g} s.") from None
-        finally:
-            ring.cancel()
+        except asyncio.CancelledError:
+            ring.abandon()
+            raise
 
-    def ring(self, name: str, *, app: str = "", kind: str = "call") -> OutgoingRing:
+    def ring(self, name: str, *, app: str = "", kind: str = KIND_CALL) -> OutgoingRing:
         """Call ``name`` and let it ring; see :class:`OutgoingRing`. Raises UnknownName."""
         try:
             canonical = canonical_name(name)
@@ -178,214 +187,129 @@ class Peer:
             raise UnknownName(f"{name!r} cannot be anybody's name: {error}.") from error
         if canonical == self.name:
             raise UnknownName(f"{canonical} is yourself: another name is needed.")
-        runtime = self._require_runtime()
-        call_id = runtime.command(lambda now: self._endpoint.call(canonical, kind, app, now))
-        ring = OutgoingRing(canonical, lambda: self._cancel(call_id))
-        self._calling[call_id] = ring
-        return ring
+        return self._calls.call(canonical, kind, app)
 
-    async def incoming(self) -> AsyncIterator[Line]:
+    def incoming(self) -> AsyncIterator[Line]:
         """The lines that others open to us, those that came earlier first, until we leave.
 
         Raises RegistrationRefused when the switchboard takes us no more.
         """
-        while True:
-            while not self._arrived:
-                if self._closed:
-                    return
-                await self._next_news()
-            yield self._arrived.popleft()
+        return Arrivals(self._calls.arrived, self._next_news)
 
-    async def rings(self) -> AsyncIterator[Ring]:
+    def rings(self) -> AsyncIterator[Ring]:
         """With ``ask``: calls that wait for a person's word, until we leave; see
         :meth:`incoming`."""
-        while True:
-            while not self._arrived_rings:
-                if self._closed:
-                    return
-                await self._next_news()
-            yield self._arrived_rings.popleft()
+        return Arrivals(self._calls.arrived_rings, self._next_news)
+
+    def refused_calls(self) -> AsyncIterator[RefusedCall]:
+        """Calls of people whose key is not the remembered one, until we leave; see
+        :meth:`incoming`. They are logged as warnings, too."""
+        return Arrivals(self._calls.refused, self._next_news)
 
     async def online_changes(self) -> AsyncIterator[bool]:
         """:attr:`online`, whenever it has become another, until we leave; see
         :meth:`incoming`."""
         told = self._is_online
-        while not self._closed:
-            if self._is_online == told:
-                await self._next_news()
-            else:
-                told = self._is_online
-                yield told
+        while True:
+            while self._is_online == told:
+                if not await self._next_news():
+                    return
+            told = self._is_online
+            yield told
 
     async def presence(self, names: Iterable[str], timeout: float = 2.0) -> dict[str, bool]:
         """Who of ``names`` can be called now, as far as the switchboard tells within ``timeout``
         seconds."""
         wanted = set(names)
-        self._require_runtime().command(lambda now: self._endpoint.watch(sorted(wanted), now))
+        self._command(lambda now: self._endpoint.watch(sorted(wanted), now))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while not wanted <= self._presence.keys():
-                    await self._next_news()
+                while not wanted <= self._presence.keys() and await self._next_news():
+                    pass
         return {name: online for name, online in self._presence.items() if name in wanted}
 
     # ----------------------------------------------------------------- from the engine
 
     def _event(self, event: EndpointOutput) -> None:
+        if self._calls.event(event):
+            return
         match event:
-            case LineEvent(call_id, channel_event):
-                if (line := self._lines.get(call_id)) is not None:
-                    line._event(channel_event)
-            case LinePath(call_id, path):
-                if (line := self._lines.get(call_id)) is not None:
-                    line._path_changed(path)
-            case IncomingCall():
-                self._incoming(event)
-            case RemoteRinging(call_id):
-                if (ring := self._calling.get(call_id)) is not None:
-                    ring._set_ringing()
-            case LineReady():
-                self._line_ready(event)
-            case LineSecured(call_id, words):
-                self._line_secured(call_id, words)
-            case CallOver(call_id, fault, text):
-                self._call_over(call_id, fault, text)
+            case KeysFound(keys):
+                self._memory.found(keys)
             case Online():
-                self._is_online = True
-                self._tell()
-                if self._online is not None and not self._online.done():
-                    self._online.set_result(None)
+                self._set_online(True)
+                if self._registered is not None and not self._registered.done():
+                    self._registered.set_result(None)
             case Offline():
-                self._is_online = False
-                self._tell()
+                self._set_online(False)
             case Refused(_code, text, final):
                 self._last_error = RegistrationRefused(text)
                 if final:
                     self._refuse(RegistrationRefused(text))
             case PresenceSeen(name, online):
                 self._presence[name] = online
-                self._tell()
+                self._news.tell()
+            case SignallingProblem(code, text):
+                log.debug("the switchboard says: %s (%s)", text, code)
             case _:
                 pass
 
-    def _settled(self) -> None:
-        for line in self._lines.values():
-            line._progress()
-
-    def _incoming(self, call: IncomingCall) -> None:
-        runtime = self._require_runtime()
-        endpoint, call_id = self._endpoint, call.call_id
+    def _decide(self, call: IncomingCall) -> Taking:
+        """What becomes of an incoming call."""
         if not self._accept.takes(call.name, call.key_known):
-            reason = Reason.NOT_ACCEPTED
-        elif self._takes and (taking := self._takes(call.name, call.app)) is not Taking.YES:
-            reason = Reason.BUSY if taking is Taking.BUSY else Reason.NOT_ACCEPTED
-        elif len(self._arrived) >= LINES_KEPT or len(self._arrived_rings) >= LINES_KEPT:
-            reason = Reason.BUSY
-        elif self._ask and call.kind == "call":
-            self._rings[call_id] = ring = Ring(
-                call.name,
-                call.key,
-                not call.key_known,
-                call.app,
-                lambda: runtime.command(lambda now: endpoint.accept(call_id, now)),
-                lambda why: runtime.command(lambda now: endpoint.decline(call_id, why, now)),
-            )
-            runtime.command(lambda now: endpoint.ring(call_id, now))
-            self._arrived_rings.append(ring)
-            self._tell()
-            return
-        else:
-            runtime.command(lambda now: endpoint.accept(call_id, now))
-            return
-        runtime.command(lambda now: endpoint.decline(call_id, reason, now))
+            return Taking.NO
+        if self._takes is None:
+            return Taking.YES
+        try:
+            return self._takes(call.name, call.app)
+        except Exception:  # the application's; the engine must go on
+            log.exception("the decision about a call has failed; it is not taken")
+            return Taking.NO
 
-    def _line_ready(self, ready: LineReady) -> None:
-        connection = self._endpoint.connection(ready.call_id)
-        if connection is None:
-            return
-        runtime = self._require_runtime()
-        line = Line(
-            connection,
-            lambda: runtime.command(lambda now: self._endpoint.flush(ready.call_id, now)),
-            lambda reason: runtime.command(
-                lambda now: self._endpoint.hang_up(ready.call_id, reason, now)
-            ),
-            call_id=ready.call_id,
-            peer_name=ready.name,
-            peer_key=ready.key,
-            first_seen=not ready.key_known,
-            app=ready.app,
-            incoming=ready.incoming,
-        )
-        self._lines[ready.call_id] = line
-        if not ready.incoming:
-            ring = self._calling.pop(ready.call_id, None)
-            if ring is None or not ring._set_line(line):
-                line.close("nobody waits for it any more")
-            return
-        waiting = self._rings.pop(ready.call_id, None)
-        if waiting is not None:
-            waiting._set_line(line)
-        else:
-            self._arrived.append(line)
-            self._tell()
+    def _contacts_changed(self) -> None:
+        if self._accept.contacts_only and not self._closed:
+            disclosure = self._accept.disclosure(self.profile.contacts(), ask=self._ask)
+            self._command(lambda now: self._endpoint.set_disclosure(disclosure, now))
 
-    def _line_secured(self, call_id: bytes, words: tuple[str, ...]) -> None:
-        line = self._lines.get(call_id)
-        if line is None:
-            return
-        line._secured(words)
-        if line.first_seen and line.peer_name not in self._known:
-            self._known[line.peer_name] = line.peer_key
-            self.profile.remember(line.peer_name, line.peer_key)
-
-    def _call_over(self, call_id: bytes, fault: CallFault | None, text: str) -> None:
-        error = error_of(fault, text)
-        if (line := self._lines.pop(call_id, None)) is not None:
-            line._ended(text, error)
-        if (calling := self._calling.pop(call_id, None)) is not None:
-            calling._fail(error or NoAnswer(text))
-        if (ring := self._rings.pop(call_id, None)) is not None:
-            ring._set_over(text)
-
-    # ------------------------------------------------------------------------- inside
-
-    def _cancel(self, call_id: bytes) -> None:
-        if self._calling.pop(call_id, None) is not None and self._runtime is not None:
-            self._runtime.command(lambda now: self._endpoint.hang_up(call_id, "", now))
+    def _set_online(self, online: bool) -> None:
+        self._is_online = online
+        self._news.tell()
 
     def _failed(self, error: Exception) -> None:
         self._last_error = error
-        waiting = self._online
         lasting = lasting_error(self.profile.server, error)
+        waiting = self._registered
         if lasting is not None and waiting is not None and not waiting.done():
             waiting.set_exception(lasting)
 
     def _refuse(self, refused: RegistrationRefused) -> None:
         self._refused = refused
-        self._tell()
-        if self._online is not None and not self._online.done():
-            self._online.set_exception(refused)
+        self._set_online(False)
+        if self._registered is not None and not self._registered.done():
+            self._registered.set_exception(refused)
 
-    def _require_runtime(self) -> Runtime:
+    # ------------------------------------------------------------------------- inside
+
+    def _command(self, do: Callable[[float], T]) -> T:
         if self._runtime is None:
             raise RuntimeError("use the peer inside `async with`")
-        return self._runtime
+        return self._runtime.command(do)
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
-
-    async def _next_news(self) -> None:
+    async def _next_news(self) -> bool:
+        """Wait until something has changed; False when nothing will any more, since we left."""
         if self._refused is not None:
             raise self._refused
-        await self._news.wait()
+        if not self._closed:
+            await self._news.next()
+        return not self._closed
 
     async def _close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        self._is_online = False
         if self._runtime is not None:
             await self._runtime.close()
-        for line in tuple(self._lines.values()):
-            line._ended("this side has gone offline")
-        self._tell()
+        self._calls.close()
+        self._news.tell()
+        await self._memory.close()

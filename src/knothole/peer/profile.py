@@ -1,7 +1,7 @@
 """The profile folder: who I am, my server, and the keys of those I know.
 
 The private key lies in a file only its owner can read: desktop keyrings fail on machines without
-a desktop. Files are replaced whole, so that a crash leaves the old one.
+a desktop.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,20 +17,15 @@ import msgspec
 import platformdirs
 
 from knothole.engine.secure.identity import Identity, MalformedIdentity
+from knothole.engine.secure.pins import KnownPeer
+from knothole.peer.contacts import Contacts
 from knothole.peer.errors import ProfileError
+from knothole.peer.files import replace_file
 from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_url
 
 IDENTITY_FILE: Final = "identity.pem"
 SETTINGS_FILE: Final = "profile.json"
-CONTACTS_FILE: Final = "contacts.json"
-
-
-class Contact(msgspec.Struct, frozen=True):
-    """A peer whose key is remembered. ``key`` is Ed25519; ``first_seen`` in Unix seconds."""
-
-    name: str
-    key: bytes
-    first_seen: float
+CONTACTS_FILE: Final = "known_peers.json"
 
 
 class _Settings(msgspec.Struct, frozen=True):
@@ -47,6 +41,7 @@ class Profile:
         self.name = name
         self.server = server
         self.identity = identity
+        self.known = Contacts(folder / CONTACTS_FILE, server.identity)
 
     @classmethod
     def load(cls, folder: Path | str | None = None) -> Profile:
@@ -86,48 +81,33 @@ class Profile:
         """Write the identity alone: before a name is registered for it. Raises ProfileError."""
         with _explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(self.folder / IDENTITY_FILE, self.identity.to_bytes())
+            replace_file(self.folder / IDENTITY_FILE, self.identity.to_bytes())
 
     def save(self) -> None:
         """Write name, server and identity. Raises ProfileError."""
         self.save_identity()
         settings = _Settings(self.name, str(self.server))
         with _explained(self.folder):
-            _replace(self.folder / SETTINGS_FILE, msgspec.json.encode(settings))
+            replace_file(self.folder / SETTINGS_FILE, msgspec.json.encode(settings))
 
-    def contacts(self) -> dict[str, Contact]:
-        """Those whose keys are remembered, by name. Raises ProfileError."""
-        path = self.folder / CONTACTS_FILE
-        try:
-            known = msgspec.json.decode(path.read_bytes(), type=list[Contact])
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.DecodeError) as error:
-            raise ProfileError(
-                f"{path} cannot be read ({error}): no key can be checked against it. "
-                "Repair it or move it away; then keys count as seen for the first time."
-            ) from error
-        return {contact.name: contact for contact in known}
+    def contacts(self) -> dict[str, KnownPeer]:
+        """Those on this profile's server whose keys are remembered, by name.
+
+        Raises ProfileError.
+        """
+        return self.known.load()
 
     def remember(self, name: str, key: bytes) -> None:
-        """Remember ``key`` as that of ``name``, unless one is remembered already."""
-        with _explained(self.folder), _locked(self.folder):
-            contacts = self.contacts()
-            if name not in contacts:
-                contacts[name] = Contact(name, key, time.time())
-                self._write_contacts(contacts)
+        """Remember ``key`` as that of ``name``, unless one is remembered already.
+
+        Raises ProfileError.
+        """
+        if self.known.remember(name, key):
+            self.known.save()
 
     def forget(self, name: str) -> bool:
-        """Forget the key of ``name``; whether one was remembered."""
-        with _explained(self.folder), _locked(self.folder):
-            contacts = self.contacts()
-            known = contacts.pop(name, None) is not None
-            if known:
-                self._write_contacts(contacts)
-        return known
-
-    def _write_contacts(self, contacts: dict[str, Contact]) -> None:
-        _replace(self.folder / CONTACTS_FILE, msgspec.json.encode(list(contacts.values())))
+        """Forget the key of ``name``; whether one was remembered. Raises ProfileError."""
+        return self.known.forget(name)
 
 
 def profile_folder(folder: Path | str | None = None) -> Path:
@@ -136,36 +116,9 @@ def profile_folder(folder: Path | str | None = None) -> Path:
     return Path(chosen) if chosen else platformdirs.user_data_path("knothole", appauthor=False)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise ProfileError(f"The profile in {folder} cannot be written: {error}") from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two commands with the same profile do not lose each other's contacts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: contacts are few and written rarely
-        yield
-        return
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

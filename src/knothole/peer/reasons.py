@@ -32,9 +32,9 @@ _ERRORS: Final[dict[CallFault, type[KnotholeError]]] = {
 }
 
 
-def error_of(fault: CallFault | None, text: str) -> KnotholeError | None:
-    """The error for a call or line that is over; None for an ordinary end."""
-    return None if fault is None else _ERRORS.get(fault, NoAnswer)(text)
+def call_error(fault: CallFault | None, text: str) -> KnotholeError:
+    """The error for a call of ours from which no line came."""
+    return NoAnswer(text) if fault is None else _ERRORS.get(fault, NoAnswer)(text)
 
 
 def server_unreachable(server: ServerUrl, why: Exception | None) -> ServerUnreachable:

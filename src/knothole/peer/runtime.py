@@ -19,7 +19,7 @@ from knothole.engine.endpoint.events import (
     Resolve,
     SendSignalling,
 )
-from knothole.engine.endpoint.gather import CloseTurnStream, OpenTurnStream, TurnServer
+from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
 from knothole.engine.secure.rehearsal import rehearse
 from knothole.io.driver import Driver
 from knothole.io.interfaces import InterfaceWatch

@@ -28,7 +28,8 @@ class Stream:
         self.stream_id = stream_id
         self._chunks: deque[bytes] = deque()
         self._ended = False
-        self._error: Exception | None = None
+        self._read_error: Exception | None = None
+        self._write_error: Exception | None = None
         self._read_waiter: asyncio.Future[None] | None = None
         self._drain_waiters: list[asyncio.Future[None]] = []
         self._eof_written = False
@@ -46,21 +47,19 @@ class Stream:
         """
         if self._eof_written:
             raise RuntimeError("write after write_eof")
-        self._require_usable()
+        self._require_writable()
         if data:
             self._line._write(self.stream_id, bytes(data), end=False)
 
     def write_eof(self) -> None:
         """Say that nothing more is written; the other end still may. Idempotent."""
-        if self._eof_written or self._error is not None or self._line.closed:
-            self._eof_written = True
-            return
+        if not self._eof_written and not self._line.closed:
+            self._line._write(self.stream_id, b"", end=True)
         self._eof_written = True
-        self._line._write(self.stream_id, b"", end=True)
 
     async def drain(self) -> None:
         """Wait until little enough is unsent to go on writing. Raises LineClosed."""
-        self._require_usable()
+        self._require_writable()
         if self._line._backlog(self.stream_id) <= HIGH_WATER:
             await asyncio.sleep(0)
             return
@@ -76,7 +75,7 @@ class Stream:
         """At most ``n`` bytes as soon as there are some; ``b""`` at the end of the stream.
 
         With ``n`` negative everything up to the end. Raises LineClosed when the line ends before
-        the stream does.
+        the stream does, once all that came is read.
         """
         if n == 0:
             return b""
@@ -138,10 +137,14 @@ class Stream:
         self._ended = self._ended or end
         self._wake_reader()
 
-    def _fail(self, error: Exception) -> None:
-        if self._error is None:
-            self._error = error
+    def _fail_reading(self, error: Exception) -> None:
+        if self._read_error is None:
+            self._read_error = error
         self._wake_reader()
+
+    def _fail_writing(self, error: Exception) -> None:
+        if self._write_error is None:
+            self._write_error = error
         for waiter in self._drain_waiters:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -161,8 +164,8 @@ class Stream:
 
     async def _readable(self) -> None:
         while not self._chunks and not self._ended:
-            if self._error is not None:
-                raise self._error
+            if self._read_error is not None:
+                raise self._read_error
             if self._read_waiter is not None:
                 raise RuntimeError("two tasks read the same stream")
             self._read_waiter = asyncio.get_running_loop().create_future()
@@ -171,8 +174,8 @@ class Stream:
             finally:
                 self._read_waiter = None
 
-    def _require_usable(self) -> None:
-        if self._error is not None:
-            raise self._error
+    def _require_writable(self) -> None:
+        if self._write_error is not None:
+            raise self._write_error
         if self._line.closed:
             raise LineClosed(self._line.close_reason)

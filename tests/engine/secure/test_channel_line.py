@@ -135,7 +135,7 @@ def test_a_peer_that_fell_silent_is_given_up_as_idle(pair) -> None:
     line = pair(line=lambda _, datagram: [] if silent else [(0.0, datagram)])
     line.run(1.0)
     silent = True
-    line.run(60.0)
+    line.run(100.0)
     (closed,) = line.got("client", Closed)
     assert (closed.code, closed.by_peer) == (CloseCode.IDLE, False)
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from knothole.engine.connection import (
     Connection,
     EarlyDatagrams,
+    Loss,
     Lost,
     PathChanged,
+    PathInfo,
     PathSuspect,
 )
-from knothole.engine.core import Datagram, RandomBytes, Timers, Transmit, least
+from knothole.engine.core import Datagram, Timers, Transmit, least
+from knothole.engine.endpoint.call_outputs import CallOutput, CheckMapping, RemotesChanged, Say
+from knothole.engine.endpoint.call_state import NEXT_STATES, CallState, Ourselves
 from knothole.engine.endpoint.events import (
     CallFault,
     CallOver,
-    IncomingCall,
     LineEvent,
     LinePath,
     LineReady,
     LineSecured,
-    RemoteRinging,
 )
+from knothole.engine.endpoint.exchange import CandidateExchange
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.credentials import IceCredentials
 from knothole.engine.ice.options import BETWEEN_KNOTHOLES
@@ -33,14 +35,12 @@ from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.rendezvous.events import CallEvent, EarlyReceived, PeerHungUp
 from knothole.engine.secure.call_seal import DerivedIceCredentials
 from knothole.engine.secure.events import CloseCode, Closed, Secured
-from knothole.engine.secure.identity import Identity
+from knothole.engine.secure.identity import PeerKeys
 from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.words import comparison_words
 from knothole.wire.address import Address
-from knothole.wire.candidate import CandidateKind, decode_candidate, encode_candidate
-from knothole.wire.malformed import MalformedMessage
 from knothole.wire.signal import messages as signal
-from knothole.wire.signal.values import MAX_CANDIDATES, MAX_EARLY_DATAGRAMS, Reason
+from knothole.wire.signal.values import Reason
 
 TIE_BREAKER_BYTES: Final = 8  # RFC 8445 Section 16.1: 64 bits
 
@@ -50,81 +50,14 @@ RING_SECONDS: Final = 50.0
 SECURE_SECONDS: Final = 15.0
 """Ours: an answered call whose keys are not proven by then is over."""
 
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Send this message to the switchboard."""
-
-    message: signal.ClientMessage
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Let these peers reach us over the relay."""
-
-    peers: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """The relay need not carry these peers any more."""
-
-    peers: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CheckMapping:
-    """Ask the STUN servers for our mapped addresses now."""
-
-
-CallOutput: TypeAlias = (
-    Transmit
-    | Say
-    | Reach
-    | Release
-    | CheckMapping
-    | IncomingCall
-    | RemoteRinging
-    | LineReady
-    | LineSecured
-    | LineEvent
-    | LinePath
-    | CallOver
-)
-
-
-class CallState(enum.Enum):
-    """Where a call is: the caller's starts at LOOKING_UP, the callee's at OFFERED."""
-
-    LOOKING_UP = enum.auto()  # the callee's keys are asked for
-    CALLING = enum.auto()  # the offer is with the switchboard
-    OFFERED = enum.auto()  # it rings here, or the policy decides
-    LINE = enum.auto()  # answered: payload may be sent
-    OVER = enum.auto()
-
-
-_NEXT: Final = {
-    CallState.LOOKING_UP: {CallState.CALLING, CallState.OVER},
-    CallState.CALLING: {CallState.LOOKING_UP, CallState.LINE, CallState.OVER},
-    CallState.OFFERED: {CallState.LINE, CallState.OVER},
-    CallState.LINE: {CallState.OVER},
-    CallState.OVER: set[CallState](),
-}
+TELL_AGAIN_SECONDS: Final = 3.0
+"""Ours: after the switchboard said that the other side is away for a moment."""
 
 
 class _Timer(enum.Enum):
     RING = enum.auto()
     SECURE = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Ourselves:
-    """Who makes calls here: ``name`` on the switchboard, ``device_id`` among our devices."""
-
-    identity: Identity
-    name: str
-    device_id: bytes
-    random: RandomBytes
+    TELL_AGAIN = enum.auto()
 
 
 class Call:
@@ -133,7 +66,14 @@ class Call:
     incoming: bool
 
     def __init__(
-        self, ourselves: Ourselves, call_id: bytes, name: str, kind: str, app: str, now: float
+        self,
+        ourselves: Ourselves,
+        call_id: bytes,
+        name: str,
+        kind: str,
+        app: str,
+        candidates: tuple[LocalCandidate, ...],
+        now: float,
     ) -> None:
         self.call_id = call_id
         self.name = name
@@ -144,11 +84,9 @@ class Call:
         self.connection: Connection | None = None
         self._us = ourselves
         self._state = CallState.OFFERED if self.incoming else CallState.LOOKING_UP
+        self._exchange = CandidateExchange(candidates)
         self._channel: SecureChannel | None = None
-        self._candidates: tuple[LocalCandidate, ...] = ()
-        self._told: set[str] = set()  # our candidate lines that the other side knows
-        self._remotes: set[Address] = set()
-        self._bases: set[Address] = set()
+        self._secured = False
         self._timers: Timers[_Timer] = Timers()
         self._outputs: deque[CallOutput] = deque()
         self._timers.arm(_Timer.RING, now + RING_SECONDS)
@@ -160,6 +98,21 @@ class Call:
     @property
     def is_over(self) -> bool:
         return self._state is CallState.OVER
+
+    @property
+    def is_secured(self) -> bool:
+        """Both keys are proven."""
+        return self._secured
+
+    @property
+    def remotes(self) -> frozenset[Address]:
+        """The addresses at which the other side may be."""
+        return frozenset() if self.is_over else self._exchange.remotes
+
+    @property
+    def peer_keys(self) -> PeerKeys | None:
+        """What the other side's calls are sealed to, as far as this call had to know it."""
+        return None
 
     # ------------------------------------------------------------------------- engine
 
@@ -178,24 +131,31 @@ class Call:
         return self.connection is not None and self.connection.ice.accepts(datagram)
 
     def receive(self, datagram: Datagram, now: float) -> None:
+        """Also after the end: who goes on talking to a line that was closed here is told again."""
         if self.connection is not None:
             self.connection.receive(datagram, now)
-            self._drain(now)
+            self._drain()
 
     def handle_timeout(self, now: float) -> None:
         for timer in self._timers.pop_expired(now):
             match timer:
                 case _Timer.RING:
-                    self._rang_out(now)
+                    self._rang_out()
                 case _Timer.SECURE:
-                    self.close("the other end could not prove its key in time", now)
+                    text = f"{self.name} answered and could not prove its key in time."
+                    self._break_off(text, now)
+                case _Timer.TELL_AGAIN:
+                    self._exchange.forget_told()
+                    self._tell_candidates()
         if self.connection is not None and not self.is_over:
             timeout = self.connection.next_timeout()
             if timeout is not None and timeout <= now:
                 self.connection.handle_timeout(now)
-                self._drain(now)
+                self._drain()
 
     def next_timeout(self) -> float | None:
+        if self.is_over:
+            return None
         connection = self.connection.next_timeout() if self.connection is not None else None
         return least(self._timers.next(), connection)
 
@@ -209,48 +169,46 @@ class Call:
         """Carry out what was commanded to the connection's channel."""
         if self.connection is not None:
             self.connection.flush(now)
-            self._drain(now)
+            self._drain()
 
     def close(self, reason: str, now: float) -> None:
-        """End the call in whatever state; the other end learns of it."""
+        """End the call in whatever state; the other end learns of it, on a line with ``reason``."""
         match self._state:
             case CallState.OVER:
                 return
             case CallState.CALLING:
                 self._say(signal.Cancel(self.call_id, Reason.CANCELLED))
-            case CallState.OFFERED:
-                self._say(signal.Decline(self.call_id, Reason.DECLINED))
+            case CallState.OFFERED:  # not on this device; DECLINED would end it on all of them
+                self._say(signal.Decline(self.call_id, Reason.FAILED))
             case CallState.LINE:
-                self._hang_up(reason, now)
-        self._over(None, reason or "closed here")
+                self._part(reason, now)
+        self._over(None, f"closed here: {reason}" if reason else "closed here")
 
     def candidates_changed(self, candidates: tuple[LocalCandidate, ...], now: float) -> None:
         """Our standing candidates are these now: the agent gets them, the other side is told."""
-        self._candidates = candidates
-        if self.connection is not None:
-            self._give_locals(now)
-            self._reach(self._remotes)
+        self._exchange.set_locals(candidates, now)
         self._tell_candidates()
-        self._drain(now)
+        self.flush(now)
 
     def registered(self) -> None:
         """The switchboard is there again: what was said while it went away may be lost."""
-        if self._state is CallState.LINE:
-            self._told.clear()
-            self._tell_candidates()
+        self._exchange.forget_told()
+        self._tell_candidates()
+
+    def peer_away(self, now: float) -> None:
+        """The switchboard could not pass on what we said: say it again in a while."""
+        if self._state in (CallState.CALLING, CallState.LINE):
+            self._timers.arm(_Timer.TELL_AGAIN, now + TELL_AGAIN_SECONDS)
 
     def signalled(self, event: CallEvent, now: float) -> None:
         """What the switchboard says about this call; what makes no sense now is ignored."""
         match event:
-            case PeerHungUp():
-                if self.connection is not None and self.connection.path is not None:
-                    self.connection.doubt(now)  # the server alone does not end a line that lives
-                    self._drain(now)
-                elif self._state is CallState.LINE:
-                    self._over(None, f"{self.name} hung up")
-            case EarlyReceived(datagrams=datagrams) if self.connection is not None:
+            case PeerHungUp() if self._state is CallState.LINE:
+                self._doubt(f"{self.name} hung up", now)
+            case EarlyReceived(datagrams=datagrams) if self._state is CallState.LINE:
+                assert self.connection is not None
                 self.connection.receive_early(datagrams, now)
-                self._drain(now)
+                self._drain()
             case _:
                 pass
 
@@ -259,7 +217,7 @@ class Call:
     def _seal_trickle(self, lines: tuple[str, ...]) -> bytes:
         raise NotImplementedError
 
-    def _rang_out(self, now: float) -> None:
+    def _rang_out(self) -> None:
         raise NotImplementedError
 
     def _say(self, message: signal.ClientMessage) -> None:
@@ -267,18 +225,14 @@ class Call:
 
     def _tell_candidates(self) -> None:
         """Trickle what the other side does not know yet (RFC 8838)."""
-        fresh = tuple(line for line in self._lines() if line not in self._told)
-        if fresh and self._state in (CallState.CALLING, CallState.LINE):
-            self._told.update(fresh)
-            self._say(signal.Trickle(self.call_id, self._seal_trickle(fresh)))
-
-    def _lines(self) -> tuple[str, ...]:
-        """Our candidates as the other side reads them."""
-        return tuple(encode_candidate(c.candidate) for c in self._candidates[:MAX_CANDIDATES])
+        if self._state in (CallState.CALLING, CallState.LINE):
+            fresh = self._exchange.tell_new()
+            if fresh:
+                self._say(signal.Trickle(self.call_id, self._seal_trickle(fresh)))
 
     def _move(self, state: CallState) -> None:
         """The one place where a call changes its state."""
-        if state not in _NEXT[self._state]:
+        if state not in NEXT_STATES[self._state]:
             raise AssertionError(f"a call does not go from {self._state} to {state}")
         self._state = state
 
@@ -297,42 +251,15 @@ class Call:
             options=BETWEEN_KNOTHOLES,
         )
         self.connection = Connection(ice=ice, channel=self._channel, now=now)
-        self._bases.clear()
-        self._remotes.clear()
-        self._give_locals(now)
+        self._exchange.begin(ice, now)
         ice.set_remote_credentials(IceCredentials(*remote), now)
-
-    def _give_locals(self, now: float) -> None:
-        assert self.connection is not None
-        bases = {local.base for local in self._candidates}
-        for gone in self._bases - bases:
-            self.connection.ice.remove_local_base(gone, now)
-        self._bases = bases
-        for local in self._candidates:
-            self.connection.ice.add_local_candidate(local.candidate, local.base, now)
 
     def _add_remotes(self, lines: Iterable[str], now: float) -> None:
         """Candidates that the other side told, with the relay prepared for them first."""
-        if self.connection is None:
-            return
-        candidates = []
-        for line in lines:
-            try:
-                candidate = decode_candidate(line)
-            except MalformedMessage:
-                continue  # RFC 8839 Section 5.1: what is not understood is ignored
-            if candidate.transport == "udp" and candidate.kind is not CandidateKind.PEER_REFLEXIVE:
-                candidates.append(candidate)
-        fresh = [c.address for c in candidates if c.address not in self._remotes]
-        self._remotes.update(fresh)
-        self._reach(fresh)
-        for candidate in candidates:
-            self.connection.ice.add_remote_candidate(candidate, now)
-
-    def _reach(self, peers: Iterable[Address]) -> None:
-        wanted = tuple(peers)
-        if wanted:
-            self._outputs.append(Reach(wanted))
+        if self.connection is not None:
+            if self._exchange.add_remotes(lines, now):
+                self._outputs.append(RemotesChanged())
+            self.flush(now)
 
     def _begin_line(self, now: float) -> None:
         """Answered: path zero may be used, and the keys must be proven soon."""
@@ -347,38 +274,72 @@ class Call:
             LineReady(self.call_id, self.name, self.key, self.key_known, self.app, self.incoming)
         )
 
-    def _drain(self, now: float) -> None:
-        if self.connection is None:
+    def _doubt(self, text: str, now: float) -> None:
+        """The server alone does not end a line that lives."""
+        assert self.connection is not None
+        if self._secured and self.connection.path is not None:
+            self.connection.doubt(now)
+            self._drain()
+        else:
+            self._over(None, text)
+
+    def _break_off(self, text: str, now: float) -> None:
+        """The line has failed at our end: the other one is told."""
+        self._part("", now)
+        self._over(CallFault.FAILED, text)
+
+    def _over(self, fault: CallFault | None, text: str) -> None:
+        if self.is_over:
             return
+        self._finish()
+        self._outputs.append(CallOver(self.call_id, fault, text))
+
+    def _finish(self) -> None:
+        if self._state is CallState.LINE:  # also when the other end did: signalling has its books
+            self._say(signal.HangUp(self.call_id, Reason.HUNG_UP))
+        self._move(CallState.OVER)
+        self._timers.clear()
+        self._outputs.append(RemotesChanged())
+
+    # ------------------------------------------------------------------------- inside
+
+    def _drain(self) -> None:
+        assert self.connection is not None
         for output in self.connection.outputs():
             match output:
                 case Transmit():
                     self._outputs.append(output)
                 case EarlyDatagrams(datagrams):
-                    for start in range(0, len(datagrams), MAX_EARLY_DATAGRAMS):
-                        part = datagrams[start : start + MAX_EARLY_DATAGRAMS]
-                        self._say(signal.Early(self.call_id, part))
+                    self._say(signal.Early(self.call_id, datagrams))
+                case _ if self.is_over:
+                    pass
                 case PathChanged(path):
-                    self._outputs.append(LinePath(self.call_id, path))
+                    self._path_changed(path)
                 case PathSuspect():
                     self._outputs.append(CheckMapping())
-                case Lost():
-                    self._over(None, f"{self.name} is gone")
+                case Lost(loss):
+                    self._lost(loss)
                 case Secured():
-                    self._secured(output)
+                    self._both_proven(output)
                 case Closed():
                     self._channel_closed(output)
                 case _:
                     self._outputs.append(LineEvent(self.call_id, output))
 
-    def _secured(self, secured: Secured) -> None:
+    def _path_changed(self, path: PathInfo | None) -> None:
+        if self._exchange.use(None if path is None else path.remote):
+            self._outputs.append(RemotesChanged())
+        self._outputs.append(LinePath(self.call_id, path))
+
+    def _both_proven(self, secured: Secured) -> None:
+        self._secured = True
         self._timers.disarm(_Timer.SECURE)
         keys = (self.key, self._us.identity.public_key)
         caller, callee = keys if self.incoming else keys[::-1]
         words = comparison_words(caller, callee, secured.client_nonce, secured.server_nonce)
         if not self.incoming:
             self._ready()
-        self._outputs.append(LineSecured(self.call_id, words))
+        self._outputs.append(LineSecured(self.call_id, words, self.peer_keys))
 
     def _channel_closed(self, closed: Closed) -> None:
         if closed.code == CloseCode.NORMAL:
@@ -387,21 +348,25 @@ class Call:
         else:
             self._over(CallFault.FAILED, f"The line to {self.name} broke: {closed.reason}")
 
-    def _hang_up(self, reason: str, now: float) -> None:
+    def _lost(self, loss: Loss) -> None:
+        match loss:
+            case Loss.NO_PATH:
+                text = (
+                    f"No path to {self.name} was found: UDP does not get through, and neither "
+                    "does a relay."
+                )
+                self._over(CallFault.FAILED, text)
+            case Loss.SILENCE:
+                self._over(None, f"{self.name} is gone: nothing was heard any more")
+            case Loss.HUNG_UP:
+                self._over(None, f"{self.name} hung up")
+
+    def _part(self, reason: str, now: float) -> None:
+        """Say goodbye on the line; the switchboard tells it too, in case that it is lost there."""
         assert self.connection is not None
         self.connection.close(reason, now)
         for output in self.connection.outputs():
             if isinstance(output, Transmit):
                 self._outputs.append(output)
             elif isinstance(output, EarlyDatagrams):
-                self._say(signal.Early(self.call_id, output.datagrams[:MAX_EARLY_DATAGRAMS]))
-        self._say(signal.HangUp(self.call_id, Reason.HUNG_UP))
-
-    def _over(self, fault: CallFault | None, text: str) -> None:
-        if self.is_over:
-            return
-        self._move(CallState.OVER)
-        self._timers.clear()
-        if self._remotes:
-            self._outputs.append(Release(tuple(self._remotes)))
-        self._outputs.append(CallOver(self.call_id, fault, text))
+                self._say(signal.Early(self.call_id, output.datagrams))

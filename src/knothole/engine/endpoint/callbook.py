@@ -7,47 +7,70 @@ The order is the article's: the switchboard tells both sides at once, the callee
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import Final, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol, TypeVar
 
 from knothole.engine.connection import Connection
 from knothole.engine.core import Datagram, least
-from knothole.engine.endpoint.call import Call, CallOutput, CallState, Ourselves, Say
+from knothole.engine.endpoint.call import Call
+from knothole.engine.endpoint.call_outputs import CallBookOutput, Reach, RemotesChanged, Say
+from knothole.engine.endpoint.call_state import CallState, Ourselves
+from knothole.engine.endpoint.events import KIND_CALL, CallRefused, KeysFound, LineSecured
 from knothole.engine.endpoint.incoming import OfferedCall
 from knothole.engine.endpoint.outgoing import OutgoingCall
 from knothole.engine.ice.pair import LocalCandidate
-from knothole.engine.rendezvous.events import CallEvent, IncomingCall
+from knothole.engine.rendezvous.events import CallEvent, IncomingCall, SignallingProblem
+from knothole.engine.rendezvous.glare import own_call_wins
+from knothole.engine.secure.bursts import join_segments
 from knothole.engine.secure.call_seal import CalleeSeal
 from knothole.engine.secure.certificate import make_certificate
 from knothole.engine.secure.identity import PeerKeys
+from knothole.engine.secure.pins import KnownPeer, changed_key_text
 from knothole.engine.secure.replay import SeenCalls
 from knothole.engine.secure.seal import SealRefused
 from knothole.wire import stun
+from knothole.wire.address import Address
 from knothole.wire.signal import messages as signal
-from knothole.wire.signal.values import Reason
+from knothole.wire.signal.values import Reason, Trouble
 
 CALL_ID_BYTES: Final = 16
 MAX_OFFERED: Final = 64  # ours: calls that ring here at once; more are busy
 
+PARTING_SECONDS: Final = 3.0
+"""Ours: so long a line that was closed here goes on saying so to an end that has not heard it."""
+
+MAX_PARTING: Final = 64
+
 CallT = TypeVar("CallT", bound=Call)
+
+
+class KnownNames(Protocol):
+    """What is remembered of other people, by name: a dict will do. Read at every call."""
+
+    def get(self, name: str, /) -> KnownPeer | None: ...
 
 
 class CallBook:
     """Every call of one endpoint (an :class:`~knothole.engine.core.Engine`).
 
-    ``known_keys`` are the remembered keys by name. It is read and never changed here: the owner
-    adds what it decides to remember.
+    ``known`` is never changed here: the owner adds what it decides to remember.
     """
 
-    def __init__(self, ourselves: Ourselves, known_keys: Mapping[str, bytes]) -> None:
+    def __init__(self, ourselves: Ourselves, known: KnownNames) -> None:
         self._us = ourselves
-        self._known_keys = known_keys
+        self._known = known
         self._certificate = make_certificate(ourselves.identity)
         self._seen = SeenCalls()
-        self._looked_up: dict[str, PeerKeys] = {}
         self._calls: dict[bytes, Call] = {}
+        self._parting: dict[bytes, tuple[float, Call]] = {}
+        self._asked: set[str] = set()  # names whose keys are asked for, to be remembered
+        self._reached: frozenset[Address] = frozenset()
         self._candidates: tuple[LocalCandidate, ...] = ()
-        self._outputs: deque[CallOutput] = deque()
+        self._outputs: deque[CallBookOutput] = deque()
+
+    def __len__(self) -> int:
+        """How many calls and lines there are."""
+        return len(self._calls)
 
     # ------------------------------------------------------------------------ commands
 
@@ -59,46 +82,40 @@ class CallBook:
             name,
             kind,
             app,
-            self._known_keys.get(name),
+            self._known.get(name),
             self._candidates,
             now,
         )
-        self._calls[call.call_id] = call
-        keys = self._looked_up.get(name)
-        if keys is None:
-            call.look_up()
-        else:
-            call.offer(keys, now)
-        self._drain(call)
+        self._add(call, now)
         return call.call_id
 
-    def ring(self, call_id: bytes) -> None:
+    def ring(self, call_id: bytes, now: float) -> None:
         """Tell the caller that our person is being asked."""
         call = self._find(call_id, OfferedCall)
         if call is not None:
             call.ring()
-            self._drain(call)
+            self._drain(call, now)
 
     def accept(self, call_id: bytes, now: float) -> None:
         """Take an incoming call."""
         call = self._find(call_id, OfferedCall)
         if call is not None:
             call.accept(now)
-            self._drain(call)
+            self._drain(call, now)
 
-    def decline(self, call_id: bytes, reason: str) -> None:
+    def decline(self, call_id: bytes, reason: str, now: float) -> None:
         """Do not take an incoming call. ``reason`` is one of :class:`Reason`."""
         call = self._find(call_id, OfferedCall)
         if call is not None:
             call.decline(reason)
-            self._drain(call)
+            self._drain(call, now)
 
     def close(self, call_id: bytes, reason: str, now: float) -> None:
         """End a call or line in whatever state; the other end learns ``reason`` on a line."""
         call = self._calls.get(call_id)
         if call is not None:
             call.close(reason, now)
-            self._drain(call)
+            self._drain(call, now)
 
     def close_all(self, reason: str, now: float) -> None:
         for call_id in tuple(self._calls):
@@ -114,68 +131,69 @@ class CallBook:
         call = self._calls.get(call_id)
         if call is not None:
             call.flush(now)
-            self._drain(call)
+            self._drain(call, now)
 
     def candidates_changed(self, candidates: tuple[LocalCandidate, ...], now: float) -> None:
         """Our standing candidates are these now."""
         self._candidates = candidates
         for call in tuple(self._calls.values()):
             call.candidates_changed(candidates, now)
-            self._drain(call)
+            self._drain(call, now)
 
-    def registered(self) -> None:
-        """The switchboard is (again) there: what it told before may be out of date."""
-        self._looked_up.clear()
+    def registered(self, now: float) -> None:
+        """The switchboard is (again) there: what was said while it went away may be lost."""
         for call in tuple(self._calls.values()):
             call.registered()
-            self._drain(call)
+            self._drain(call, now)
 
     # -------------------------------------------------------------------------- engine
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """A datagram that is not from one of our servers; what belongs to no call is dropped."""
-        calls = self._calls.values()
         if stun.looks_like_stun(datagram.payload):
-            call = next((call for call in calls if call.accepts_stun(datagram)), None)
-            if call is not None:
-                self._give(call, datagram, now)
+            calls = self._calls.values()
+            self._give(next((c for c in calls if c.accepts_stun(datagram)), None), datagram, now)
             return
-        known = [call for call in calls if call.accepts_payload(datagram)]
+        known = [call for call in self._all() if call.accepts_payload(datagram)]
         if len(known) == 1:
             self._give(known[0], datagram, now)
         elif known:  # several lines to one peer share the path: QUIC's connection IDs tell
-            for payload in datagram.segments():
-                part = Datagram(datagram.source, datagram.destination, payload)
-                call = next((call for call in known if call.accepts_quic(payload)), None)
-                if call is not None:
-                    self._give(call, part, now)
+            self._give_apart(known, datagram, now)
 
     def handle_timeout(self, now: float) -> None:
+        for call_id in [i for i, (until, _) in self._parting.items() if until <= now]:
+            del self._parting[call_id]
         for call in tuple(self._calls.values()):
             timeout = call.next_timeout()
             if timeout is not None and timeout <= now:
                 call.handle_timeout(now)
-                self._drain(call)
+                self._drain(call, now)
 
     def next_timeout(self) -> float | None:
-        return least(*(call.next_timeout() for call in self._calls.values()))
+        return least(
+            *(until for until, _ in self._parting.values()),
+            *(call.next_timeout() for call in self._calls.values()),
+        )
 
-    def outputs(self) -> Iterator[CallOutput]:
+    def outputs(self) -> Iterator[CallBookOutput]:
         while self._outputs:
             yield self._outputs.popleft()
 
     def found(self, keys: PeerKeys, now: float) -> None:
         """The switchboard's answer to a look-up."""
-        self._looked_up[keys.name] = keys
         for call in self._waiting_for(keys.name):
             call.offer(keys, now)
-            self._drain(call)
+            self._drain(call, now)
+        if keys.name in self._asked:
+            self._asked.discard(keys.name)
+            self._outputs.append(KeysFound(keys))
 
-    def not_found(self, name: str) -> None:
+    def not_found(self, name: str, now: float) -> None:
         """The switchboard knows nobody of this name whom we may see."""
+        self._asked.discard(name)
         for call in self._waiting_for(name):
             call.unknown()
-            self._drain(call)
+            self._drain(call, now)
 
     def signalled(self, event: CallEvent, now: float) -> None:
         """Something the switchboard says about a call; what makes no sense is ignored."""
@@ -185,7 +203,13 @@ class CallBook:
         call = self._calls.get(event.call_id)
         if call is not None:
             call.signalled(event, now)
-            self._drain(call)
+            self._drain(call, now)
+
+    def problem(self, problem: SignallingProblem, now: float) -> None:
+        """The switchboard did not do something for a call."""
+        call = None if problem.call_id is None else self._calls.get(problem.call_id)
+        if call is not None and problem.code == Trouble.PEER_AWAY:
+            call.peer_away(now)
 
     # -------------------------------------------------------------------------- inside
 
@@ -199,11 +223,12 @@ class CallBook:
         ]
 
     def _incoming(self, incoming: IncomingCall, now: float) -> None:
-        if incoming.call_id in self._calls:
+        name, call_id = incoming.from_name, incoming.call_id
+        if call_id in self._calls:
             return
         offered = sum(call.state is CallState.OFFERED for call in self._calls.values())
         if offered >= MAX_OFFERED:
-            self._outputs.append(Say(signal.Decline(incoming.call_id, Reason.BUSY)))
+            self._decline(call_id, Reason.BUSY)
             return
         try:
             seal = CalleeSeal(
@@ -211,34 +236,113 @@ class CallBook:
                 identity=self._us.identity,
                 name=self._us.name,
                 device_id=self._us.device_id,
-                call_id=incoming.call_id,
-                from_name=incoming.from_name,
+                call_id=call_id,
+                from_name=name,
                 from_key=incoming.from_key,
                 seen=self._seen,
                 random=self._us.random,
             )
         except SealRefused:
-            self._outputs.append(Say(signal.Decline(incoming.call_id, Reason.CANNOT_OPEN)))
+            self._decline(call_id, Reason.CANNOT_OPEN)
             return
-        known = self._known_keys.get(incoming.from_name)
-        if known is not None and known != incoming.from_key:
-            self._outputs.append(Say(signal.Decline(incoming.call_id, Reason.KEY_CHANGED)))
+        known = self._known.get(name)
+        if known is not None and known.public_key != incoming.from_key:
+            self._decline(call_id, Reason.KEY_CHANGED)
+            text = changed_key_text(known, incoming.from_key)
+            self._outputs.append(CallRefused(name, incoming.from_key, text))
             return
         call = OfferedCall(
             self._us, seal, known is not None, self._certificate, self._candidates, now
         )
-        self._calls[call.call_id] = call
-        self._drain(call)
+        ours = self._calling(name) if call.kind == KIND_CALL else None
+        if ours is None:
+            call.announce()
+        elif ours.state is CallState.CALLING and own_call_wins(ours.call_id, call_id):
+            self._decline(call_id, Reason.GLARE)
+            return
+        else:
+            ours.replace(call_id)
+            self._drain(ours, now)
+            call.accept(now)
+        self._add(call, now)
 
-    def _give(self, call: Call, datagram: Datagram, now: float) -> None:
-        call.receive(datagram, now)
-        self._drain(call)
+    def _calling(self, name: str) -> OutgoingCall | None:
+        """A call of ours to ``name``, from person to person, that is not answered yet."""
+        for call in self._calls.values():
+            unanswered = call.state in (CallState.LOOKING_UP, CallState.CALLING)
+            if (
+                isinstance(call, OutgoingCall)
+                and unanswered
+                and (call.name, call.kind) == (name, KIND_CALL)
+            ):
+                return call
+        return None
+
+    def _decline(self, call_id: bytes, reason: Reason) -> None:
+        self._outputs.append(Say(signal.Decline(call_id, reason)))
+
+    def _all(self) -> Iterator[Call]:
+        yield from self._calls.values()
+        for _, call in self._parting.values():
+            yield call
+
+    def _give(self, call: Call | None, datagram: Datagram, now: float) -> None:
+        if call is not None:
+            call.receive(datagram, now)
+            self._drain(call, now)
+
+    def _give_apart(self, calls: Iterable[Call], datagram: Datagram, now: float) -> None:
+        """Each datagram of a burst to the call that its connection ID names."""
+        parts: dict[bytes, list[bytes]] = {}
+        by_id = {call.call_id: call for call in calls}
+        for payload in datagram.segments():
+            call = next((call for call in by_id.values() if call.accepts_quic(payload)), None)
+            if call is not None:
+                parts.setdefault(call.call_id, []).append(payload)
+        for call_id, payloads in parts.items():
+            for payload, segment_size in join_segments(payloads):
+                part = Datagram(datagram.source, datagram.destination, payload, segment_size)
+                self._give(by_id[call_id], part, now)
 
     def _find(self, call_id: bytes, kind: type[CallT]) -> CallT | None:
         call = self._calls.get(call_id)
         return call if isinstance(call, kind) else None
 
-    def _drain(self, call: Call) -> None:
-        self._outputs.extend(call.outputs())
-        if call.is_over:
-            self._calls.pop(call.call_id, None)
+    def _add(self, call: Call, now: float) -> None:
+        self._calls[call.call_id] = call
+        self._drain(call, now)
+
+    def _drain(self, call: Call, now: float) -> None:
+        if call.is_over and call.call_id in self._calls:
+            del self._calls[call.call_id]
+            if call.connection is not None and call.connection.is_parting:
+                self._part(call, now)
+        for output in call.outputs():
+            match output:
+                case RemotesChanged():
+                    self._reach()
+                    continue
+                case LineSecured() if call.incoming:
+                    self._ask_for_keys(call.name)
+                case _:
+                    pass
+            self._outputs.append(output)
+
+    def _part(self, call: Call, now: float) -> None:
+        self._parting[call.call_id] = (now + PARTING_SECONDS, call)
+        if len(self._parting) > MAX_PARTING:
+            del self._parting[next(iter(self._parting))]
+
+    def _reach(self) -> None:
+        """The relay serves those who are wanted by any call: lines may share a peer's address."""
+        peers = frozenset[Address]().union(*(call.remotes for call in self._calls.values()))
+        if peers != self._reached:
+            self._reached = peers
+            self._outputs.append(Reach(peers))
+
+    def _ask_for_keys(self, name: str) -> None:
+        """A call back to somebody who called us shall need no lookup."""
+        known = self._known.get(name)
+        if (known is None or known.keys is None) and name not in self._asked:
+            self._asked.add(name)
+            self._outputs.append(Say(signal.Lookup(name)))

@@ -7,13 +7,14 @@ of them and a server in virtual time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from knothole.engine.connection import Connection
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
-from knothole.engine.endpoint.call import CheckMapping, Ourselves, Reach, Release, Say
-from knothole.engine.endpoint.callbook import CallBook
+from knothole.engine.endpoint.call_outputs import CheckMapping, Reach, Say
+from knothole.engine.endpoint.call_state import Ourselves
+from knothole.engine.endpoint.callbook import CallBook, KnownNames
 from knothole.engine.endpoint.events import (
     ConnectSignalling,
     DisconnectSignalling,
@@ -25,14 +26,9 @@ from knothole.engine.endpoint.events import (
     Resolve,
     SendSignalling,
 )
-from knothole.engine.endpoint.gather import (
-    CandidatesChanged,
-    CloseTurnStream,
-    Gatherer,
-    OpenTurnStream,
-    TurnServer,
-)
-from knothole.engine.endpoint.servers import find_servers
+from knothole.engine.endpoint.gather import CandidatesChanged, Gatherer
+from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
+from knothole.engine.endpoint.servers import Resolver
 from knothole.engine.rendezvous import events as rendezvous
 from knothole.engine.rendezvous.client import RendezvousClient
 from knothole.engine.secure.identity import Identity
@@ -40,7 +36,7 @@ from knothole.engine.turn.client import RelayedDataReceived
 from knothole.wire.address import Address
 from knothole.wire.candidate import encode_candidate
 from knothole.wire.signal import messages as signal
-from knothole.wire.signal.values import MAX_CANDIDATES, Audience, TurnService
+from knothole.wire.signal.values import MAX_CANDIDATES, Audience
 
 DEVICE_ID_BYTES: Final = 16  # docs/protocol/signal.md
 
@@ -48,9 +44,9 @@ DEVICE_ID_BYTES: Final = 16  # docs/protocol/signal.md
 class Endpoint:
     """Everything of one peer but its sockets (an :class:`~knothole.engine.core.Engine`).
 
-    ``known_keys`` are the remembered keys of other people by name, read at every call.
-    ``disclosure`` says to whom the switchboard may show our candidates before we answer,
-    ``callable_`` whether we are rung at all.
+    ``known`` is what is remembered of other people by name, read at every call. ``disclosure`` says
+    to whom the switchboard may show our candidates before we answer, ``callable_`` whether we are
+    rung at all.
     """
 
     def __init__(
@@ -58,22 +54,18 @@ class Endpoint:
         *,
         identity: Identity,
         name: str,
-        known_keys: Mapping[str, bytes],
+        known: KnownNames,
         random: RandomBytes,
         disclosure: Audience,
         callable_: bool = True,
         invitation: str | None = None,
     ) -> None:
         device_id = random(DEVICE_ID_BYTES)
-        self._known_keys = known_keys
-        self._switchboard = ""
         self._bases: frozenset[Address] = frozenset()
-        self._stun: tuple[str, ...] = ()
-        self._turn: tuple[TurnService, ...] = ()
-        self._resolved: dict[str, tuple[str, ...]] = {}
+        self._resolver = Resolver()
         self._outputs: deque[EndpointOutput] = deque()
         self._gatherer = Gatherer(random)
-        self._calls = CallBook(Ourselves(identity, name, device_id, random), known_keys)
+        self._calls = CallBook(Ourselves(identity, name, device_id, random), known)
         self._rendezvous = RendezvousClient(
             identity=identity,
             name=name,
@@ -113,7 +105,7 @@ class Endpoint:
 
     def ring(self, call_id: bytes, now: float) -> None:
         """Tell the caller that our person is being asked."""
-        self._calls.ring(call_id)
+        self._calls.ring(call_id, now)
         self._drain(now)
 
     def accept(self, call_id: bytes, now: float) -> None:
@@ -123,7 +115,12 @@ class Endpoint:
 
     def decline(self, call_id: bytes, reason: str, now: float) -> None:
         """Do not take an incoming call."""
-        self._calls.decline(call_id, reason)
+        self._calls.decline(call_id, reason, now)
+        self._drain(now)
+
+    def set_disclosure(self, disclosure: Audience, now: float) -> None:
+        """To whom the switchboard may show our candidates from now on."""
+        self._rendezvous.set_audience(now, disclosure=disclosure)
         self._drain(now)
 
     def hang_up(self, call_id: bytes, reason: str, now: float) -> None:
@@ -158,7 +155,7 @@ class Endpoint:
         self, connection: int, host: str, server_pin: bytes, now: float
     ) -> None:
         """The WebSocket is open, to the IP address ``host`` with this key (SHA-256 of its SPKI)."""
-        self._switchboard = host
+        self._resolver.switchboard = host
         self._rendezvous.connected(connection, server_pin, now)
         self._drain(now)
 
@@ -173,7 +170,7 @@ class Endpoint:
 
     def resolved(self, host: str, addresses: tuple[str, ...], now: float) -> None:
         """The answer to Resolve; no addresses: it has none."""
-        self._resolved[host] = addresses
+        self._resolver.resolved(host, addresses)
         self._find_servers(now)
         self._drain(now)
 
@@ -244,9 +241,7 @@ class Endpoint:
                     case Say(message):
                         self._say(message, now)
                     case Reach(peers):
-                        self._gatherer.reach(peers, now)
-                    case Release(peers):
-                        self._gatherer.release(peers, now)
+                        self._gatherer.set_peers(peers, now)
                     case CheckMapping():
                         self._gatherer.refresh(now)
                     case _:
@@ -273,28 +268,27 @@ class Endpoint:
             case rendezvous.SendSignal(connection, data):
                 self._outputs.append(SendSignalling(connection, data))
             case rendezvous.RegistrationSucceeded(turn=turn, stun=stun):
-                self._stun, self._turn = stun, turn
+                self._resolver.set_services(stun, turn)
                 self._find_servers(now)
                 self._gatherer.confirm(now)
-                self._calls.registered()
-                for name in self._known_keys:
-                    self._rendezvous.look_up(name, now)
+                self._calls.registered(now)
                 self._outputs.append(Online())
             case rendezvous.RegistrationRefused(code, text, final):
                 self._outputs.append(Refused(code, text, final))
             case rendezvous.ConnectionLost():
                 self._outputs.append(Offline())
             case rendezvous.ServicesChanged(turn, stun):
-                self._stun, self._turn = stun, turn
+                self._resolver.set_services(stun, turn)
                 self._find_servers(now)
             case rendezvous.PeerFound(keys):
                 self._calls.found(keys, now)
             case rendezvous.PeerNotFound(name):
-                self._calls.not_found(name)
+                self._calls.not_found(name, now)
             case rendezvous.PresenceChanged(name, online):
                 self._outputs.append(PresenceSeen(name, online))
             case rendezvous.SignallingProblem():
-                pass
+                self._calls.problem(event, now)
+                self._outputs.append(event)
             case _:
                 self._calls.signalled(event, now)
 
@@ -321,6 +315,6 @@ class Endpoint:
                 client.early(call_id, datagrams, now)
 
     def _find_servers(self, now: float) -> None:
-        servers = find_servers(self._stun, self._turn, self._switchboard, self._resolved)
-        self._outputs.extend(Resolve(host) for host in sorted(servers.unresolved))
+        servers = self._resolver.servers()
+        self._outputs.extend(Resolve(host) for host in servers.to_resolve)
         self._gatherer.set_servers(servers.stun, servers.turn, now)

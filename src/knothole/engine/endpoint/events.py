@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from knothole.engine.connection import PathInfo
 from knothole.engine.core import Transmit
-from knothole.engine.endpoint.gather import CloseTurnStream, OpenTurnStream
+from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream
+from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.engine.secure.events import ChannelEvent
+from knothole.engine.secure.identity import PeerKeys
+
+KIND_CALL: Final = "call"
+"""A call that a person shall answer."""
+
+KIND_LINE: Final = "line"
+"""A line that a program opens to a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ class IncomingCall:
     """Somebody calls: answer by :meth:`Endpoint.accept` or :meth:`Endpoint.decline`.
 
     ``key_known`` says that the caller's key is the remembered one (False: seen for the first time).
-    ``kind`` is "call" when a person shall answer, "line" for a program.
+    ``kind`` is :data:`KIND_CALL` or :data:`KIND_LINE`, ``app`` what the caller says it is for.
     """
 
     call_id: bytes
@@ -96,6 +104,27 @@ class IncomingCall:
     key_known: bool
     kind: str
     app: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallRefused:
+    """Somebody called with another key than the one we remember, and was refused.
+
+    ``text`` says so to a person, with both keys and what to do.
+    """
+
+    name: str
+    key: bytes
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallReplaced:
+    """Two people called each other at the same moment: our call goes on as theirs, under the id
+    ``by``, and is taken already. Nothing more is said of ``call_id``."""
+
+    call_id: bytes
+    by: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +148,24 @@ class LineReady:
 
 @dataclass(frozen=True, slots=True)
 class LineSecured:
-    """Both keys are proven. ``words`` are the same at both ends unless somebody is in between."""
+    """Both keys are proven. ``words`` are the same at both ends unless somebody is in between.
+
+    ``keys`` are to be remembered when we called, None when we were called: then KeysFound follows,
+    unless they are remembered already.
+    """
 
     call_id: bytes
     words: tuple[str, ...]
+    keys: PeerKeys | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeysFound:
+    """The switchboard's word for the keys of somebody who had a line with us. They are to be
+    remembered if ``keys.public_key`` is the key that was proven: with them a call to this person
+    needs no lookup."""
+
+    keys: PeerKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +208,14 @@ EndpointOutput: TypeAlias = (
     | Offline
     | Refused
     | PresenceSeen
+    | SignallingProblem
     | IncomingCall
+    | CallRefused
+    | CallReplaced
     | RemoteRinging
     | LineReady
     | LineSecured
+    | KeysFound
     | LineEvent
     | LinePath
     | CallOver

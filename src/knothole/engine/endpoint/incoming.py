@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from knothole.engine.endpoint.call import Call, CallState, Ourselves
+from knothole.engine.endpoint.call import Call
+from knothole.engine.endpoint.call_state import CallState, Ourselves
 from knothole.engine.endpoint.events import CallFault, IncomingCall
 from knothole.engine.endpoint.reasons import explain
 from knothole.engine.ice.pair import LocalCandidate
@@ -31,14 +32,18 @@ class OfferedCall(Call):
         now: float,
     ) -> None:
         offer = seal.offer
-        super().__init__(ourselves, seal.call_id, seal.caller_name, offer.kind, offer.app, now)
+        super().__init__(
+            ourselves, seal.call_id, seal.caller_name, offer.kind, offer.app, candidates, now
+        )
         self.key, self.key_known = seal.caller_key, key_known
         self._seal = seal
         self._certificate = certificate
-        self._candidates = candidates
         self._trickled: tuple[str, ...] = ()
+
+    def announce(self) -> None:
+        """Let the owner decide: :meth:`accept` or :meth:`decline` follows."""
         self._outputs.append(
-            IncomingCall(self.call_id, self.name, self.key, key_known, self.kind, self.app)
+            IncomingCall(self.call_id, self.name, self.key, self.key_known, self.kind, self.app)
         )
 
     def ring(self) -> None:
@@ -61,22 +66,20 @@ class OfferedCall(Call):
                 now,
                 self._certificate,
             )
-            lines = self._lines()
-            answer = self._seal.seal_answer(
-                candidates=lines, quic_datagrams=tuple(self._channel.datagrams(now))
-            )
-        except (UnacceptableFirstFlight, SealRefused) as error:
+        except UnacceptableFirstFlight as error:
             self._say(signal.Decline(self.call_id, Reason.CANNOT_OPEN))
-            self._over(CallFault.FAILED, str(error))
+            self._over(CallFault.FAILED, f"The call of {self.name} cannot be taken: {error}.")
             return
-        self._told.update(lines)
+        answer = self._seal.seal_answer(
+            candidates=self._exchange.tell_all(),
+            quic_datagrams=tuple(self._channel.datagrams(now)),
+        )
         self._say(signal.Answer(self.call_id, answer))
         credentials = self._seal.ice_credentials()
         self._start_ice(credentials.callee, credentials.caller, now)
-        self._add_remotes(offer.candidates + self._trickled, now)
         self._ready()
         self._begin_line(now)
-        self._drain(now)
+        self._add_remotes(offer.candidates + self._trickled, now)
 
     def decline(self, reason: str) -> None:
         """Do not take the call. ``reason`` is one of :class:`Reason`."""
@@ -86,23 +89,36 @@ class OfferedCall(Call):
 
     def signalled(self, event: CallEvent, now: float) -> None:
         match event:
-            case CallCancelled(reason=reason) if self._state is CallState.OFFERED:
-                elsewhere = reason in (Reason.ANSWERED_ELSEWHERE, Reason.DECLINED_ELSEWHERE)
-                text = reason.replace("-", " ") if elsewhere else None
-                self._over(CallFault.CANCELLED, text or explain(CallFault.CANCELLED, self.name))
+            case CallCancelled(reason=reason):
+                self._cancelled(reason, now)
             case TrickleReceived(sealed=sealed):
-                try:
-                    trickled = self._seal.open_trickle(sealed)
-                except SealRefused:
-                    return  # altered or replayed on the way: what is known already stays
-                if self._state is CallState.OFFERED:  # it rings still; ICE begins with the answer
-                    self._trickled = (self._trickled + trickled.candidates)[:MAX_CANDIDATES]
-                self._add_remotes(trickled.candidates, now)
-                self._drain(now)
+                self._heard_trickle(sealed, now)
             case _:
                 super().signalled(event, now)
 
-    def _rang_out(self, now: float) -> None:
+    def _cancelled(self, reason: str, now: float) -> None:
+        text = {
+            Reason.ANSWERED_ELSEWHERE: "answered elsewhere",
+            Reason.DECLINED_ELSEWHERE: "declined elsewhere",
+        }.get(Reason(reason) if reason in set(Reason) else Reason.FAILED)
+        if self._state is CallState.LINE and self._secured:
+            self._doubt(text or f"{self.name} hung up", now)
+        else:  # also when we have answered, and another device was quicker
+            explained = text or explain(CallFault.CANCELLED, self.name)
+            self._over(CallFault.CANCELLED, explained)
+
+    def _heard_trickle(self, sealed: bytes, now: float) -> None:
+        try:
+            lines = self._seal.open_trickle(sealed).candidates
+        except SealRefused:
+            return  # altered or replayed on the way: what is known already stays
+        if self._state is CallState.OFFERED:  # it rings still; ICE begins with the answer
+            self._trickled = (self._trickled + lines)[-MAX_CANDIDATES:]
+        else:
+            self._add_remotes(lines, now)
+
+    def _rang_out(self) -> None:
+        self._say(signal.Decline(self.call_id, Reason.NO_ANSWER))
         self._over(CallFault.CANCELLED, explain(CallFault.NO_ANSWER, self._us.name))
 
     def _seal_trickle(self, lines: tuple[str, ...]) -> bytes:

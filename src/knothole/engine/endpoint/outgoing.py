@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from knothole.engine.endpoint.call import Call, CallState, Ourselves
-from knothole.engine.endpoint.events import CallFault, RemoteRinging
-from knothole.engine.endpoint.reasons import FAULT_OF_FAILURE, FAULT_OF_REASON, explain, key_changed
+from knothole.engine.endpoint.call import Call
+from knothole.engine.endpoint.call_state import CallState, Ourselves
+from knothole.engine.endpoint.events import CallFault, CallReplaced, RemoteRinging
+from knothole.engine.endpoint.reasons import FAULT_OF_FAILURE, FAULT_OF_REASON, explain
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.rendezvous.events import (
     CallAnswered,
@@ -13,10 +14,12 @@ from knothole.engine.rendezvous.events import (
     CalleeRinging,
     CallEvent,
     CallNotMade,
+    EarlyReceived,
     TrickleReceived,
 )
 from knothole.engine.secure.call_seal import CallerSeal
 from knothole.engine.secure.identity import PeerKeys
+from knothole.engine.secure.pins import KnownPeer, changed_key_text
 from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.seal import SealRefused
 from knothole.wire.signal import messages as signal
@@ -24,9 +27,9 @@ from knothole.wire.signal.values import DeviceOnFile, Failure, Reason
 
 
 class OutgoingCall(Call):
-    """A call of ours: looked up, offered, answered.
+    """A call of ours: offered at once when the callee's keys are known, otherwise looked up first.
 
-    ``known_key`` is the remembered key of ``name``, None for the first time.
+    ``known`` is what is remembered of ``name``, None for the first time.
     """
 
     incoming = False
@@ -38,34 +41,36 @@ class OutgoingCall(Call):
         name: str,
         kind: str,
         app: str,
-        known_key: bytes | None,
+        known: KnownPeer | None,
         candidates: tuple[LocalCandidate, ...],
         now: float,
     ) -> None:
-        super().__init__(ourselves, call_id, name, kind, app, now)
-        self._known_key = known_key
-        self._candidates = candidates
+        super().__init__(ourselves, call_id, name, kind, app, candidates, now)
+        self._known = known
+        self._keys: PeerKeys | None = None
         self._seal: CallerSeal | None = None
         self._device_id: bytes | None = None
         self._stale_before = False
+        keys = None if known is None else known.keys
+        if keys is not None and keys.verify():
+            self.offer(keys, now)
+        else:
+            self._say(signal.Lookup(name))
 
-    def look_up(self) -> None:
-        """Ask the switchboard for the callee's keys; :meth:`offer` follows."""
-        self._say(signal.Lookup(self.name))
+    @property
+    def peer_keys(self) -> PeerKeys | None:
+        return self._keys
 
     def offer(self, keys: PeerKeys, now: float) -> None:
         """The callee's keys, as the switchboard says: call, if they are the right ones."""
         if self._state is not CallState.LOOKING_UP:
             return
-        if self._known_key is not None and self._known_key != keys.public_key:
-            text = key_changed(self.name, self._known_key, keys.public_key)
+        if self._known is not None and self._known.public_key != keys.public_key:
+            text = changed_key_text(self._known, keys.public_key)
             self._over(CallFault.KEY_CHANGED, text)
             return
-        if not keys.verify():
-            text = f"The switchboard's keys for {self.name} do not belong together."
-            self._over(CallFault.FAILED, text)
-            return
-        self.key, self.key_known = keys.public_key, self._known_key is not None
+        self._keys = keys
+        self.key, self.key_known = keys.public_key, self._known is not None
         seal = self._seal = CallerSeal(
             identity=self._us.identity,
             name=self._us.name,
@@ -74,12 +79,10 @@ class OutgoingCall(Call):
             random=self._us.random,
         )
         self._channel = SecureChannel.client(self._us.identity, seal.words_nonce, now)
-        lines = self._lines()
-        self._told.update(lines)
         sealed = seal.seal_offer(
             kind=self.kind,
             app=self.app,
-            candidates=lines,
+            candidates=self._exchange.tell_all(),
             quic_datagrams=self._channel.first_flight,
         )
         self._move(CallState.CALLING)
@@ -89,6 +92,13 @@ class OutgoingCall(Call):
         """The switchboard knows nobody of this name."""
         if self._state is CallState.LOOKING_UP:
             self._over(CallFault.UNKNOWN, explain(CallFault.UNKNOWN, self.name))
+
+    def replace(self, by: bytes) -> None:
+        """The callee has called us at the same moment, and its call goes on in place of this."""
+        if self._state is CallState.CALLING:
+            self._say(signal.Cancel(self.call_id, Reason.GLARE))
+        self._finish()
+        self._outputs.append(CallReplaced(self.call_id, by))
 
     def signalled(self, event: CallEvent, now: float) -> None:
         calling = self._state is CallState.CALLING
@@ -106,15 +116,19 @@ class OutgoingCall(Call):
                 self._failed(code, text)
             case TrickleReceived() if self._device_id is not None:
                 self._trickled(event, now)
+            case EarlyReceived(device_id=device_id) if device_id != self._device_id:
+                pass  # connection.md Section 2: datagrams of one device only
             case _:
                 super().signalled(event, now)
 
     def _start_on_file(self, device: DeviceOnFile, now: float) -> None:
         """Check towards the one device on file, before it has answered."""
-        if self.connection is None and device.candidates:
+        if not device.candidates:
+            return
+        if self._device_id is None:
             self._start_towards(device.device_id, now)
+        if self._device_id == device.device_id:
             self._add_remotes(device.candidates, now)
-            self._drain(now)
 
     def _start_towards(self, device_id: bytes, now: float) -> None:
         assert self._seal is not None
@@ -128,16 +142,17 @@ class OutgoingCall(Call):
         try:
             answer = self._seal.open_answer(event.device_id, event.answer)
         except SealRefused as error:
-            self._over(CallFault.FAILED, f"The answer is refused: {error}")
+            self._say(signal.HangUp(self.call_id, Reason.FAILED))
+            self._over(CallFault.FAILED, f"The answer of {self.name} is refused: {error}.")
             return
         if self._device_id != event.device_id:
             self._start_towards(event.device_id, now)
         assert self.connection is not None
-        self._add_remotes(answer.candidates, now)
         self._channel.expect_server(self.key, answer.words_nonce, now)
         self._begin_line(now)
+        self._add_remotes(answer.candidates, now)
         self.connection.receive_early(answer.quic_datagrams, now)
-        self._drain(now)
+        self._drain()
 
     def _trickled(self, event: TrickleReceived, now: float) -> None:
         assert self._seal is not None
@@ -148,22 +163,21 @@ class OutgoingCall(Call):
         except SealRefused:
             return  # altered or replayed on the way: what is known already stays
         self._add_remotes(trickled.candidates, now)
-        self._drain(now)
 
     def _failed(self, code: str, text: str) -> None:
         if code == Failure.STALE_KEY and not self._stale_before:
             # The callee has other keys than we were told before: ask again, and then decide.
             self._stale_before = True
             self._move(CallState.LOOKING_UP)
-            self.look_up()
+            self._say(signal.Lookup(self.name))
             return
-        fault = FAULT_OF_FAILURE.get(code)
-        if fault is not None:
+        fault = FAULT_OF_FAILURE.get(code, CallFault.FAILED)
+        if fault is CallFault.FAILED:
+            self._over(fault, f"The call to {self.name} failed: {text or code}.")
+        else:
             self._over(fault, explain(fault, self.name))
-        else:  # a newer server's word
-            self._over(CallFault.FAILED, text or explain(CallFault.FAILED, self.name))
 
-    def _rang_out(self, now: float) -> None:
+    def _rang_out(self) -> None:
         if self._state is CallState.CALLING:
             self._say(signal.Cancel(self.call_id, Reason.NO_ANSWER))
         self._over(CallFault.NO_ANSWER, explain(CallFault.NO_ANSWER, self.name))

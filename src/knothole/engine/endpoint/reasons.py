@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from knothole.engine.endpoint.events import CallFault
-from knothole.engine.secure.identity import fingerprint
 from knothole.wire.signal.values import Failure, Reason
 
 FAULT_OF_REASON: Final[dict[str, CallFault]] = {
     Reason.BUSY: CallFault.BUSY,
     Reason.KEY_CHANGED: CallFault.KEY_CHANGED_THERE,
     Reason.NO_ANSWER: CallFault.NO_ANSWER,
+    Reason.GLARE: CallFault.BUSY,  # another device of theirs is calling us
 }
 """What a decline means; everything else is DECLINED."""
 
@@ -45,12 +45,3 @@ def explain(fault: CallFault, name: str) -> str:
             return f"{name} took the call back."
         case _:
             return f"The call to {name} failed."
-
-
-def key_changed(name: str, known: bytes, shown: bytes) -> str:
-    """The refusal of a changed key, as ssh words it."""
-    return (
-        f"The key of {name} has changed! Somebody may be pretending to be {name}, or {name} has "
-        f"made a new profile. Remembered: {fingerprint(known)}; shown now: {fingerprint(shown)}. "
-        f"If {name} confirms the new key by another way: knothole contacts --forget {name}"
-    )

@@ -102,6 +102,11 @@ class IceAgent:
         """All pairs that payload may be sent on, best first."""
         return tuple(pair.snapshot(self._role.controlling) for pair in self._current.valid_pairs())
 
+    @property
+    def heard_at(self) -> float:
+        """When the peer last answered a check of ours; minus infinity before the first time."""
+        return max(session.heard_at for session in self._sessions())
+
     def is_authenticated_remote(self, base: Address, remote: Address) -> bool:
         """Whether the peer proved, by a check or an answer with the right integrity, that it is
         behind ``remote`` as seen from ``base``."""

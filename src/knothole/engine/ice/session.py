@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Iterator
 from typing import Final
@@ -68,7 +69,7 @@ class Session:
         self._revive_at: float | None = None
         self._ended = {"local": False, "remote": False}
         self._retired = False
-        self.failed = False
+        self.failed, self.heard_at = False, -math.inf
 
     @property
     def remote(self) -> IceCredentials | None:
@@ -269,7 +270,7 @@ class Session:
 
     def _succeed(self, check: Check, mapped: Address, now: float) -> None:
         """RFC 8445 Section 7.2.5.3."""
-        pair = check.pair
+        pair, self.heard_at = check.pair, now
         if self._checklist.get(*pair.key) is not pair:
             return
         local = self._locals.find(mapped, pair.base)

@@ -26,7 +26,9 @@ DATAGRAM_BYTES: Final = 1200
 CONNECTION_ID_BYTES: Final = 8
 # RFC 9000 Section 4.1. Measured: with 16 MB the loss of a burst costs seconds of CPU.
 FLOW_CONTROL_WINDOW: Final = 8 * 1024 * 1024
-IDLE_TIMEOUT: Final = 30.0  # ours; RFC 9000 Section 10.1. Consent notices a lost peer far sooner.
+# Ours; RFC 9000 Section 10.1. The line decides sooner (GONE_SECONDS of engine/connection.py): it
+# also knows what ICE hears, and a channel without a path is not idle.
+IDLE_TIMEOUT: Final = 60.0
 # RFC 9002 Section 6.2.2 recommends 0.333 s. Ours, because people who call each other mostly have
 # round trips under 0.1 s, and a probe sent too early costs one datagram.
 INITIAL_RTT: Final = 0.1
@@ -206,6 +208,12 @@ def is_paced(connection: QuicConnection) -> bool:
     core = connection._core
     timer = None if core is None else core.get_timer()
     return timer is not None and timer[0] == "pacing"
+
+
+def probes_unanswered(connection: QuicConnection) -> int | None:
+    """RFC 9002 Section 6.2.1: the PTO count; None when nothing in flight wants an answer."""
+    core = connection._core
+    return core.pto_count if core is not None and core.bytes_in_flight else None
 
 
 def smoothed_rtt_seconds(connection: QuicConnection) -> float | None:

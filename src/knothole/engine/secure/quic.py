@@ -8,7 +8,6 @@ server's goes back in the answer. docs/protocol/connection.md is the normative t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -45,19 +44,17 @@ from knothole.engine.secure.events import (
     CloseCode,
     Closed,
     DatagramReceived,
-    PingAnswered,
     Secured,
 )
 from knothole.engine.secure.farewell import Farewell
 from knothole.engine.secure.opening import ConnectionIds, open_client, open_server
 from knothole.engine.secure.outbox import MAX_DATAGRAM_SIZE as MAX_DATAGRAM_SIZE
 from knothole.engine.secure.outbox import Outbox
+from knothole.engine.secure.pings import KEEPALIVE_PING, Pings
 from knothole.engine.secure.streams import Payload, PeerViolation, Streams
 from knothole.engine.secure.timers import ChannelTimers
 
 DATAGRAMS_A_CALL: Final = 216  # ours: four full bursts of 54; about half a millisecond of work
-
-_KEEPALIVE_PING: Final = 0
 
 
 class SecureChannel:
@@ -93,8 +90,7 @@ class SecureChannel:
         self._streams = Streams(connection, self._is_client)
         self._control = ControlReader()
         self._outbox = Outbox(connection, self._streams)
-        self._pings: dict[int, float] = {}
-        self._ping_ids = itertools.count(_KEEPALIVE_PING + 1)
+        self._pings = Pings()
         self._connection_ids = ConnectionIds(connection)
         self._after_input(now)
 
@@ -171,18 +167,18 @@ class SecureChannel:
         except library.LibraryFault as fault:
             self._fail(fault)
 
-    def datagrams(self, now: float) -> list[bytes]:
-        """The next datagrams to send, some 200 at most; call again until there are none."""
+    def datagrams(self, now: float, most: int = DATAGRAMS_A_CALL) -> list[bytes]:
+        """The next datagrams to send, ``most`` of them; call again until there are none."""
         self._timers.input(now)
         inner = self._clock.inner(now)
         try:
             if self._farewell is not None:
-                return self._farewell.say(self._quic, inner, DATAGRAMS_A_CALL)
+                return self._farewell.say(self._quic, inner, most)
             if not self.is_closed and (self.is_secured or not self._is_client):
                 self._outbox.hand_over()
-            burst = library.take_datagrams(self._quic, inner, DATAGRAMS_A_CALL)
+            burst = library.take_datagrams(self._quic, inner, most)
             if self._timers.catch_up(now):
-                burst += library.take_datagrams(self._quic, inner, DATAGRAMS_A_CALL)
+                burst += library.take_datagrams(self._quic, inner, most)
                 self._after_input(now)
         except library.LibraryFault as fault:
             self._fail(fault)
@@ -203,7 +199,7 @@ class SecureChannel:
         keepalive_due = self._timers.expire(now)
         self._after_input(now)
         if keepalive_due and not self.is_closed:
-            self._quic.send_ping(_KEEPALIVE_PING)
+            self._quic.send_ping(KEEPALIVE_PING)
 
     def outputs(self) -> Iterator[ChannelEvent]:
         return self._delivery.drain()
@@ -267,8 +263,7 @@ class SecureChannel:
     def ping(self, now: float) -> int:
         """Ask for an answer; the id comes back in PingAnswered. Raises :class:`ChannelClosed`."""
         self._require_open()
-        ping_id = next(self._ping_ids)
-        self._pings[ping_id] = now
+        ping_id = self._pings.ask(now)
         self._quic.send_ping(ping_id)
         return ping_id
 
@@ -280,7 +275,7 @@ class SecureChannel:
         """
         self.start(now)
         if self.is_secured and not self.is_closed:
-            self._quic.send_ping(_KEEPALIVE_PING)
+            self._quic.send_ping(KEEPALIVE_PING)
 
     def close(self, code: int, reason: str) -> None:
         """End the channel; :meth:`datagrams` then gives the farewell, which may be lost.
@@ -312,6 +307,11 @@ class SecureChannel:
     def is_flushed(self) -> bool:
         """Everything written so far has been acknowledged by the peer, or dropped."""
         return self._outbox.is_flushed
+
+    @property
+    def probes_unanswered(self) -> int | None:
+        """How often QUIC has probed since the last answer; None while none is due."""
+        return library.probes_unanswered(self._quic)
 
     @property
     def smoothed_rtt_seconds(self) -> float | None:
@@ -354,8 +354,7 @@ class SecureChannel:
                 self._delivery.put(DatagramReceived(data))
             case quic_events.PingAcknowledged(uid=uid):
                 self._timers.heard(now)
-                if uid in self._pings:
-                    self._delivery.put(PingAnswered(uid, now - self._pings.pop(uid)))
+                self._delivery.put_all(self._pings.answered(uid, now))
             case quic_events.HandshakeCompleted():
                 self._handshake_complete = True
             case quic_events.StreamReset(stream_id=stream_id, error_code=code):

@@ -105,7 +105,7 @@ class BindingClient:
         self.rtt_seconds: float | None = None
         self._random = random
         self._transport = transport
-        self._keepalive = keepalive_seconds
+        self.keepalive_seconds = keepalive_seconds
         if retransmission is None:
             retransmission = STANDARD if keepalive_seconds is None else KEEPALIVE_RETRANSMISSION
         self._retransmission = retransmission
@@ -235,12 +235,12 @@ class BindingClient:
     def _fail(self, code: int | None, reason: str, now: float, *, again: bool = True) -> None:
         if not self._failing:
             self._outputs.append(BindingFailed(self.base, self.server, code, reason))
-        self._failing = self._keepalive is not None
+        self._failing = self.keepalive_seconds is not None
         self._server_errors = 0
         self._transaction = None
         if again:
             self._ask_later(now)
 
     def _ask_later(self, now: float) -> None:
-        if self._keepalive is not None:
-            self._timers.arm(_Timer.ASK, max(self._started + self._keepalive, now))
+        if self.keepalive_seconds is not None:
+            self._timers.arm(_Timer.ASK, max(self._started + self.keepalive_seconds, now))

@@ -17,7 +17,7 @@ from knothole.engine.endpoint.events import (
     Resolve,
     SendSignalling,
 )
-from knothole.engine.endpoint.gather import CloseTurnStream, OpenTurnStream
+from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream
 from knothole.lab.sim.host import Host, Program
 from knothole.lab.sim.stream import StreamClosed
 from knothole.lab.sim.switchboard import PIN, UPGRADE, UPGRADED

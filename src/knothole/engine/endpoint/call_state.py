@@ -1,0 +1,39 @@
+"""The states of a call, and who makes calls."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from knothole.engine.core import RandomBytes
+from knothole.engine.secure.identity import Identity
+
+
+class CallState(enum.Enum):
+    """Where a call is: the caller's starts at LOOKING_UP, the callee's at OFFERED."""
+
+    LOOKING_UP = enum.auto()  # the callee's keys are asked for
+    CALLING = enum.auto()  # the offer is with the switchboard
+    OFFERED = enum.auto()  # it rings here, or the policy decides
+    LINE = enum.auto()  # answered: payload may be sent
+    OVER = enum.auto()
+
+
+NEXT_STATES: Final = {
+    CallState.LOOKING_UP: {CallState.CALLING, CallState.OVER},
+    CallState.CALLING: {CallState.LOOKING_UP, CallState.LINE, CallState.OVER},
+    CallState.OFFERED: {CallState.LINE, CallState.OVER},
+    CallState.LINE: {CallState.OVER},
+    CallState.OVER: set[CallState](),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ourselves:
+    """Who makes calls here: ``name`` on the switchboard, ``device_id`` among our devices."""
+
+    identity: Identity
+    name: str
+    device_id: bytes
+    random: RandomBytes

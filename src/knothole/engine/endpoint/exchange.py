@@ -1,0 +1,99 @@
+"""Candidates in one call: what the other side knows of ours, and what we know of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from knothole.engine.ice.agent import IceAgent
+from knothole.engine.ice.pair import LocalCandidate
+from knothole.wire.address import Address
+from knothole.wire.candidate import CandidateKind, decode_candidate, encode_candidate
+from knothole.wire.malformed import MalformedMessage
+from knothole.wire.signal.values import MAX_CANDIDATES
+
+MAX_REMOTES: Final = 64  # ours: as many as the ICE agent takes; more would only burden the relay
+
+
+class CandidateExchange:
+    """Feeds the ICE agent of a call, once there is one (RFC 8838: in any order, at any time)."""
+
+    def __init__(self, locals_: tuple[LocalCandidate, ...]) -> None:
+        self._locals = locals_
+        self._told: set[str] = set()
+        self._ice: IceAgent | None = None
+        self._bases: set[Address] = set()
+        self._signalled: set[Address] = set()
+        self._used: Address | None = None
+
+    @property
+    def remotes(self) -> frozenset[Address]:
+        """Where the other side may be: what it told, and where payload goes."""
+        return frozenset(self._signalled if self._used is None else {*self._signalled, self._used})
+
+    def tell_all(self) -> tuple[str, ...]:
+        """Our candidates, for an offer or an answer."""
+        lines = self._lines()
+        self._told.update(lines)
+        return lines
+
+    def tell_new(self) -> tuple[str, ...]:
+        """Those of ours that the other side does not know, for a trickle (RFC 8838)."""
+        lines = self._lines()
+        self._told.intersection_update(lines)
+        fresh = tuple(line for line in lines if line not in self._told)
+        self._told.update(fresh)
+        return fresh
+
+    def forget_told(self) -> None:
+        """What was told may have been lost: it is new again."""
+        self._told.clear()
+
+    def begin(self, ice: IceAgent, now: float) -> None:
+        """An agent, with other credentials than the one before: it learns our candidates, and the
+        other side's come anew."""
+        self._ice = ice
+        self._bases.clear()
+        self._signalled.clear()
+        self._used = None
+        self._give(ice, now)
+
+    def set_locals(self, locals_: tuple[LocalCandidate, ...], now: float) -> None:
+        """Our candidates are these now."""
+        self._locals = locals_
+        if self._ice is not None:
+            self._give(self._ice, now)
+
+    def add_remotes(self, lines: Iterable[str], now: float) -> bool:
+        """Candidates that the other side told; True when :attr:`remotes` has become another."""
+        assert self._ice is not None
+        before = len(self._signalled)
+        for line in lines:
+            try:
+                candidate = decode_candidate(line)
+            except MalformedMessage:
+                continue  # RFC 8839 Section 5.1: what is not understood is ignored
+            known = candidate.address in self._signalled
+            if candidate.transport != "udp" or candidate.kind is CandidateKind.PEER_REFLEXIVE:
+                continue
+            if known or len(self._signalled) < MAX_REMOTES:
+                self._signalled.add(candidate.address)
+                self._ice.add_remote_candidate(candidate, now)
+        return len(self._signalled) > before
+
+    def use(self, remote: Address | None) -> bool:
+        """Payload goes to ``remote``, which nobody may have told of: it is peer-reflexive then.
+        True when :attr:`remotes` has become another."""
+        before, self._used = self.remotes, remote
+        return self.remotes != before
+
+    def _give(self, ice: IceAgent, now: float) -> None:
+        bases = {local.base for local in self._locals}
+        for gone in sorted(self._bases - bases):
+            ice.remove_local_base(gone, now)
+        self._bases = bases
+        for local in self._locals:
+            ice.add_local_candidate(local.candidate, local.base, now)
+
+    def _lines(self) -> tuple[str, ...]:
+        return tuple(encode_candidate(each.candidate) for each in self._locals[:MAX_CANDIDATES])
