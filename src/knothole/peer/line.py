@@ -335,8 +335,7 @@ class Line:
         return 0 if self.closed else self._connection.channel.send_backlog(stream_id)
 
     def _consumed(self, stream_id: int, count: int) -> None:
-        if not self.closed:
-            self._connection.channel.consumed(stream_id, count)
+        if not self.closed and self._connection.channel.consumed(stream_id, count):
             self._flush()
 
     def _stop_reading(self, stream_id: int) -> None:

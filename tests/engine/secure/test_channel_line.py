@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -188,6 +189,32 @@ def test_nothing_is_reported_after_the_end(pair) -> None:
     assert isinstance(line.events["client"][-1][1], Closed)
     assert isinstance(line.events["server"][-1][1], Closed)
     assert len(line.got("client", Closed)) == len(line.got("server", Closed)) == 1
+
+
+def test_a_receiver_acknowledges_at_most_once_a_millisecond(pair) -> None:
+    answers: list[float] = []
+    spread = 0.0
+
+    def in_a_row(to_server: bool, datagram: bytes) -> list[tuple[float, bytes]]:
+        nonlocal spread
+        if not to_server:
+            answers.append(lines[0].now if lines else 0.0)
+            return [(0.0, datagram)]
+        spread += 0.0001
+        return [(spread, datagram)]
+
+    lines = []
+    line = pair(line=in_a_row)
+    lines.append(line)
+    line.run(0.5)
+    stream = line.client.open_stream()
+    line.client.write(stream, bytes(100_000), end=True)  # so few that no credit is told
+    answers.clear()
+    line.run(2.0)
+    assert len(line.received("server", stream)) == 100_000
+    gaps = [later - earlier for earlier, later in itertools.pairwise(answers) if later > earlier]
+    assert len(answers) > 5
+    assert min(gaps) >= 0.000999
 
 
 def test_keys_are_changed_long_before_their_limit(pair, lossy_line, monkeypatch) -> None:

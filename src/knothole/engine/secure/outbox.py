@@ -11,6 +11,7 @@ from knothole.engine.secure import library
 from knothole.engine.secure.control import CONTROL_STREAM, ControlMessage
 from knothole.engine.secure.events import DatagramTooLarge
 from knothole.engine.secure.streams import Streams
+from knothole.engine.secure.timers import ChannelTimers
 
 MAX_DATAGRAM_SIZE: Final = 1160
 """Largest unreliable datagram in bytes: what fits into a packet of 1200 with the longest header."""
@@ -32,13 +33,14 @@ PACKETS_PER_KEY: Final = 1 << 21
 class Outbox:
     """Control messages first, then unreliable datagrams, then streams in turn."""
 
-    def __init__(self, quic: QuicConnection, streams: Streams) -> None:
+    def __init__(self, quic: QuicConnection, streams: Streams, timers: ChannelTimers) -> None:
         self._quic = quic
         self._streams = streams
+        self._timers = timers
         self._control = bytearray()
         self._datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_QUEUED)
         self._early_left = EARLY_BYTES
-        self._took_datagram = False
+        self._asked = False
         self._packets_left = PACKETS_PER_KEY
 
     @property
@@ -53,6 +55,22 @@ class Outbox:
             or library.is_paced(self._quic)  # an end without bytes is counted nowhere else
         )
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing that the application or this channel said is to be sent now."""
+        return not (
+            self._asked
+            or self._control
+            or self._datagrams
+            or self._streams.has_work
+            or self._quic.get_send_buffer_size()
+        )
+
+    def ping(self, uid: int) -> None:
+        """Ask the peer for an acknowledgement."""
+        self._quic.send_ping(uid)
+        self._asked = True
+
     def put_control(self, message: ControlMessage) -> None:
         self._control += message.encode()
 
@@ -64,19 +82,28 @@ class Outbox:
             )
         self._datagrams.append(bytes(data))
 
-    def took_datagram(self) -> bool:
-        """Whether a datagram was handed over since the last time this was asked."""
-        took, self._took_datagram = self._took_datagram, False
-        return took
+    def take(self, now: float, inner_now: float, most: int, may_send: bool) -> list[bytes]:
+        """At most ``most`` datagrams to send now; nothing of ours in them unless we ``may_send``.
 
-    def count_sent(self, packets: int) -> None:
-        """So many left; the keys are changed in time."""
-        self._packets_left -= packets
+        ``inner_now`` is the library's time. Raises LibraryFault.
+        """
+        was_idle = self.is_idle
+        if was_idle and self._timers.holds_back(now):
+            return []
+        sent_datagram = self._hand_over() if may_send else False
+        burst = library.take_datagrams(self._quic, inner_now, most)
+        if burst and was_idle and library.is_confirmed(self._quic):
+            self._timers.acknowledged(now)
+        if burst and sent_datagram:
+            self._timers.datagram_sent(now)
+        self._packets_left -= len(burst)
         if self._packets_left <= 0 and library.change_keys(self._quic):
             self._packets_left = PACKETS_PER_KEY
+        return burst
 
-    def hand_over(self) -> None:
-        """Give the library what it may send now."""
+    def _hand_over(self) -> bool:
+        """Give the library what it may send now; whether a datagram was among it."""
+        self._asked = sent_datagram = False
         early = not library.is_confirmed(self._quic)
         if self._control:
             self._quic.send_stream_data(CONTROL_STREAM, bytes(self._control))
@@ -88,8 +115,9 @@ class Outbox:
             data = self._datagrams.popleft()
             self._early_left -= len(data)
             self._quic.send_datagram_frame(data)
-            self._took_datagram = True
+            sent_datagram = True
         room = HANDED_OVER - self._quic.get_send_buffer_size()
         if early:
             room = min(room, self._early_left)
         self._early_left -= self._streams.hand_over(room)
+        return sent_datagram

@@ -89,7 +89,7 @@ class SecureChannel:
         self._delivery = Delivery()
         self._streams = Streams(connection, self._is_client)
         self._control = ControlReader()
-        self._outbox = Outbox(connection, self._streams)
+        self._outbox = Outbox(connection, self._streams, self._timers)
         self._pings = Pings()
         self._connection_ids = ConnectionIds(connection)
         self._after_input(now)
@@ -174,19 +174,15 @@ class SecureChannel:
         try:
             if self._farewell is not None:
                 return self._farewell.say(self._quic, inner, most)
-            if not self.is_closed and (self.is_secured or not self._is_client):
-                self._outbox.hand_over()
-            burst = library.take_datagrams(self._quic, inner, most)
+            may_send = not self.is_closed and (self.is_secured or not self._is_client)
+            burst = self._outbox.take(now, inner, most, may_send)
             if self._timers.catch_up(now):
                 burst += library.take_datagrams(self._quic, inner, most)
                 self._after_input(now)
+            return burst
         except library.LibraryFault as fault:
             self._fail(fault)
             return []
-        if burst and self._outbox.took_datagram():
-            self._timers.datagram_sent(now)
-        self._outbox.count_sent(len(burst))
-        return burst
 
     def bursts(self, now: float) -> Iterator[tuple[bytes, int]]:
         """:meth:`datagrams` set end to end, as (payload, segment size) for segmentation offload."""
@@ -199,7 +195,7 @@ class SecureChannel:
         keepalive_due = self._timers.expire(now)
         self._after_input(now)
         if keepalive_due and not self.is_closed:
-            self._quic.send_ping(KEEPALIVE_PING)
+            self._outbox.ping(KEEPALIVE_PING)
 
     def outputs(self) -> Iterator[ChannelEvent]:
         return self._delivery.drain()
@@ -238,11 +234,15 @@ class SecureChannel:
         """Bytes written to a stream that have not left yet; 0 once the stream is over."""
         return 0 if self.is_closed else self._streams.backlog(stream_id)
 
-    def consumed(self, stream_id: int, size: int) -> None:
-        """The application has read ``size`` bytes of a stream, so the peer may send more."""
+    def consumed(self, stream_id: int, size: int) -> bool:
+        """The application has read ``size`` bytes of a stream, so the peer may send more.
+
+        True when that is to be told, by :meth:`datagrams`; it is not each time.
+        """
         credit = None if self.is_closed else self._streams.consumed(stream_id, size)
         if credit is not None:
             self._outbox.put_control(credit)
+        return credit is not None
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up sending on a stream; what has not left is dropped."""
@@ -264,7 +264,7 @@ class SecureChannel:
         """Ask for an answer; the id comes back in PingAnswered. Raises :class:`ChannelClosed`."""
         self._require_open()
         ping_id = self._pings.ask(now)
-        self._quic.send_ping(ping_id)
+        self._outbox.ping(ping_id)
         return ping_id
 
     def path_changed(self, now: float) -> None:
@@ -275,7 +275,7 @@ class SecureChannel:
         """
         self.start(now)
         if self.is_secured and not self.is_closed:
-            self._quic.send_ping(KEEPALIVE_PING)
+            self._outbox.ping(KEEPALIVE_PING)
 
     def close(self, code: int, reason: str) -> None:
         """End the channel; :meth:`datagrams` then gives the farewell, which may be lost.

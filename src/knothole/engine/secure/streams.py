@@ -84,6 +84,11 @@ class Streams:
         """Something is to be handed over, now or when the peer gives credit."""
         return bool(self._ready) or any(half.backlog for half in self._sending.values())
 
+    @property
+    def has_work(self) -> bool:
+        """Something is to be handed over now."""
+        return bool(self._ready or self._resets or self._stops)
+
     def consumed(self, stream_id: int, size: int) -> Credit | None:
         half = self._receiving.get(stream_id)
         limit = None if half is None else half.consumed(size)
