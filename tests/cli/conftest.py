@@ -303,9 +303,9 @@ class Person:
         printed = [checked(arguments[0], json.loads(line)) for line in done.stdout.splitlines()]
         return done.returncode, printed
 
-    def knows(self, other: Person) -> None:
-        """Remember the other's key."""
-        key = Profile.load(other.home).identity.public_key
+    def knows(self, other: Person, *, by_the_key_of: Person | None = None) -> None:
+        """Remember the other's key, or a wrong one."""
+        key = Profile.load((by_the_key_of or other).home).identity.public_key
         Profile.load(self.home).remember(other.name, key)
 
 
@@ -343,9 +343,9 @@ def serving(folder: Path, program: Sequence[str] = KNOTHOLE) -> Iterator[str]:
         server.wait(PATIENCE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server for the whole session."""
+    """The address of a server: one for each file, because 100 names an hour are all it gives."""
     with serving(tmp_path_factory.mktemp("server")) as url:
         yield url
 
@@ -356,7 +356,7 @@ def numbers() -> Iterator[int]:
     return itertools.count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def echo(
     server_url: str, tmp_path_factory: pytest.TempPathFactory, numbers: Iterator[int]
 ) -> Iterator[str]:
@@ -387,7 +387,7 @@ def made(
 
 @pytest.fixture
 def person(register: Callable[[str, str], Person], server_url: str) -> Callable[[str], Person]:
-    """Makes people on the session's server."""
+    """Makes people on the server."""
     return lambda name: register(name, server_url)
 
 

@@ -12,7 +12,7 @@ from knothole.cli.app import run
 
 from .conftest import Person, free_port
 
-IDENTITY, SETTINGS, CONTACTS = "identity.pem", "profile.json", "contacts.json"
+IDENTITY, SETTINGS, CONTACTS = "identity.pem", "profile.json", "known_peers.json"
 
 
 @pytest.fixture
@@ -181,17 +181,12 @@ def test_a_key_that_has_changed_is_refused_as_ssh_does(
     alice: Person, bob: Person, carol: Person
 ) -> None:
     """Names are owned by keys, so what has changed here is what Alice remembers."""
-    alice.knows(bob)
-    alice.knows(carol)
-    contacts = json.loads((alice.home / CONTACTS).read_text())
-    by_name = {contact["name"]: contact for contact in contacts}
-    by_name[bob.name]["key"] = by_name[carol.name]["key"]
-    (alice.home / CONTACTS).write_text(json.dumps(contacts))
+    alice.knows(bob, by_the_key_of=carol)
     listener = bob.listening("--pipe")
     done = alice.run("pipe", bob.name, stdin=b"secret")
     assert done.returncode == 1
     text = done.stderr.decode()
-    assert f"The key of {bob.name} has changed" in text
+    assert f"THE KEY OF {bob.name} HAS CHANGED" in text
     assert text.count("SHA256:") == 2
     assert f"knothole contacts --forget {bob.name}" in text
     assert (done.stdout, listener.stdout) == (b"", "")
@@ -204,12 +199,7 @@ def test_a_key_that_has_changed_is_refused_as_ssh_does(
 def test_who_remembers_another_key_for_the_caller_refuses_the_call(
     alice: Person, bob: Person, carol: Person
 ) -> None:
-    bob.knows(alice)
-    bob.knows(carol)
-    contacts = json.loads((bob.home / CONTACTS).read_text())
-    by_name = {contact["name"]: contact for contact in contacts}
-    by_name[alice.name]["key"] = by_name[carol.name]["key"]
-    (bob.home / CONTACTS).write_text(json.dumps(contacts))
+    bob.knows(alice, by_the_key_of=carol)
     bob.listening("--echo")
     done = alice.run("ping", bob.name, "-c", "1")
     assert done.returncode == 1

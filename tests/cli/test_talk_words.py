@@ -37,7 +37,7 @@ STATS = CallStats(
 
 def test_the_line_has_duration_path_round_trip_delay_loss_and_levels() -> None:
     assert stats_text(STATS, "bob") == (
-        "1:15  direct  rtt 41 ms  delay 87 ms  loss in 2.0% out 0.0%  you [     ]  bob [██▄  ]"
+        "1:15  direct  you [     ]  bob [██▄  ]  rtt 41 ms  delay 87 ms  loss in 2.0% out 0.0%"
     )
 
 

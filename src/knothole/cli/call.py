@@ -81,7 +81,7 @@ async def _answered(output: Output, ring: OutgoingRing) -> Line:
     """Wait until it is answered; say when it rings. Raises what says why it is not."""
     output.note("calling", f"Calling {ring.name} ...", peer=ring.name)
     await ring.ringing()
-    if not ring.is_over:
+    if ring.has_rung:
         output.note("ringing", "It rings ...", peer=ring.name)
     line = await ring.answered()
     output.note("answered", f"{line.peer_name} has answered.", peer=line.peer_name)

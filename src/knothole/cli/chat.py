@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from knothole.apps.chat import APP, Chat, start_chat
 from knothole.cli.output import Output
 from knothole.cli.session import line_to, run
-from knothole.cli.terminal import Piped, Typed, is_interactive, typing
+from knothole.cli.terminal import Piped, Typed, typing
 from knothole.peer.errors import LineClosed
 from knothole.peer.line import Line
 
@@ -52,9 +52,9 @@ async def converse(output: Output, line: Line, otherwise: Typed, *, leave_at_end
     """
     conversation = await start_chat(line)
     name = line.peer_name
-    if is_interactive() and not output.json:
-        output.note("hint", "Type, and send with Enter; Ctrl-D leaves.")
     with typing(output, "> ", otherwise) as typed:
+        if typed is not otherwise:
+            output.note("hint", "Type, and send with Enter; Ctrl-D leaves.")
         saying = asyncio.create_task(_say(conversation, typed))
         hearing = asyncio.create_task(_hear(output, conversation, name))
         try:

@@ -43,7 +43,15 @@ async def talk(
         if interruptible:
             around.enter_context(interrupt_sets(hang_up))
         around.enter_context(display.on_screen(call, hang_up))
-        outcome = await call.run(hang_up)
+        talking = asyncio.create_task(call.run(hang_up))
+        try:
+            outcome = await asyncio.shield(talking)
+        except asyncio.CancelledError:  # the program is to end: the other side hears of it first
+            hang_up.set()
+            await asyncio.gather(talking, return_exceptions=True)
+            raise
+        finally:
+            talking.cancel()
     _tell(output, line, outcome)
     return outcome
 
@@ -135,18 +143,18 @@ def _rtt(stats: CallStats) -> str:
 
 
 def stats_text(stats: CallStats, name: str) -> str:
-    """How the call goes, in one line."""
-    parts = [clock(stats.duration_seconds), stats.path.kind]
+    """How the call goes, in one line: what a narrow terminal may cut off comes last."""
+    ours = "muted" if stats.muted else meter(stats.level_out_db)
+    theirs = {CallState.MUTED: "muted", CallState.SILENT: "not heard"}.get(
+        stats.state, meter(stats.level_in_db)
+    )
+    parts = [clock(stats.duration_seconds), stats.path.kind, f"you {ours}", f"{name} {theirs}"]
     if stats.rtt_seconds is not None:
         parts.append(f"rtt {stats.rtt_seconds * 1000:.0f} ms")
     if stats.mouth_to_ear_seconds is not None:
         parts.append(f"delay {stats.mouth_to_ear_seconds * 1000:.0f} ms")
     parts.append(f"loss in {stats.loss_in:.1%} out {stats.loss_out:.1%}")
-    ours = "muted" if stats.muted else meter(stats.level_out_db)
-    theirs = {CallState.MUTED: "muted", CallState.SILENT: "not heard"}.get(
-        stats.state, meter(stats.level_in_db)
-    )
-    return "  ".join([*parts, f"you {ours}", f"{name} {theirs}"])
+    return "  ".join(parts)
 
 
 def stats_facts(stats: CallStats) -> dict[str, object]:

@@ -41,15 +41,15 @@ def typing(output: Output, prompt: str, otherwise: Typed) -> Iterator[Typed]:
         yield otherwise
         return
     line = Prompt(prompt)
-    with single_keys(line.press), output.above(line):
+    with single_keys(line.press, typed_before=True), output.above(line):
         yield line
 
 
 @contextlib.contextmanager
-def single_keys(press: Callable[[str], None]) -> Iterator[None]:
+def single_keys(press: Callable[[str], None], *, typed_before: bool = False) -> Iterator[None]:
     """Meanwhile every key of the terminal goes to ``press`` and nothing is echoed.
 
-    What was typed before does not count. Ctrl-C stays Ctrl-C.
+    What was typed before counts only with ``typed_before``. Ctrl-C stays Ctrl-C.
     """
     import termios
 
@@ -74,7 +74,8 @@ def single_keys(press: Callable[[str], None]) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
         press("\x0c")
 
-    termios.tcsetattr(descriptor, termios.TCSAFLUSH, mode)
+    when = termios.TCSADRAIN if typed_before else termios.TCSAFLUSH
+    termios.tcsetattr(descriptor, when, mode)
     loop.add_reader(descriptor, readable)
     loop.add_signal_handler(signal.SIGCONT, continued)
     try:

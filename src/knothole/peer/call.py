@@ -18,6 +18,8 @@ class OutgoingRing:
         self._cancel = cancel
         self._line: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
         self._ringing = asyncio.Event()
+        self.has_rung = False
+        """Whether the other side's person is or was being asked."""
 
     async def ringing(self) -> None:
         """Wait until the other side's person is being asked, or it is answered at once."""
@@ -49,6 +51,7 @@ class OutgoingRing:
     # called by the peer
 
     def _set_ringing(self) -> None:
+        self.has_rung = True
         self._ringing.set()
 
     def _set_line(self, line: Line) -> bool:
