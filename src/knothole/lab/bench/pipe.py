@@ -1,8 +1,8 @@
 """``knothole pipe`` across two NATs of the kernel, against plain UDP in the same namespaces.
 
 The reference is a sender that knows nothing but to send and a receiver that counts, with datagrams
-of the same size, from behind one of the NATs to a host without one: once in bursts (UDP_SEGMENT and
-UDP_GRO), once without, as iperf3 does. The pipe is timed at the receiver's end from its first bytes
+of the same size, through the same NATs: once in bursts (UDP_SEGMENT and UDP_GRO), once without, as
+iperf3 does. The pipe is timed at the receiver's end from its first bytes
 to its last, and the whole command from its start to its exit.
 """
 
@@ -13,21 +13,21 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from knothole.lab.bench.stage import Stage
+from knothole.lab.bench.throughput import plain_udp
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import knothole
 
 MEBIBYTE: Final = 1 << 20
 READY_SECONDS: Final = 30.0
 TRANSFER_SECONDS: Final = 600.0
-REFERENCE_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.005
 
 
@@ -172,19 +172,9 @@ class _Scene:
         return Transfer(size * 8 / 1e9, seconds, command_seconds, peak, matches)
 
     def plain(self, offload: bool) -> float:
-        """Gbit/s of plain UDP from behind Alice's NAT to the server's host."""
-        host = self._lab.hosts["server"].address
-        module = [sys.executable, "-m", "knothole.lab.bench.plain_udp"]
-        flags = ["--seconds", str(REFERENCE_SECONDS), *([] if offload else ["--no-offload"])]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
-        receiver = self._lab.popen("server", [*module, "receive", "--host", host, *flags], **pipes)
-        assert receiver.stdout is not None
-        port = json.loads(receiver.stdout.readline())["port"]
-        sender = [*module, "send", "--host", host, "--port", str(port), "--from", "0.0.0.0"]  # noqa: S104
-        self._lab.run("alice", [*sender, *flags], check=True, stdout=subprocess.DEVNULL)
-        got = json.loads(receiver.stdout.readline())
-        receiver.wait(READY_SECONDS)
-        return float(got["megabytes"]) * 8 / 1000 / float(got["seconds"])
+        """Gbit/s of plain UDP from Alice to Bob, through both NATs."""
+        with Stage(lab=self._lab) as stage:
+            return plain_udp(stage, offload).gigabits_per_second
 
     def _environment(self, name: str, offload: bool) -> dict[str, str]:
         profile = {"KNOTHOLE_HOME": str(self._folder / name)}

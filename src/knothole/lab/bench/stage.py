@@ -19,12 +19,13 @@ RECEIVER: Final = "bob"
 class Stage:
     """Starts the processes of a benchmark; leaving it ends them."""
 
-    def __init__(self, host: str, nat: str | None) -> None:
-        """On ``host`` when ``nat`` is None, else each behind a ``nat`` of that kind."""
+    def __init__(self, host: str = "", nat: str | None = None, lab: Lab | None = None) -> None:
+        """In ``lab``, which has both; else each behind a ``nat`` of that kind; else on ``host``."""
         self._host = host
-        self._lab: Lab | None = None
+        self._lab = lab
+        self._owns_lab = lab is None
         self._processes: list[subprocess.Popen[str]] = []
-        if nat is not None:
+        if lab is None and nat is not None:
             from knothole.lab.netns.topology import Lab
 
             self._lab = Lab()
@@ -48,7 +49,7 @@ class Stage:
             process.kill()
             with process:  # closes its pipes and waits
                 pass
-        if self._lab is not None:
+        if self._lab is not None and self._owns_lab:
             self._lab.close()
 
     def host(self, name: str) -> str:
