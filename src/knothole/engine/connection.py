@@ -36,6 +36,11 @@ GONE_SECONDS: Final = 40.0
 """The other end was not heard of for so long: the line is over. RFC 7675 Section 5.1 ends consent
 after 30 s; ten more, so that a path that is back just before that is still found."""
 
+QUIET_SECONDS: Final = 0.8
+"""Ours: payload came and then none for so long. Our own router may have restarted, which who only
+listens would notice at the next consent check: one check and one question for our mapped address
+find out now."""
+
 DOUBT_SECONDS: Final = 2.0
 """Ours: how long a line may stay silent once the switchboard says that the other end hung up."""
 
@@ -106,6 +111,7 @@ _NEXT: Final = {
 
 class _Timer(enum.Enum):
     SUSPECT = enum.auto()
+    QUIET = enum.auto()
     DOUBT = enum.auto()
     GONE = enum.auto()
 
@@ -169,6 +175,7 @@ class Connection:
         ):
             self._notice_way(datagram, now)
             self._hear(datagram.payload, datagram.segment_size, now)
+            self._timers.arm(_Timer.QUIET, now + QUIET_SECONDS)
             if not self.channel.probes_unanswered:
                 self._timers.disarm(_Timer.SUSPECT)
                 self._suspicions = 0
@@ -187,6 +194,9 @@ class Connection:
             match timer:
                 case _Timer.SUSPECT:
                     self._suspect(now)
+                case _Timer.QUIET if self._pair is not None:
+                    self._outputs.append(PathSuspect())
+                    self.ice.confirm(now)
                 case _Timer.DOUBT:
                     self._doubt(now)
                 case _Timer.GONE:

@@ -224,3 +224,20 @@ def test_checks_with_old_credentials_are_answered_until_the_new_session_stands(l
     world.run(60)
     assert bob.best is not None, "bob never heard of the restart and still has consent"
     assert alice.best is not None
+
+
+def test_confirm_finds_a_dead_path_without_waiting_for_the_next_consent_check(lab):
+    """Half a second for the one check's answer, half for the probes', as after any consent check."""
+    world, alice, bob = connected(lab)
+    hole = {"203.0.113.1", "203.0.113.2"}
+    world.cut = lambda d: {d.source.host, d.destination.host} == hole
+    alice.do(lambda agent, now: agent.confirm(now))
+    world.run(world.now + 1.2)
+    assert alice.best.relayed
+
+
+def test_confirm_changes_nothing_on_a_path_that_lives(lab):
+    world, alice, _bob = connected(lab)
+    alice.do(lambda agent, now: agent.confirm(now))
+    world.run(world.now + 1.2)
+    assert not alice.best.relayed

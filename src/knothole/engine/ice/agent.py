@@ -198,6 +198,14 @@ class IceAgent:
             session.probe(now)
         self._settle(now)
 
+    def confirm(self, now: float) -> None:
+        """The owner hears nothing where it heard something: one consent check on the best pair.
+
+        Without an answer the pair is probed, and then doubted, as after any consent check.
+        """
+        self._current.confirm(now)
+        self._settle(now)
+
     def accepts(self, datagram: Datagram) -> bool:
         """Whether ``datagram`` is a STUN message for this agent and not another's: a check with our
         username fragment, or the answer to a check of ours. Of a burst the first one counts."""

@@ -74,6 +74,11 @@ class Consent:
         self._interval = interval_seconds
         self._check_at = now + self._spread() if interval_seconds is not None else math.inf
 
+    def hasten(self, now: float) -> None:
+        """Let the next consent check be due now, if checks are made at all."""
+        if self._interval is not None:
+            self._check_at = min(self._check_at, now)
+
     def answered(self, now: float) -> None:
         """A check on this pair was answered: consent is fresh, and so is trust."""
         self._answered_at = now

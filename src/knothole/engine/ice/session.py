@@ -9,21 +9,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
+from knothole.engine.ice import events
 from knothole.engine.ice.answer import AcceptedCheck, answer
 from knothole.engine.ice.candidates import LocalCandidates, RemoteCandidates, may_pair
 from knothole.engine.ice.check import Check
 from knothole.engine.ice.checker import Checker, Outcome
 from knothole.engine.ice.consent import Alarm, Consent
 from knothole.engine.ice.credentials import IceCredentials
-from knothole.engine.ice.events import (
-    ConsentLost,
-    IceFailed,
-    LocalCandidateDiscovered,
-    Nominated,
-    PairValid,
-    RemoteCandidateDiscovered,
-    SessionOutput,
-)
 from knothole.engine.ice.nominate import Nominator, ranked
 from knothole.engine.ice.options import IceOptions
 from knothole.engine.ice.pair import CandidatePair, LocalCandidate, PairState
@@ -63,7 +55,7 @@ class Session:
         self._checklist = self._checker.checklist
         self._nominator = Nominator(role, options)
         self._early: dict[tuple[Address, Address], AcceptedCheck] = {}
-        self._outputs: deque[SessionOutput] = deque()
+        self._outputs: deque[events.SessionOutput] = deque()
         self._pac_ends_at = 0.0
         self._review_at: float | None = None
         self._revive_at: float | None = None
@@ -140,6 +132,13 @@ class Session:
         self._review_at = None
         self._checker.stop_all(below=None)
 
+    def confirm(self, now: float) -> None:
+        """Ask for consent on the best pair ahead of time."""
+        best = next(iter(self.valid_pairs()), None)
+        if best is not None and best.consent is not None:
+            best.consent.hasten(now)
+            self.advance(now)
+
     def probe(self, now: float) -> None:
         """Check every pair worth it, from the start and at once; the valid ones first."""
         self._checker.recheck(now)
@@ -201,7 +200,7 @@ class Session:
             min(consents, default=None),
         )
 
-    def outputs(self) -> Iterator[SessionOutput]:
+    def outputs(self) -> Iterator[events.SessionOutput]:
         while self._outputs:
             yield self._outputs.popleft()
 
@@ -261,7 +260,7 @@ class Session:
         for pair in list(self._checklist):
             if self._remotes.get(pair.remote.address) is None:
                 self._remove(pair)
-        self._outputs.append(RemoteCandidateDiscovered(found))
+        self._outputs.append(events.RemoteCandidateDiscovered(found))
         # The peer's mapping may have changed: then our best pair leads nowhere.
         best = next(iter(self.valid_pairs()), None)
         if self._options.continuous and best and best.consent and best.consent.is_stale(now):
@@ -276,7 +275,7 @@ class Session:
         local = self._locals.find(mapped, pair.base)
         if local is None:
             local = self._locals.discover(mapped, pair.local, check.priority)
-            self._outputs.append(LocalCandidateDiscovered(local.candidate, local.base))
+            self._outputs.append(events.LocalCandidateDiscovered(local.candidate, local.base))
         pair.seen_as = local
         if not check.repeated:
             pair.measured(now - check.sent_at)
@@ -290,7 +289,7 @@ class Session:
             self._checker.stop(pair)
         if first:
             self.failed = False
-            self._outputs.append(PairValid(pair.snapshot(self._role.controlling)))
+            self._outputs.append(events.PairValid(pair.snapshot(self._role.controlling)))
         nominated = check.use_candidate if self._role.controlling else pair.nominate_on_success
         if nominated:
             self._nominated(pair)
@@ -313,7 +312,7 @@ class Session:
         if pair.nominated:
             return
         pair.nominated = True
-        self._outputs.append(Nominated(pair.snapshot(self._role.controlling)))
+        self._outputs.append(events.Nominated(pair.snapshot(self._role.controlling)))
         self._checker.stop_all(below=pair if self._options.continuous else None)
 
     def _refresh(self, pair: CandidatePair, best: bool, now: float) -> None:
@@ -346,7 +345,7 @@ class Session:
         pair.revoked = not self._options.continuous
         self._checker.drop(pair)
         if told:
-            self._outputs.append(ConsentLost(snapshot))
+            self._outputs.append(events.ConsentLost(snapshot))
         if self._options.continuous and not self.valid_pairs() and not self._retired:
             self._pac_ends_at = now + self._options.pac_seconds
             self.probe(now)
@@ -355,7 +354,7 @@ class Session:
         self._checker.drop(pair)
         self._checklist.remove(pair)
         if pair.valid:
-            self._outputs.append(ConsentLost(pair.snapshot(self._role.controlling)))
+            self._outputs.append(events.ConsentLost(pair.snapshot(self._role.controlling)))
 
     def _pace_consent(self, now: float) -> None:
         """The best pair is asked often, a few spare ones seldom, a relayed one among them."""
@@ -397,4 +396,4 @@ class Session:
 
     def _give_up(self, reason: str) -> None:
         self.failed = True
-        self._outputs.append(IceFailed(reason))
+        self._outputs.append(events.IceFailed(reason))
