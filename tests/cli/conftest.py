@@ -326,9 +326,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, program: Sequence[str] = KNOTHOLE) -> Iterator[str]:
+def serving(
+    folder: Path, program: Sequence[str] = KNOTHOLE, *, port: int | None = None
+) -> Iterator[str]:
     """A server; its address."""
-    options = ["--host", "127.0.0.1", "--port", str(free_port()), "--data", str(folder / "server")]
+    options = ["--host", "127.0.0.1", "--port", str(port or free_port())]
+    options += ["--data", str(folder / "server")]
     server = subprocess.Popen(
         [*program, "serve", *options, "--json"],
         env={**os.environ, "KNOTHOLE_HOME": str(folder)},

@@ -195,6 +195,21 @@ def test_a_caller_who_gives_up_while_it_rings_stops_the_ringing(alice: Person, b
     assert "has answered" not in again.stderr
 
 
+def test_all_devices_of_a_person_ring_and_one_answers(alice: Person, bob: Person) -> None:
+    first = bob.at_terminal("listen", "--answer", *SILENT)
+    second = bob.at_terminal("listen", "--answer", "--once", *SILENT)
+    for device in (first, second):
+        device.expect("ready")
+    caller = alice.start("call", bob.name, *SILENT, "--json")
+    for device in (first, second):
+        device.expect("[y/n]")
+    second.say("y")
+    caller.event("stats")
+    first.expect("was not taken: answered elsewhere.")
+    caller.signal(signal.SIGINT)
+    assert (caller.wait(), second.wait()) == (0, 0)
+
+
 @pytest.mark.parametrize("mode", ["--echo", None])
 def test_who_takes_no_calls_does_not_take_this_one(
     mode: str | None, alice: Person, bob: Person

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from knothole.cli.app import run
 
-from .conftest import Person, free_port
+from .conftest import Person, free_port, serving
 
 IDENTITY, SETTINGS, CONTACTS = "identity.pem", "profile.json", "known_peers.json"
 
@@ -204,3 +205,16 @@ def test_who_remembers_another_key_for_the_caller_refuses_the_call(
     done = alice.run("ping", bob.name, "-c", "1")
     assert done.returncode == 1
     assert f"{bob.name} remembers another key" in done.stderr.decode()
+
+
+def test_a_listener_says_when_the_server_is_away_and_when_it_is_back(
+    tmp_path: Path, register: Callable[[str, str], Person]
+) -> None:
+    port = free_port()
+    with serving(tmp_path, port=port) as url:
+        alice, bob = register("alice", url), register("bob", url)
+        listener = bob.listening("--echo")
+    listener.expect("The server 127.0.0.1 is away; trying again")
+    with serving(tmp_path, port=port):
+        listener.expect("Back on 127.0.0.1: you can be called again.")
+        assert alice.run("ping", bob.name, "-c", "1").returncode == 0

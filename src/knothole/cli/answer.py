@@ -106,13 +106,13 @@ class Telephone:
             first_seen=ring.first_seen,
         )
         if not await self._is_wanted(ring):
-            self._missed(name, "they gave up" if ring.is_over else "you declined")
+            self._missed(ring)
             ring.decline()
             return None
         try:
             return await self._talk(ring)
         except NoAnswer:
-            self._missed(name, "they gave up")
+            self._missed(ring)
             return None
         except (KnotholeError, AudioError, Failure) as error:
             if self._once:
@@ -121,7 +121,10 @@ class Telephone:
             self._output.note("failed", text, peer=name, why=str(error))
             return None
 
-    def _missed(self, name: str, why: str) -> None:
+    def _missed(self, ring: Ring) -> None:
+        name, why = ring.peer_name, "you declined"
+        if ring.is_over:
+            why = ring.why_over if "elsewhere" in ring.why_over else "they gave up"
         self._output.note("missed", f"The call of {name} was not taken: {why}.", peer=name, why=why)
 
     async def _talk(self, ring: Ring) -> CallOutcome:

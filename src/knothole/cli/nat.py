@@ -107,7 +107,7 @@ def filtering_of(seen: NatBehaviour) -> str:
 
 def prospect(seen: NatBehaviour) -> str:
     """What that means for lines to others."""
-    if not seen.translated or seen.filtering is Dependence.ENDPOINT_INDEPENDENT:
+    if seen.filtering is Dependence.ENDPOINT_INDEPENDENT:
         return "direct with nearly everybody"
     if seen.mapping_varies_by_host or seen.mapping_varies_by_port:
         return "direct with those who have no NAT or a permissive one, else over the relay"

@@ -31,7 +31,8 @@ class Typed(Protocol):
 
 def is_interactive() -> bool:
     """Whether a person sits in front of both stdin and stdout, and keys can be read one by one."""
-    return sys.stdin.isatty() and sys.stdout.isatty() and _is_ours()
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return is_terminal and _is_ours()
 
 
 @contextlib.contextmanager

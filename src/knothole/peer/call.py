@@ -76,6 +76,7 @@ class Ring:
         peer_key: the caller's Ed25519 key.
         first_seen: True when the key is not remembered yet.
         app: what the call is for.
+        why_over: in words, once it is over without having been answered here.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Ring:
         self.peer_key = peer_key
         self.first_seen = first_seen
         self.app = app
+        self.why_over = ""
         self._accept = accept
         self._decline = decline
         self._line: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
@@ -123,6 +125,7 @@ class Ring:
 
     def _set_over(self, text: str) -> None:
         if not self._line.done():
+            self.why_over = text
             self._line.set_exception(NoAnswer(text))
             self._line.exception()
 
