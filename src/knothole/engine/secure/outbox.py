@@ -26,6 +26,7 @@ HANDED_OVER: Final = 256 * 1024
 EARLY_BYTES: Final = 2200
 # Ours: unreliable datagrams waiting for their turn; older ones are worth less and go first.
 DATAGRAMS_QUEUED: Final = 256
+DATAGRAMS_IN_LIBRARY: Final = 8  # ours: of these, waiting where they cannot be dropped any more
 # RFC 9001 Section 6.6: AES-GCM keys protect at most 2^23 packets; ours change four times as often.
 PACKETS_PER_KEY: Final = 1 << 21
 
@@ -41,6 +42,7 @@ class Outbox:
         self._datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_QUEUED)
         self._early_left = EARLY_BYTES
         self._asked = False
+        self._in_library = 0
         self._packets_left = PACKETS_PER_KEY
 
     @property
@@ -92,6 +94,8 @@ class Outbox:
             return []
         sent_datagram = self._hand_over() if may_send else False
         burst = library.take_datagrams(self._quic, inner_now, most)
+        if not library.is_congested(self._quic):
+            self._in_library = 0
         if burst and was_idle and library.is_confirmed(self._quic):
             self._timers.acknowledged(now)
         if burst and sent_datagram:
@@ -109,15 +113,20 @@ class Outbox:
             self._quic.send_stream_data(CONTROL_STREAM, bytes(self._control))
             self._early_left -= len(self._control)
             self._control.clear()
-        while self._datagrams and not library.is_congested(self._quic):
+        while self._datagrams and self._library_takes_datagrams():
             if early and len(self._datagrams[0]) > self._early_left:
                 break
             data = self._datagrams.popleft()
             self._early_left -= len(data)
             self._quic.send_datagram_frame(data)
+            self._in_library += 1
             sent_datagram = True
         room = HANDED_OVER - self._quic.get_send_buffer_size()
         if early:
             room = min(room, self._early_left)
         self._early_left -= self._streams.hand_over(room)
         return sent_datagram
+
+    def _library_takes_datagrams(self) -> bool:
+        """A few may wait in it, where they go before the streams; more would only grow stale."""
+        return self._in_library < DATAGRAMS_IN_LIBRARY or not library.is_congested(self._quic)
