@@ -228,7 +228,7 @@ def test_checks_with_old_credentials_are_answered_until_the_new_session_stands(l
 
 def test_confirm_finds_a_dead_path_without_waiting_for_the_next_consent_check(lab):
     """Half a second for the answer to the one check, half for those of the probes."""
-    world, alice, bob = connected(lab)
+    world, alice, _bob = connected(lab)
     hole = {"203.0.113.1", "203.0.113.2"}
     world.cut = lambda d: {d.source.host, d.destination.host} == hole
     alice.do(lambda agent, now: agent.confirm(now))
