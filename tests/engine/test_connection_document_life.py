@@ -15,7 +15,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "protocol" / "connection.md").read_
 def test_the_numbers_of_a_failing_path_are_those_of_the_code() -> None:
     again = f"{connection.SUSPECT_SECONDS:g} s, or {connection.SUSPECT_RTTS} round trips"
     for sentence in (
-        f"within {callbook.PARTING_SECONDS:g} s, while the peer goes on talking",
+        f"within {callbook.PARTING_SECONDS:g} s.",
         f"at most {connection.PATH_ZERO_BYTES} bytes from each end",
         f"unanswered for {again}",
         f"A line ends when for {connection.GONE_SECONDS:g} s",

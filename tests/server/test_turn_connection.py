@@ -80,7 +80,8 @@ async def relay(certificate: ServerCertificate, until) -> AsyncIterator[Relay]:
     yield made
     made.close()
     for writer in made.writers:
-        writer.transport.abort()
+        if not writer.transport.is_closing():  # Python 3.11.2 cannot abort what has ended
+            writer.transport.abort()
     await asyncio.gather(*(w.wait_closed() for w in made.writers), return_exceptions=True)
     await until(lambda: made.closed > 0)
     await asyncio.sleep(0)

@@ -8,6 +8,7 @@ offer and the answer, so that the first packet through the hole already carries 
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ class Connection:
     for payload go to :attr:`channel` directly, followed by :meth:`flush`.
     """
 
-    def __init__(self, *, ice: IceAgent, channel: SecureChannel, now: float) -> None:
+    def __init__(self, *, ice: IceAgent, channel: SecureChannel) -> None:
         self.ice = ice
         self.channel = channel
         self._state = _State.OPEN
@@ -132,13 +133,12 @@ class Connection:
         self._heard_by: tuple[Address, Address] | None = None
         self._path_zero_left = PATH_ZERO_BYTES
         self._signalled = False
-        self._heard_at = now
+        self._heard_at = -math.inf
         self._suspicions = 0
         self._doubts = 0
         self._doubt_pings: set[int] = set()
         self._timers: Timers[_Timer] = Timers()
         self._outputs: deque[ConnectionOutput] = deque()
-        self._timers.arm(_Timer.GONE, now + GONE_SECONDS)
 
     @property
     def closed(self) -> bool:
@@ -157,8 +157,10 @@ class Connection:
         return None if pair is None else _path_info(pair)
 
     def signalling_ready(self, now: float) -> None:
-        """Both ends have agreed to the call: path zero may be used from now on."""
+        """Both ends have agreed to the call: path zero may be used now, and silence counts."""
         self._signalled = True
+        self._heard_at = now
+        self._timers.arm(_Timer.GONE, now + GONE_SECONDS)
         self.flush(now)
 
     def receive(self, datagram: Datagram, now: float) -> None:

@@ -102,7 +102,7 @@ def test_sealed_content_is_listed_field_by_field(kind: type[msgspec.Struct]) -> 
         f"a registration has held for {link.STABLE_SECONDS:.0f} s",
         f"heard nothing from for {server.IDLE_SECONDS:.0f} s",
         f"not registered after {server.REGISTRATION_SECONDS:.0f} s",
-        f"after at most {', '.join(f'{delay:g}' for delay in DELAYS_SECONDS)}, 4, ... s",
+        f"after at most {', '.join(f'{delay:g}' for delay in DELAYS_SECONDS)}, 3, ... s",
         f"remembers them ({REMEMBERED_CALLS} of them)",
         f"on up to {Limits().devices_per_name} devices at once",
         f"({16384 - 48})".replace("(", "ends at ").replace(")", ""),

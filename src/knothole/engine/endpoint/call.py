@@ -142,8 +142,7 @@ class Call:
                 case _Timer.RING:
                     self._rang_out()
                 case _Timer.SECURE:
-                    text = f"{self.name} answered and could not prove its key in time."
-                    self._break_off(text, now)
+                    self._break_off(f"{self.name} has not proven its key in time.", now)
                 case _Timer.TELL_AGAIN:
                     self._exchange.forget_told()
                     self._tell_candidates()
@@ -250,7 +249,7 @@ class Call:
             now=now,
             options=BETWEEN_KNOTHOLES,
         )
-        self.connection = Connection(ice=ice, channel=self._channel, now=now)
+        self.connection = Connection(ice=ice, channel=self._channel)
         self._exchange.begin(ice, now)
         ice.set_remote_credentials(IceCredentials(*remote), now)
 

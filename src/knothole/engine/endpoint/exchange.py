@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.pair import LocalCandidate
@@ -11,8 +10,6 @@ from knothole.wire.address import Address
 from knothole.wire.candidate import CandidateKind, decode_candidate, encode_candidate
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.signal.values import MAX_CANDIDATES
-
-MAX_REMOTES: Final = 64  # ours: as many as the ICE agent takes; more would only burden the relay
 
 
 class CandidateExchange:
@@ -23,13 +20,14 @@ class CandidateExchange:
         self._told: set[str] = set()
         self._ice: IceAgent | None = None
         self._bases: set[Address] = set()
-        self._signalled: set[Address] = set()
         self._used: Address | None = None
 
     @property
     def remotes(self) -> frozenset[Address]:
-        """Where the other side may be: what it told, and where payload goes."""
-        return frozenset(self._signalled if self._used is None else {*self._signalled, self._used})
+        """Where the other side may be: what it told and the agent kept, and where payload goes."""
+        candidates = () if self._ice is None else self._ice.remote_candidates
+        used = () if self._used is None else (self._used,)
+        return frozenset((*(candidate.address for candidate in candidates), *used))
 
     def tell_all(self) -> tuple[str, ...]:
         """Our candidates, for an offer or an answer."""
@@ -54,7 +52,6 @@ class CandidateExchange:
         other side's come anew."""
         self._ice = ice
         self._bases.clear()
-        self._signalled.clear()
         self._used = None
         self._give(ice, now)
 
@@ -67,19 +64,15 @@ class CandidateExchange:
     def add_remotes(self, lines: Iterable[str], now: float) -> bool:
         """Candidates that the other side told; True when :attr:`remotes` has become another."""
         assert self._ice is not None
-        before = len(self._signalled)
+        before = self.remotes
         for line in lines:
             try:
                 candidate = decode_candidate(line)
             except MalformedMessage:
                 continue  # RFC 8839 Section 5.1: what is not understood is ignored
-            known = candidate.address in self._signalled
-            if candidate.transport != "udp" or candidate.kind is CandidateKind.PEER_REFLEXIVE:
-                continue
-            if known or len(self._signalled) < MAX_REMOTES:
-                self._signalled.add(candidate.address)
+            if candidate.transport == "udp" and candidate.kind is not CandidateKind.PEER_REFLEXIVE:
                 self._ice.add_remote_candidate(candidate, now)
-        return len(self._signalled) > before
+        return self.remotes != before
 
     def use(self, remote: Address | None) -> bool:
         """Payload goes to ``remote``, which nobody may have told of: it is peer-reflexive then.
@@ -94,6 +87,7 @@ class CandidateExchange:
         self._bases = bases
         for local in self._locals:
             ice.add_local_candidate(local.candidate, local.base, now)
+        ice.retain_local_candidates({(each.candidate.address, each.base) for each in self._locals})
 
     def _lines(self) -> tuple[str, ...]:
         return tuple(encode_candidate(each.candidate) for each in self._locals[:MAX_CANDIDATES])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from knothole.engine.core import Datagram, RandomBytes, least
@@ -103,6 +103,11 @@ class IceAgent:
         return tuple(pair.snapshot(self._role.controlling) for pair in self._current.valid_pairs())
 
     @property
+    def remote_candidates(self) -> tuple[Candidate, ...]:
+        """What the peer has signalled in this generation and is still worth a check."""
+        return tuple(self._current.remotes.signalled())
+
+    @property
     def heard_at(self) -> float:
         """When the peer last answered a check of ours; minus infinity before the first time."""
         return max(session.heard_at for session in self._sessions())
@@ -119,6 +124,11 @@ class IceAgent:
         if added is not None:
             self._current.local_added(added, now)
             self._settle(now)
+
+    def retain_local_candidates(self, gathered: Collection[tuple[Address, Address]]) -> None:
+        """Of the candidates that were added only these, as address and base, are still true: a NAT
+        has another mapping now. Their bases stay, see :meth:`remove_local_base`."""
+        self._locals.retain(gathered)
 
     def end_of_local_candidates(self, now: float) -> None:
         """Nothing more will be gathered in this generation."""

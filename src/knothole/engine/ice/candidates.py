@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
@@ -16,7 +16,11 @@ COMPONENT: Final = 1  # one data stream with one component: what QUIC needs
 DISCOVERY_INTERVAL_SECONDS: Final = 2.0
 """Ours: after the first so many, one peer-reflexive candidate in this time. Where both NATs map by
 address and port and neither filters by port, every check comes from a new port and is checked in
-turn from another: without a limit both ends chase each other for ever, at the pace of Ta."""
+turn from another: without a limit both ends chase each other for ever, at the pace of Ta. The same
+holds for signalled candidates that take an older one's place: the peer is not to make us check the
+whole internet (RFC 8445 Section 19.5.1)."""
+
+REPLACEMENTS_AT_ONCE: Final = 16  # ours: four changes of a peer's network
 
 
 class LocalCandidates:
@@ -42,6 +46,15 @@ class LocalCandidates:
             self._candidates.remove(twin)
         self._candidates.append(added)
         return added
+
+    def retain(self, gathered: Collection[tuple[Address, Address]]) -> None:
+        """Forget what was gathered before and is not among these addresses and bases."""
+        self._candidates = [
+            each
+            for each in self._candidates
+            if each.candidate.kind is CandidateKind.PEER_REFLEXIVE
+            or (each.candidate.address, each.base) in gathered
+        ]
 
     def remove_base(self, base: Address) -> bool:
         """Forget what is sent from ``base``; whether there was anything."""
@@ -98,15 +111,44 @@ class LocalCandidates:
         return found
 
 
-class RemoteCandidates:
-    """What the peer told us and what its checks showed, at most so many of each."""
+class _Pace:
+    """``burst`` at once, then one in ``DISCOVERY_INTERVAL_SECONDS``."""
 
-    def __init__(self, limit: int, peer_reflexive_limit: int) -> None:
+    def __init__(self, burst: int) -> None:
+        self._burst = burst
+        self._paid_at = 0.0
+
+    def allows(self, now: float) -> bool:
+        paid_at = max(self._paid_at, now) + DISCOVERY_INTERVAL_SECONDS
+        if paid_at > now + self._burst * DISCOVERY_INTERVAL_SECONDS:
+            return False
+        self._paid_at = paid_at
+        return True
+
+
+class RemoteCandidates:
+    """What the peer told us and what its checks showed, at most so many of each.
+
+    With ``keeps_newest`` the peer is a knothole, which has one base for each of its IP addresses: a
+    new address of the same kind and foundation is where the old one was mapped before, and takes
+    its place unless that is still ``needed``. When there are too many the oldest goes.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        peer_reflexive_limit: int,
+        needed: Callable[[Address], bool],
+        keeps_newest: bool = False,
+    ) -> None:
         self._limit = limit
         self._peer_reflexive_limit = peer_reflexive_limit
+        self._needed = needed
+        self._keeps_newest = keeps_newest
         self._candidates: dict[Address, Candidate] = {}
         self._count = 0
-        self._discoveries_paid_at = 0.0
+        self._discoveries = _Pace(peer_reflexive_limit)
+        self._replacements = _Pace(REPLACEMENTS_AT_ONCE)
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self._candidates.values())
@@ -114,41 +156,44 @@ class RemoteCandidates:
     def get(self, address: Address) -> Candidate | None:
         return self._candidates.get(address)
 
-    def add(self, candidate: Candidate) -> bool:
+    def signalled(self) -> list[Candidate]:
+        """What the peer told, oldest first."""
+        return [each for each in self if each.kind is not CandidateKind.PEER_REFLEXIVE]
+
+    def add(self, candidate: Candidate, now: float) -> bool:
         """Take a signalled candidate; False when it is redundant, unusable or one too many.
 
         It replaces a peer-reflexive one of the same address (RFC 8445 Section 7.3.1.3: "will signal
         the actual foundation").
         """
         known = self._candidates.get(candidate.address)
-        signalled = [each for each in self if each.kind is not CandidateKind.PEER_REFLEXIVE]
-        if (
-            not usable(candidate)
-            or len(signalled) >= self._limit
-            or (known is not None and known.kind is not CandidateKind.PEER_REFLEXIVE)
+        if not usable(candidate) or (
+            known is not None and known.kind is not CandidateKind.PEER_REFLEXIVE
         ):
             return False
+        spare = self._replaced_by(candidate) if self._keeps_newest else None
+        if spare is None and len(self.signalled()) >= self._limit:
+            return False
+        if spare is not None:
+            if not self._replacements.allows(now):
+                return False
+            del self._candidates[spare]
         self._candidates[candidate.address] = candidate
         return True
 
-    def discover(
-        self, address: Address, priority: int, needed: Callable[[Address], bool], now: float
-    ) -> Candidate | None:
+    def discover(self, address: Address, priority: int, now: float) -> Candidate | None:
         """The peer checked us from ``address``: a peer-reflexive candidate.
 
-        When there are too many the oldest that is not ``needed`` is forgotten. None when all are,
+        When there are too many the oldest that is not needed is forgotten. None when all are,
         or when they come too fast (:data:`DISCOVERY_INTERVAL_SECONDS`).
         """
-        paid_at = max(self._discoveries_paid_at, now) + DISCOVERY_INTERVAL_SECONDS
-        if paid_at > now + self._peer_reflexive_limit * DISCOVERY_INTERVAL_SECONDS:
-            return None
         found = [each for each in self if each.kind is CandidateKind.PEER_REFLEXIVE]
-        if len(found) >= self._peer_reflexive_limit:
-            spare = next((each.address for each in found if not needed(each.address)), None)
-            if spare is None:
-                return None
+        is_full = len(found) >= self._peer_reflexive_limit
+        spare = self._spare(found) if is_full else None
+        if (is_full and spare is None) or not self._discoveries.allows(now):
+            return None
+        if spare is not None:
             del self._candidates[spare]
-        self._discoveries_paid_at = paid_at
         self._count += 1
         candidate = Candidate(
             foundation=f"p{self._count}",
@@ -162,6 +207,20 @@ class RemoteCandidates:
             candidate = replace(candidate, foundation=candidate.foundation + "p")
         self._candidates[address] = candidate
         return candidate
+
+    def _replaced_by(self, candidate: Candidate) -> Address | None:
+        signalled = self.signalled()
+        same = [
+            each
+            for each in signalled
+            if (each.kind, each.foundation) == (candidate.kind, candidate.foundation)
+        ]
+        spare = self._spare(same)
+        is_full = len(signalled) >= self._limit
+        return self._spare(signalled) if spare is None and is_full else spare
+
+    def _spare(self, candidates: list[Candidate]) -> Address | None:
+        return next((each.address for each in candidates if not self._needed(each.address)), None)
 
 
 def usable(candidate: Candidate) -> bool:

@@ -41,6 +41,10 @@ class Checklist:
     def get(self, base: Address, remote: Address) -> CandidatePair | None:
         return self._pairs.get((base, remote))
 
+    def is_needed(self, remote: Address) -> bool:
+        """Whether a valid pair leads to ``remote``."""
+        return any(pair.valid and pair.remote.address == remote for pair in self._sorted)
+
     def add(self, local: LocalCandidate, remote: Candidate) -> CandidatePair | None:
         """Form a pair and set its first state; None when it is redundant or one too many.
 

@@ -51,6 +51,8 @@ STANDARD: Final = IceOptions()
 BETWEEN_KNOTHOLES: Final = IceOptions(
     # RFC 8445 Section 14.2: no two transactions within 5 ms. Both ends know this value.
     ta_seconds=0.005,
+    # Ours: an offer has 32 at most; when more are trickled the oldest that lead nowhere go.
+    remote_candidate_limit=40,
     # Ours, below the RFC's 500 ms: a lost check costs a tenth of a second. The interval stops
     # doubling at 0.8 s, so that a hole which opens late is found.
     rto_seconds=0.1,

@@ -48,11 +48,10 @@ class Session:
         self._locals = locals_
         self._options = options
         self._random = random
-        self._remotes = RemoteCandidates(
-            options.remote_candidate_limit, options.peer_reflexive_limit
-        )
         self._checker = Checker(local, role, options, random)
         self._checklist = self._checker.checklist
+        limits = options.remote_candidate_limit, options.peer_reflexive_limit
+        self.remotes = RemoteCandidates(*limits, self._checklist.is_needed, options.continuous)
         self._nominator = Nominator(role, options)
         self._early: dict[tuple[Address, Address], AcceptedCheck] = {}
         self._outputs: deque[events.SessionOutput] = deque()
@@ -90,7 +89,7 @@ class Session:
                 if seen_as and seen_as.candidate.address == added.candidate.address:
                     pair.seen_as = added
         self._checklist.reprioritize()
-        for remote in self._remotes:
+        for remote in self.remotes:
             # RFC 8445 Section 7.3.1.3: a peer-reflexive one is paired only where it was found.
             if remote.kind is not CandidateKind.PEER_REFLEXIVE:
                 self._form(best, remote)
@@ -98,8 +97,9 @@ class Session:
 
     def add_remote(self, candidate: Candidate, now: float) -> None:
         """A candidate of the peer's, whenever it comes (RFC 8838 Section 11)."""
-        if not self._remotes.add(candidate):
+        if not self.remotes.add(candidate, now):
             return
+        self._remove_forgotten()
         for pair in self._checklist:
             if pair.remote.address == candidate.address:
                 pair.remote = candidate
@@ -236,7 +236,7 @@ class Session:
         local = self._locals.best_of(check.base)
         if check.remote_ufrag != self.remote.ufrag or local is None:
             return
-        remote = self._remotes.get(check.source) or self._discover(check, now)
+        remote = self.remotes.get(check.source) or self._discover(check, now)
         pair = remote and self._checklist.add_triggered(local, remote)
         if not pair or pair.revoked:
             return
@@ -250,16 +250,10 @@ class Session:
 
     def _discover(self, check: AcceptedCheck, now: float) -> Candidate | None:
         """A peer-reflexive remote candidate (RFC 8445 Section 7.3.1.3)."""
-
-        def needed(address: Address) -> bool:
-            return any(pair.valid and pair.remote.address == address for pair in self._checklist)
-
-        found = self._remotes.discover(check.source, check.priority, needed, now)
+        found = self.remotes.discover(check.source, check.priority, now)
         if found is None:
             return None
-        for pair in list(self._checklist):
-            if self._remotes.get(pair.remote.address) is None:
-                self._remove(pair)
+        self._remove_forgotten()
         self._outputs.append(events.RemoteCandidateDiscovered(found))
         # The peer's mapping may have changed: then our best pair leads nowhere.
         best = next(iter(self.valid_pairs()), None)
@@ -349,6 +343,11 @@ class Session:
         if self._options.continuous and not self.valid_pairs() and not self._retired:
             self._pac_ends_at = now + self._options.pac_seconds
             self.probe(now)
+
+    def _remove_forgotten(self) -> None:
+        for pair in list(self._checklist):
+            if self.remotes.get(pair.remote.address) is None:
+                self._remove(pair)
 
     def _remove(self, pair: CandidatePair) -> None:
         self._checker.drop(pair)
