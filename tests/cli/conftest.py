@@ -330,20 +330,33 @@ def serving(
     folder: Path, program: Sequence[str] = KNOTHOLE, *, port: int | None = None
 ) -> Iterator[str]:
     """A server; its address."""
-    options = ["--host", "127.0.0.1", "--port", str(port or free_port())]
-    options += ["--data", str(folder / "server")]
+    for _ in range(5):  # a port that was free may be another test's by now
+        server, url = _started(folder, program, port or free_port())
+        if url:
+            break
+    assert url, "the server does not start: see above"
+    with server:
+        yield url
+        server.terminate()
+
+
+def _started(
+    folder: Path, program: Sequence[str], port: int
+) -> tuple[subprocess.Popen[bytes], str]:
+    """A server and its address, "" when it could not start."""
     server = subprocess.Popen(
-        [*program, "serve", *options, "--json"],
+        [*program, "serve", "--host", "127.0.0.1", "--port", str(port), "--json"],
         env={**os.environ, "KNOTHOLE_HOME": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
     assert server.stdout is not None
-    with server, server.stdout as lines:
-        events = map(json.loads, lines)
-        yield next(event["url"] for event in events if event["event"] == "ready")
-        server.terminate()
-        server.wait(PATIENCE)
+    for line in server.stdout:
+        event = json.loads(line)
+        if event["event"] == "ready":
+            return server, event["url"]
+    with server:
+        return server, ""
 
 
 @pytest.fixture(scope="module")
