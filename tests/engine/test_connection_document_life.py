@@ -18,6 +18,7 @@ def test_the_numbers_of_a_failing_path_are_those_of_the_code() -> None:
         f"within {callbook.PARTING_SECONDS:g} s.",
         f"at most {connection.PATH_ZERO_BYTES} bytes from each end",
         f"unanswered for {again}",
+        f"and then none for {connection.QUIET_SECONDS:g} s",
         f"A line ends when for {connection.GONE_SECONDS:g} s",
         f"ends {connection.GONE_SECONDS - CONSENT_TIMEOUT:g} s before that",
         f"by PING, {connection.DOUBT_PINGS} times in {connection.DOUBT_SECONDS:g} s",

@@ -89,7 +89,7 @@ def outcome(town, alice, bob, number: int) -> None:
 
 
 def test_nothing_of_a_line_that_is_over_stays(town, pair) -> None:
-    alice, _bob = pair
+    alice, _ = pair
     call_id = alice.call("bob")
     town.run(1.0)
     left = [weakref.ref(who.connection(call_id)) for who in pair]
@@ -123,10 +123,11 @@ def test_twenty_mapping_changes_weigh_no_more_than_ten(town, pair) -> None:
         town.routers["alice"].reboot(external=[f"7.7.{number}.7"])
         town.run(30.0)
         if number % 10 == 9:
+            town.run(1500.0)  # see above
             weights.append([weight(who.endpoint) for who in pair])
     assert alice.path(call_id) == bob.path(call_id) == "direct"
     for before, after in zip(*weights, strict=True):
-        assert after - before < 0.2 * before
+        assert after - before < 100  # a second relayed address, perhaps, or one pair more
 
 
 def test_peer_that_trickles_without_end_is_cut_short(town, pair) -> None:

@@ -256,6 +256,21 @@ def test_router_restart_is_recovered_in_less_than_three_seconds(town) -> None:
         town.run(5.0)
 
 
+@pytest.mark.parametrize("restarted", ["alice", "bob"])
+def test_router_restart_is_recovered_when_payload_goes_one_way_only(town, restarted: str) -> None:
+    """Who only receives sends nothing that could be missed."""
+    alice, bob = acquainted(town)
+    call_id = alice.call("bob")
+    town.run(2.0)
+    talk(town, bob, call_id)
+    town.run(3.0)
+    began = town.world.now
+    town.routers[restarted].reboot(external=["7.7.7.7"])
+    town.run(8.0)
+    assert longest_silence(alice, call_id, began, began + 8.0) < 3.0
+    assert alice.path(call_id) == bob.path(call_id) == "direct"
+
+
 def test_mapping_change_gets_a_new_allocation_that_is_told(town) -> None:
     alice, bob = acquainted(town)
     call_id = alice.call("bob")
