@@ -92,7 +92,7 @@ def test_a_second_call_is_told_that_both_are_busy(
         busy = carol.run("call", name, *SILENT)
         assert busy.returncode == 1
         assert busy.stderr.decode().splitlines()[-1] == f"knothole: {name} is busy."
-    assert carol.run("ping", bob.name, "-c", "1").returncode == 0
+    assert carol.run("ping", bob.name, "-c", "1").returncode == 1
     assert caller.event("turned-away")["peer"] == carol.name
     caller.signal(signal.SIGINT)
     assert caller.wait() == 0  # Ctrl-C is how one hangs up

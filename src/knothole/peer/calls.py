@@ -9,7 +9,6 @@ from typing import Final, Protocol, TypeVar
 
 from knothole.engine.endpoint.endpoint import Endpoint
 from knothole.engine.endpoint.events import (
-    KIND_CALL,
     CallOver,
     CallRefused,
     CallReplaced,
@@ -134,7 +133,7 @@ class Calls:
         if taking is not Taking.YES:
             reason = Reason.BUSY if taking is Taking.BUSY else Reason.NOT_ACCEPTED
             self._command(lambda now: endpoint.decline(call_id, reason, now))
-        elif self._ask and call.kind == KIND_CALL:
+        elif self._ask:
             ring = self._rings[call_id] = Ring(
                 call.name,
                 call.key,

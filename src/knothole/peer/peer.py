@@ -57,7 +57,7 @@ class Peer:
             taken. What is not taken here, another device of the same person may take.
         callable: False for a program that only calls: it is neither rung nor seen online.
         port: the UDP port wanted; another one when it is taken. 0 for any.
-        ask: calls of kind "call" are not taken at once but come out of :meth:`rings`, and callers
+        ask: calls are not taken at once but come out of :meth:`rings`, and callers
             are shown no address before a ring is answered.
         invitation: the code that a switchboard asks of new names.
         timeout: seconds until entering raises ServerUnreachable.
