@@ -61,7 +61,6 @@ class Telephone:
         """Take calls for ever, or until the first is over."""
         tasks = [
             asyncio.create_task(self._take_rings(peer)),
-            asyncio.create_task(self._keep_lines(peer)),
             asyncio.create_task(watch_server(self._output, peer)),
         ]
         try:
@@ -86,12 +85,6 @@ class Telephone:
                 if outcome.ending.is_failure:
                     raise Failure(f"{outcome.text}.")
                 return
-
-    async def _keep_lines(self, peer: Peer) -> None:
-        """Lines that are no calls are pings: there they only need to be."""
-        async for _ in peer.incoming():
-            pass
-        await asyncio.Event().wait()
 
     async def _take(self, ring: Ring) -> CallOutcome | None:
         """One call that rings; None when it was not taken."""
