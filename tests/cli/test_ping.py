@@ -33,14 +33,24 @@ def test_the_same_words_are_shown_to_both_when_a_key_is_new(alice: Person, bob: 
     assert "compare" not in alice.run("ping", bob.name, "-c", "1").stderr.decode()
 
 
-@pytest.mark.parametrize("mode", ["--echo", "--pipe", "--answer", None])
+@pytest.mark.parametrize("mode", ["--echo", "--pipe", None])
 def test_whoever_listens_answers_pings_until_ctrl_c(
     mode: str | None, alice: Person, bob: Person
 ) -> None:
-    sound = ["--in", "null", "--out", "null"] if mode == "--answer" else []
-    listener = bob.listening(*filter(None, [mode]), *sound, "--once")
+    listener = bob.listening(*filter(None, [mode]), "--once")
     for _ in range(2):  # pings do not count
         assert alice.run("ping", bob.name, "-c", "1").returncode == 0
+    listener.signal(signal.SIGINT)
+    assert listener.wait() == 130
+    assert "Traceback" not in listener.stderr and "knothole:" not in listener.stderr
+
+
+def test_who_asks_before_answering_shows_a_ping_no_address(alice: Person, bob: Person) -> None:
+    listener = bob.listening("--answer", "--in", "null", "--out", "null", "--once")
+    for _ in range(2):
+        done = alice.run("ping", bob.name, "-c", "1")
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert f"{bob.name} does not take the call" in done.stderr.decode()
     listener.signal(signal.SIGINT)
     assert listener.wait() == 130
     assert "Traceback" not in listener.stderr and "knothole:" not in listener.stderr
