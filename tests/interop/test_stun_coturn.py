@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit
-from knothole.engine.stun.behaviour import BehaviourDiscovery, BehaviourLearned, Dependence
+from knothole.engine.stun.behaviour import BehaviourDiscovery, BehaviourLearned
 from knothole.engine.stun.client import BindingClient, MappedAddressLearned
 from knothole.engine.stun.server import AlternateAddresses, BindingServer
 from knothole.wire.address import Address
+from knothole.wire.nat import Dependence
 
 pytestmark = pytest.mark.interop
 

@@ -12,12 +12,12 @@ from knothole.engine.core import Datagram
 from knothole.engine.stun.behaviour import (
     BehaviourDiscovery,
     BehaviourLearned,
-    Dependence,
     NatBehaviour,
 )
 from knothole.io.driver import Driver
 from knothole.io.udp import open_udp
 from knothole.wire.address import Address
+from knothole.wire.nat import Dependence
 
 FACTS: Final = (
     "base",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 from knothole.engine.core import Transmit
 from knothole.engine.endpoint.endpoint import Endpoint
 from knothole.engine.endpoint.events import (
+    CloseSockets,
     ConnectSignalling,
     DisconnectSignalling,
     EndpointOutput,
+    OpenSockets,
     Resolve,
     SendSignalling,
 )
@@ -28,6 +31,9 @@ from knothole.io.turn_stream import TurnStream
 from knothole.io.udp import UdpLink, open_udp
 from knothole.wire.address import Address
 from knothole.wire.server_url import ServerUrl
+
+SOCKETS_A_TURN: Final = 32
+"""Ours: so many further sockets are bound before the loop's other work gets its turn."""
 
 FAREWELL_SECONDS: Final = 0.05  # what was sent last leaves the socket before it is closed
 
@@ -59,6 +65,7 @@ class Runtime:
         self._port = port
         self._driver: Driver[EndpointOutput] = Driver(endpoint, self._output, settled=settled)
         self._udp: dict[str, UdpLink] = {}
+        self._spare: dict[Address, UdpLink] = {}
         self._signalling: dict[int, SignallingLink] = {}
         self._turn_streams: dict[tuple[Address, Address], TurnStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +96,7 @@ class Runtime:
             await link.close()
         for stream in tuple(self._turn_streams.values()):
             stream.close()
-        for udp in self._udp.values():
+        for udp in (*self._udp.values(), *self._spare.values()):
             udp.close()
         await asyncio.sleep(0)
 
@@ -119,6 +126,10 @@ class Runtime:
                     stream.close()
             case Resolve(host):
                 self._spawn(self._resolve(host))
+            case OpenSockets(owner, host, count):
+                self._spawn(self._open_sockets(owner, host, count))
+            case CloseSockets(bases):
+                self._close_sockets(bases)
             case Transmit():
                 pass  # the driver's
             case _:
@@ -203,6 +214,9 @@ class Runtime:
                 gone = self._udp.pop(host)
                 self._driver.detach(gone.address)
                 gone.close()
+            lost = tuple(base for base in self._spare if base.host not in hosts)
+            self._close_sockets(lost)
+            self._driver.command(lambda now: self.endpoint.sockets_closed(lost, now))
             for host in hosts:
                 if host not in self._udp:
                     link = await self._bind(host)
@@ -211,6 +225,25 @@ class Runtime:
                         self._driver.attach(link, link.address)
             bases = [self._udp[host].address for host in hosts if host in self._udp]
             self._driver.command(lambda now: self.endpoint.set_bases(bases, now))
+
+    async def _open_sockets(self, owner: bytes, host: str, count: int) -> None:
+        for start in range(0, count, SOCKETS_A_TURN):
+            opened: list[Address] = []
+            for _ in range(min(SOCKETS_A_TURN, count - start)):
+                with contextlib.suppress(OSError):  # no descriptors left, or the address is gone
+                    link = await open_udp(Address(host, 0), self._driver.receive)
+                    self._spare[link.address] = link
+                    self._driver.attach(link, link.address)
+                    opened.append(link.address)
+            self._driver.command(functools.partial(self.endpoint.sockets_opened, owner, opened))
+            await asyncio.sleep(0)
+
+    def _close_sockets(self, bases: Iterable[Address]) -> None:
+        for base in bases:
+            link = self._spare.pop(base, None)
+            if link is not None:
+                self._driver.detach(base)
+                link.close()
 
     async def _bind(self, host: str) -> UdpLink | None:
         for port in dict.fromkeys((self._port, 0)):

@@ -12,11 +12,11 @@ from knothole.engine.core import Datagram, Transmit
 from knothole.engine.stun.behaviour import (
     BehaviourDiscovery,
     BehaviourLearned,
-    Dependence,
     NatBehaviour,
 )
 from knothole.engine.stun.server import AlternateAddresses, BindingServer
 from knothole.wire.address import Address
+from knothole.wire.nat import Dependence
 from knothole.wire.stun import Message, MessageClass, Method, Priority, decode, encode
 
 EI = Dependence.ENDPOINT_INDEPENDENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from knothole.engine.connection import (
@@ -22,6 +22,7 @@ from knothole.engine.endpoint.call_state import NEXT_STATES, CallState, Ourselve
 from knothole.engine.endpoint.events import (
     CallFault,
     CallOver,
+    CloseSockets,
     LineEvent,
     LinePath,
     LineReady,
@@ -87,6 +88,7 @@ class Call:
         self._exchange = CandidateExchange(candidates)
         self._channel: SecureChannel | None = None
         self._secured = False
+        self._sockets: set[Address] = set()  # those that only this call has
         self._timers: Timers[_Timer] = Timers()
         self._outputs: deque[CallOutput] = deque()
         self._timers.arm(_Timer.RING, now + RING_SECONDS)
@@ -188,6 +190,17 @@ class Call:
         self._exchange.set_locals(candidates, now)
         self._tell_candidates()
         self.flush(now)
+
+    def sockets_opened(self, bases: Sequence[Address], now: float) -> None:
+        """Further sockets, which this call asked for by OpenSockets."""
+        self._sockets.update(bases)
+
+    def socket_closed(self, base: Address, now: float) -> None:
+        """The local address of a further socket is gone, and the socket with it."""
+        self._sockets.discard(base)
+        if self.connection is not None:
+            self.connection.ice.remove_local_base(base, now)
+            self.flush(now)
 
     def registered(self) -> None:
         """The switchboard is there again: what was said while it went away may be lost."""
@@ -299,6 +312,9 @@ class Call:
         self._move(CallState.OVER)
         self._timers.clear()
         self._outputs.append(RemotesChanged())
+        if self._sockets:
+            self._outputs.append(CloseSockets(tuple(self._sockets)))
+            self._sockets.clear()
 
     # ------------------------------------------------------------------------- inside
 

@@ -10,12 +10,14 @@ from knothole.engine.endpoint.events import (
     CallOver,
     CallRefused,
     CallReplaced,
+    CloseSockets,
     IncomingCall,
     KeysFound,
     LineEvent,
     LinePath,
     LineReady,
     LineSecured,
+    OpenSockets,
     RemoteRinging,
 )
 from knothole.wire.address import Address
@@ -58,5 +60,6 @@ CallEventOutput: TypeAlias = (
     | CallOver
     | KeysFound
 )
-CallOutput: TypeAlias = Transmit | Say | RemotesChanged | CheckMapping | CallEventOutput
-CallBookOutput: TypeAlias = Transmit | Say | Reach | CheckMapping | CallEventOutput
+Sockets: TypeAlias = OpenSockets | CloseSockets
+CallOutput: TypeAlias = Transmit | Say | RemotesChanged | CheckMapping | Sockets | CallEventOutput
+CallBookOutput: TypeAlias = Transmit | Say | Reach | CheckMapping | Sockets | CallEventOutput

@@ -7,7 +7,7 @@ The order is the article's: the switchboard tells both sides at once, the callee
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar
 
 from knothole.engine.connection import Connection
@@ -138,6 +138,22 @@ class CallBook:
         self._candidates = candidates
         for call in tuple(self._calls.values()):
             call.candidates_changed(candidates, now)
+            self._drain(call, now)
+
+    def sockets_opened(self, owner: bytes, bases: Sequence[Address], now: float) -> bool:
+        """Sockets that the call with the id ``owner`` asked for; False when it is over."""
+        call = self._calls.get(owner)
+        if call is None:
+            return False
+        call.sockets_opened(bases, now)
+        self._drain(call, now)
+        return True
+
+    def socket_closed(self, owner: bytes, base: Address, now: float) -> None:
+        """A socket of the call with the id ``owner`` is gone."""
+        call = self._calls.get(owner)
+        if call is not None:
+            call.socket_closed(base, now)
             self._drain(call, now)
 
     def registered(self, now: float) -> None:

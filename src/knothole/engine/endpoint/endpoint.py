@@ -16,6 +16,7 @@ from knothole.engine.endpoint.call_outputs import CheckMapping, Reach, Say
 from knothole.engine.endpoint.call_state import Ourselves
 from knothole.engine.endpoint.callbook import CallBook, KnownNames
 from knothole.engine.endpoint.events import (
+    CloseSockets,
     ConnectSignalling,
     DisconnectSignalling,
     EndpointOutput,
@@ -62,6 +63,7 @@ class Endpoint:
     ) -> None:
         device_id = random(DEVICE_ID_BYTES)
         self._bases: frozenset[Address] = frozenset()
+        self._spare: dict[Address, bytes] = {}  # further sockets, by whom they were asked for
         self._resolver = Resolver()
         self._outputs: deque[EndpointOutput] = deque()
         self._gatherer = Gatherer(random)
@@ -151,6 +153,22 @@ class Endpoint:
         self._rendezvous.network_changed(now)
         self._drain(now)
 
+    def sockets_opened(self, owner: bytes, bases: Sequence[Address], now: float) -> None:
+        """Some of the sockets that OpenSockets asked for; those that nobody wants any more are to
+        be closed again."""
+        self._spare.update((base, owner) for base in bases)
+        if not self._calls.sockets_opened(owner, bases, now):
+            self._close_sockets(bases)
+        self._drain(now)
+
+    def sockets_closed(self, bases: Sequence[Address], now: float) -> None:
+        """These sockets are gone, with the local address that they had."""
+        for base in bases:
+            owner = self._spare.pop(base, None)
+            if owner is not None:
+                self._calls.socket_closed(owner, base, now)
+        self._drain(now)
+
     def signalling_connected(
         self, connection: int, host: str, server_pin: bytes, now: float
     ) -> None:
@@ -236,7 +254,9 @@ class Endpoint:
                 match call_output:
                     case Transmit(datagram) if self._gatherer.is_relayed(datagram.source):
                         self._gatherer.send(datagram, now)
-                    case Transmit(datagram) if datagram.source not in self._bases:
+                    case Transmit(Datagram(source)) if (
+                        source not in self._bases and source not in self._spare
+                    ):
                         pass  # the socket or allocation went in this very turn
                     case Say(message):
                         self._say(message, now)
@@ -244,6 +264,8 @@ class Endpoint:
                         self._gatherer.set_peers(peers, now)
                     case CheckMapping():
                         self._gatherer.refresh(now)
+                    case CloseSockets(bases):
+                        self._close_sockets(bases)
                     case _:
                         self._outputs.append(call_output)
 
@@ -313,6 +335,11 @@ class Endpoint:
                 client.trickle(call_id, sealed, now)
             case signal.Early(call_id, datagrams):
                 client.early(call_id, datagrams, now)
+
+    def _close_sockets(self, bases: Iterable[Address]) -> None:
+        known = tuple(base for base in bases if self._spare.pop(base, None) is not None)
+        if known:
+            self._outputs.append(CloseSockets(known))
 
     def _find_servers(self, now: float) -> None:
         servers = self._resolver.servers()

@@ -12,6 +12,7 @@ from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream
 from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.engine.secure.events import ChannelEvent
 from knothole.engine.secure.identity import PeerKeys
+from knothole.wire.address import Address
 
 KIND_CALL: Final = "call"
 """A call that a person shall answer."""
@@ -47,6 +48,25 @@ class Resolve:
     """Find the addresses of a host name, then call :meth:`Endpoint.resolved`."""
 
     host: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSockets:
+    """Bind ``count`` more UDP sockets at the local address ``host``, any ports, for ``owner``.
+
+    :meth:`Endpoint.sockets_opened` follows, once or several times, with those that could be bound.
+    """
+
+    owner: bytes
+    host: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSockets:
+    """Close these of the sockets that OpenSockets asked for."""
+
+    bases: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +224,8 @@ EndpointOutput: TypeAlias = (
     | OpenTurnStream
     | CloseTurnStream
     | Resolve
+    | OpenSockets
+    | CloseSockets
     | Online
     | Offline
     | Refused

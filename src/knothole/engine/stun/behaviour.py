@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
 from knothole.engine.stun.transaction import Retransmission, Transaction, TransactionTimedOut
 from knothole.wire.address import Address
+from knothole.wire.nat import Dependence
 from knothole.wire.stun import (
     TRANSACTION_ID_SIZE,
     Attribute,
@@ -35,14 +36,6 @@ from knothole.wire.stun import (
 # Ours: no answer is an answer here, so it must not take the standard's 39.5 s. Requests at 0, 0.3
 # and 0.9 s; what has not come after 1.8 s does not come.
 DISCOVERY_RETRANSMISSION: Final = Retransmission(rto_seconds=0.3, max_requests=3, last_wait=3)
-
-
-class Dependence(enum.Enum):
-    """How much of the other end's address a NAT looks at (RFC 4787 Sections 4.1 and 5)."""
-
-    ENDPOINT_INDEPENDENT = "endpoint-independent"
-    ADDRESS_DEPENDENT = "address-dependent"
-    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
 
 
 @dataclass(frozen=True, slots=True)

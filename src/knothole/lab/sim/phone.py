@@ -11,9 +11,11 @@ from typing import Any, Final, TypeAlias
 from knothole.engine.core import Datagram, Transmit
 from knothole.engine.endpoint.endpoint import Endpoint
 from knothole.engine.endpoint.events import (
+    CloseSockets,
     ConnectSignalling,
     DisconnectSignalling,
     EndpointOutput,
+    OpenSockets,
     Resolve,
     SendSignalling,
 )
@@ -129,6 +131,11 @@ class Phone:
                 self._close(local)
             case Resolve(host):
                 self.endpoint.resolved(host, (), now)
+            case OpenSockets(owner, _, count):
+                self.endpoint.sockets_opened(owner, [self._open() for _ in range(count)], now)
+            case CloseSockets(bases):
+                for base in bases:
+                    self._close(base)
             case _:
                 self._outputs.append(output)
 
