@@ -50,12 +50,15 @@ DOUBT_PINGS: Final = 4  # ours: questions meanwhile; QUIC does not repeat a lost
 
 @dataclass(frozen=True, slots=True)
 class PathInfo:
-    """Where payload travels now. ``rtt_seconds`` is None until it was measured."""
+    """Where payload travels now. ``rtt_seconds`` is None until it was measured; the kinds are those
+    of the candidates, "host" for instance."""
 
     relayed: bool
     local: Address
     remote: Address
     rtt_seconds: float | None
+    local_kind: str = ""
+    remote_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,4 +364,5 @@ class Connection:
 
 
 def _path_info(pair: Pair) -> PathInfo:
-    return PathInfo(pair.relayed, pair.base, pair.remote_address, pair.rtt_seconds)
+    kinds = pair.local.kind.value, pair.remote.kind.value
+    return PathInfo(pair.relayed, pair.base, pair.remote_address, pair.rtt_seconds, *kinds)

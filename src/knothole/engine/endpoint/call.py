@@ -29,6 +29,7 @@ from knothole.engine.endpoint.events import (
     LineSecured,
 )
 from knothole.engine.endpoint.exchange import CandidateExchange
+from knothole.engine.endpoint.history import CandidateCount, History
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.credentials import IceCredentials
 from knothole.engine.ice.options import BETWEEN_KNOTHOLES
@@ -83,6 +84,7 @@ class Call:
         self.key = b""
         self.key_known = False
         self.connection: Connection | None = None
+        self.history = History(now)
         self._us = ourselves
         self._state = CallState.OFFERED if self.incoming else CallState.LOOKING_UP
         self._exchange = CandidateExchange(candidates)
@@ -110,6 +112,11 @@ class Call:
     def remotes(self) -> frozenset[Address]:
         """The addresses at which the other side may be."""
         return frozenset() if self.is_over else self._exchange.remotes
+
+    @property
+    def candidate_counts(self) -> tuple[tuple[CandidateCount, ...], tuple[CandidateCount, ...]]:
+        """How many candidates of each kind are ours, and the other side's."""
+        return self._exchange.counts()
 
     @property
     def peer_keys(self) -> PeerKeys | None:

@@ -11,6 +11,7 @@ from knothole.engine.endpoint.events import (
     CallRefused,
     CallReplaced,
     CloseSockets,
+    HistoryChanged,
     IncomingCall,
     KeysFound,
     LineEvent,
@@ -57,6 +58,7 @@ CallEventOutput: TypeAlias = (
     | LineSecured
     | LineEvent
     | LinePath
+    | HistoryChanged
     | CallOver
     | KeysFound
 )

@@ -15,7 +15,15 @@ from knothole.engine.core import Datagram, least
 from knothole.engine.endpoint.call import Call
 from knothole.engine.endpoint.call_outputs import CallBookOutput, Reach, RemotesChanged, Say
 from knothole.engine.endpoint.call_state import CallState, Ourselves
-from knothole.engine.endpoint.events import KIND_CALL, CallRefused, KeysFound, LineSecured
+from knothole.engine.endpoint.events import (
+    KIND_CALL,
+    CallRefused,
+    HistoryChanged,
+    KeysFound,
+    LineSecured,
+)
+from knothole.engine.endpoint.history import CallHistory
+from knothole.engine.endpoint.history_notes import history_of, note_output
 from knothole.engine.endpoint.incoming import OfferedCall
 from knothole.engine.endpoint.outgoing import OutgoingCall
 from knothole.engine.ice.pair import LocalCandidate
@@ -125,6 +133,11 @@ class CallBook:
         """The connection of a call that has one."""
         call = self._calls.get(call_id)
         return None if call is None else call.connection
+
+    def history(self, call_id: bytes, now: float) -> CallHistory | None:
+        """What a call that is not over has tried so far."""
+        call = self._calls.get(call_id)
+        return None if call is None else history_of(call, now)
 
     def flush(self, call_id: bytes, now: float) -> None:
         """Carry out what was commanded to the connection's channel."""
@@ -333,7 +346,12 @@ class CallBook:
             del self._calls[call.call_id]
             if call.connection is not None and call.connection.is_parting:
                 self._part(call, now)
-        for output in call.outputs():
+        outputs = tuple(call.outputs())
+        for output in outputs:
+            note_output(call.history, output, now)
+        if call.history.take_changed():
+            self._outputs.append(HistoryChanged(call.call_id, history_of(call, now)))
+        for output in outputs:
             match output:
                 case RemotesChanged():
                     self._reach()

@@ -28,6 +28,7 @@ from knothole.engine.endpoint.events import (
     SendSignalling,
 )
 from knothole.engine.endpoint.gather import CandidatesChanged, Gatherer
+from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
 from knothole.engine.endpoint.servers import Resolver
 from knothole.engine.rendezvous import events as rendezvous
@@ -86,6 +87,10 @@ class Endpoint:
     def connection(self, call_id: bytes) -> Connection | None:
         """The connection of a line, for commands to its channel; :meth:`flush` follows."""
         return self._calls.connection(call_id)
+
+    def history(self, call_id: bytes, now: float) -> CallHistory | None:
+        """What a call that is not over has tried so far, and what came of it."""
+        return self._calls.history(call_id, now)
 
     # ------------------------------------------------------------------------ commands
 

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from knothole.engine.connection import PathInfo
 from knothole.engine.core import Transmit
+from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream
 from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.engine.secure.events import ChannelEvent
@@ -205,6 +206,14 @@ class LinePath:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryChanged:
+    """A step was noted in the history of a call; the last time at its end."""
+
+    call_id: bytes
+    history: CallHistory
+
+
+@dataclass(frozen=True, slots=True)
 class CallOver:
     """A call or line is over; nothing more is said of ``call_id``.
 
@@ -240,5 +249,6 @@ EndpointOutput: TypeAlias = (
     | KeysFound
     | LineEvent
     | LinePath
+    | HistoryChanged
     | CallOver
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
+from knothole.engine.endpoint.history import CandidateCount
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.wire.address import Address
-from knothole.wire.candidate import CandidateKind, decode_candidate, encode_candidate
+from knothole.wire.candidate import Candidate, CandidateKind, decode_candidate, encode_candidate
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.signal.values import MAX_CANDIDATES
 
@@ -28,6 +30,11 @@ class CandidateExchange:
         candidates = () if self._ice is None else self._ice.remote_candidates
         used = () if self._used is None else (self._used,)
         return frozenset((*(candidate.address for candidate in candidates), *used))
+
+    def counts(self) -> tuple[tuple[CandidateCount, ...], tuple[CandidateCount, ...]]:
+        """How many candidates of each kind are ours, and the other side's."""
+        theirs = () if self._ice is None else self._ice.remote_candidates
+        return _counts(each.candidate for each in self._locals), _counts(theirs)
 
     def tell_all(self) -> tuple[str, ...]:
         """Our candidates, for an offer or an answer."""
@@ -91,3 +98,8 @@ class CandidateExchange:
 
     def _lines(self) -> tuple[str, ...]:
         return tuple(encode_candidate(each.candidate) for each in self._locals[:MAX_CANDIDATES])
+
+
+def _counts(candidates: Iterable[Candidate]) -> tuple[CandidateCount, ...]:
+    kinds = Counter((each.kind.value, each.address.is_ipv6) for each in candidates)
+    return tuple(CandidateCount(*kind, count) for kind, count in kinds.items())

@@ -14,6 +14,7 @@ from knothole.engine.ice.options import STANDARD, IceOptions
 from knothole.engine.ice.pair import CandidatePair, Pair
 from knothole.engine.ice.role import Role
 from knothole.engine.ice.session import Session
+from knothole.engine.ice.tally import CheckCount, Tally
 from knothole.wire.address import Address
 from knothole.wire.candidate import Candidate
 from knothole.wire.stun import (
@@ -58,7 +59,8 @@ class IceAgent:
         self._options = options
         self._random = random
         self._locals = LocalCandidates()
-        self._current = Session(local, self._role, self._locals, options, random)
+        self._tally = Tally()
+        self._current = self._session(local)
         self._previous: Session | None = None
         self._farewell_at: float | None = None
         self._peer_restart: IceCredentials | None = None
@@ -106,6 +108,11 @@ class IceAgent:
     def remote_candidates(self) -> tuple[Candidate, ...]:
         """What the peer has signalled in this generation and is still worth a check."""
         return tuple(self._current.remotes.signalled())
+
+    @property
+    def check_counts(self) -> tuple[CheckCount, ...]:
+        """How many checks of ours were sent and answered, by kinds of candidates."""
+        return self._tally.counts()
 
     @property
     def heard_at(self) -> float:
@@ -187,7 +194,7 @@ class IceAgent:
             self._current.retire()
             self._previous = self._current
         self._farewell_at = None
-        self._current = Session(local, self._role, self._locals, self._options, self._random)
+        self._current = self._session(local)
         restarted, self._peer_restart = self._peer_restart, None
         if restarted is not None:
             self.set_remote_credentials(restarted, now)
@@ -259,6 +266,9 @@ class IceAgent:
     def outputs(self) -> Iterator[IceOutput]:
         while self._outputs:
             yield self._outputs.popleft()
+
+    def _session(self, local: IceCredentials) -> Session:
+        return Session(local, self._role, self._locals, self._options, self._random, self._tally)
 
     def _sessions(self) -> list[Session]:
         return [each for each in (self._current, self._previous) if each is not None]

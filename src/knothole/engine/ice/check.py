@@ -11,6 +11,7 @@ from knothole.engine.ice.credentials import IceCredentials, check_username
 from knothole.engine.ice.options import IceOptions
 from knothole.engine.ice.pair import CandidatePair, check_priority
 from knothole.engine.ice.role import Role
+from knothole.engine.ice.tally import Tally
 from knothole.wire.stun import (
     TRANSACTION_ID_SIZE,
     Attribute,
@@ -83,7 +84,10 @@ class Check:
 class Checks:
     """Every transaction of one ICE session that may still be answered."""
 
-    def __init__(self, local: IceCredentials, role: Role, random: RandomBytes) -> None:
+    def __init__(
+        self, local: IceCredentials, role: Role, random: RandomBytes, tally: Tally
+    ) -> None:
+        self._tally = tally
         self._local = local
         self._role = role
         self._random = random
@@ -128,6 +132,7 @@ class Checks:
             gives_up_at=now + sum(waits),
         )
         if not consent:
+            self._tally.sent(pair)
             self.cancel(pair)
         self._checks[transaction_id] = check
         return check
@@ -165,6 +170,7 @@ class Checks:
         for check in [each for each in self._checks.values() if each.next_at <= now]:
             if check.waits and not check.cancelled:
                 check.repeated = True
+                self._tally.sent(check.pair)
                 check.next_at = now + check.waits.pop(0)
                 yield check, True
             else:

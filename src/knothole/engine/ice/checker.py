@@ -13,6 +13,7 @@ from knothole.engine.ice.credentials import IceCredentials
 from knothole.engine.ice.options import IceOptions
 from knothole.engine.ice.pair import CandidatePair, PairState
 from knothole.engine.ice.role import Role
+from knothole.engine.ice.tally import Tally
 from knothole.wire.stun import ErrorCode, Message, MessageClass, XorMappedAddress, verify_integrity
 
 ROLE_CONFLICT: Final = 487  # RFC 8445 Section 16.2
@@ -42,13 +43,19 @@ class Checker:
     """
 
     def __init__(
-        self, local: IceCredentials, role: Role, options: IceOptions, random: RandomBytes
+        self,
+        local: IceCredentials,
+        role: Role,
+        options: IceOptions,
+        random: RandomBytes,
+        tally: Tally,
     ) -> None:
         self.remote: IceCredentials | None = None
         self.checklist = Checklist(role, options.pair_limit, freezing=not options.continuous)
         self._role = role
         self._options = options
-        self._checks = Checks(local, role, random)
+        self._tally = tally
+        self._checks = Checks(local, role, random, tally)
         self._next_slot_at = 0.0
         self._role_conflicts = 0
 
@@ -151,7 +158,11 @@ class Checker:
         if (datagram.source, datagram.destination) != (asked.destination, asked.source):
             return failed
         if response.message_class is MessageClass.SUCCESS:
-            return Outcome.SUCCEEDED if response.get(XorMappedAddress) is not None else failed
+            if response.get(XorMappedAddress) is None:
+                return failed
+            if not check.consent:
+                self._tally.answered(check.pair)
+            return Outcome.SUCCEEDED
         error = response.get(ErrorCode)
         if error is not None and error.code == FORBIDDEN and check.pair.valid:
             return Outcome.REVOKED

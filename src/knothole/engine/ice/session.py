@@ -20,6 +20,7 @@ from knothole.engine.ice.nominate import Nominator, ranked
 from knothole.engine.ice.options import IceOptions
 from knothole.engine.ice.pair import CandidatePair, LocalCandidate, PairState
 from knothole.engine.ice.role import Role
+from knothole.engine.ice.tally import Tally
 from knothole.wire.address import Address
 from knothole.wire.candidate import Candidate, CandidateKind
 from knothole.wire.stun import Message, XorMappedAddress
@@ -32,7 +33,7 @@ REVIVE_AFTER_SECONDS: Final = 1.0
 
 class Session:
     """Everything that belongs to one pair of credentials (RFC 8445 Section 9: an ICE restart begins
-    another). ``role`` and ``locals_`` are the agent's and outlive it.
+    another). ``role``, ``locals_`` and ``tally`` are the agent's and outlive it.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Session:
         locals_: LocalCandidates,
         options: IceOptions,
         random: RandomBytes,
+        tally: Tally,
     ) -> None:
         self.local = local
         self._role = role
         self._locals = locals_
         self._options = options
         self._random = random
-        self._checker = Checker(local, role, options, random)
+        self._checker = Checker(local, role, options, random, tally)
         self._checklist = self._checker.checklist
         limits = options.remote_candidate_limit, options.peer_reflexive_limit
         self.remotes = RemoteCandidates(*limits, self._checklist.is_needed, options.continuous)
