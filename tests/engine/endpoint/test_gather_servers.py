@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 from knothole.engine.core import Datagram, Transmit
-from knothole.engine.endpoint.gather import Gatherer, OpenTurnStream
+from knothole.engine.endpoint.gather import CloseTurnStream, Gatherer, OpenTurnStream
 from knothole.engine.endpoint.gather import TurnServer as Relay
 from knothole.engine.stun.server import BindingServer
 from knothole.engine.turn.credentials import Credentials, LongTermUsers
@@ -15,7 +15,15 @@ from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import OpenRelay
 from knothole.wire.address import Address, Transport
 from knothole.wire.candidate import CandidateKind
-from knothole.wire.stun import MessageClass, Method, decode
+from knothole.wire.stun import (
+    AlternateServer,
+    ErrorCode,
+    Message,
+    MessageClass,
+    Method,
+    decode,
+    encode,
+)
 
 BASE = Address("192.168.1.10", 1414)
 MAIN, SECOND = Address("3.3.3.3", 3478), Address("3.3.3.3", 3479)
@@ -29,7 +37,9 @@ class World:
         self.now = 0.0
         self.sent: list[Datagram] = []
         self.streams: list[Relay] = []
+        self.closed: list[tuple[Address, Address]] = []
         self._udp_to_relay = udp_to_relay
+        self.alternates: dict[Address, Address] = {}  # who answers 300, and whither it sends
         self._ports: dict[Address, int] = {}
         self._next_port = 30_000
         self.gatherer = Gatherer(random.Random(1).randbytes)
@@ -66,6 +76,8 @@ class World:
                     self._carry(output.datagram)
                 elif isinstance(output, OpenTurnStream):
                     self.streams.append(output.server)
+                elif isinstance(output, CloseTurnStream):
+                    self.closed.append((output.local, output.server))
 
     def sent_to(self, address: Address) -> int:
         return sum(datagram.destination == address for datagram in self.sent)
@@ -73,6 +85,9 @@ class World:
     def _carry(self, datagram: Datagram) -> None:
         self.sent.append(datagram)
         to = datagram.destination
+        if to in self.alternates and decode(datagram.payload).method == Method.ALLOCATE:
+            self.gatherer.receive(Datagram(to, BASE, self._try_alternate(datagram)), self.now)
+            return
         if to not in (MAIN, SECOND):
             return
         outside = Address("1.1.1.1", self._port(to))
@@ -84,6 +99,14 @@ class World:
             self._turn.receive(FiveTuple(Transport.UDP, outside, to), datagram.payload, self.now)
             for payload in self._answers():
                 self.gatherer.receive(Datagram(to, BASE, payload), self.now)
+
+    def _try_alternate(self, datagram: Datagram) -> bytes:
+        request = decode(datagram.payload)
+        other = AlternateServer(self.alternates[datagram.destination])
+        attributes = (ErrorCode(300, "Try Alternate"), other)
+        return encode(
+            Message(MessageClass.ERROR, request.method, request.transaction_id, attributes)
+        )
 
     def _answers(self) -> Iterator[bytes]:
         for output in self._turn.outputs():
@@ -167,11 +190,93 @@ def test_a_relay_without_ipv4_is_asked_for_ipv6_at_once() -> None:
     assert relayed.host == "2a00::3"
 
 
+WAYS = [relay(Transport.TLS), relay(Transport.TLS, 443), relay(Transport.TCP)]
+
+
 def test_a_relay_whose_tcp_port_is_shut_is_tried_at_its_next_one() -> None:
     world = World(udp_to_relay=False)
-    ways = [relay(Transport.TLS), relay(Transport.TLS, 443), relay(Transport.TCP)]
-    world.begin(relay(), *ways)
-    for expected in (*ways, ways[0]):
-        world.run(world.now + 5.0)
-        assert world.streams[-1] == expected
-        world.gatherer.stream_failed(world.streams[-1], world.now)
+    world.begin(relay(), *WAYS)
+    for expected in (*WAYS, WAYS[0]):
+        while not world.streams:
+            world.run(world.now + 0.05)
+        assert world.streams == [expected]
+        world.gatherer.stream_failed(world.streams.pop(), world.now)
+        world.settle()
+
+
+def test_a_port_that_swallows_everything_holds_up_the_next_one_for_a_moment_only() -> None:
+    world = World(udp_to_relay=False)
+    world.begin(relay(), *WAYS)
+    world.run(0.31)
+    assert world.streams == WAYS[:1]
+    world.run(0.75)
+    assert world.streams == WAYS
+
+
+def test_of_several_streams_to_relays_the_first_is_kept_and_the_others_are_closed() -> None:
+    world = World(udp_to_relay=False)
+    world.begin(relay(), *WAYS)
+    world.run(0.75)
+    locals_ = [Address("192.168.1.10", 5000 + n) for n in range(3)]
+    for n in (1, 0, 2):
+        world.gatherer.stream_opened(locals_[n], WAYS[n], world.now)
+        world.settle()
+    assert world.closed == [(locals_[n], WAYS[n].address) for n in (0, 2)]
+    world.run(5.0)
+    assert world.streams == WAYS, "one stream is enough"
+
+
+def test_a_stream_is_not_opened_where_udp_answers() -> None:
+    world = World()
+    world.begin(relay(), *WAYS)
+    world.run(60.0)
+    assert world.streams == []
+
+
+def test_a_stream_that_came_too_late_is_closed_again() -> None:
+    world = World(udp_to_relay=False)
+    world.begin(relay(), *WAYS)
+    world.run(0.31)
+    world._udp_to_relay = True
+    world.run(5.0)
+    local = Address("192.168.1.10", 5000)
+    world.gatherer.stream_opened(local, WAYS[0], world.now)
+    world.settle()
+    assert world.closed == [(local, WAYS[0].address)]
+
+
+def test_a_relay_that_sends_us_to_another_one_is_followed() -> None:
+    world = World()
+    busy = Address("4.4.4.4", 3478)
+    world.alternates[busy] = MAIN
+    world.begin(Relay(busy, Transport.UDP, CREDENTIALS, "turn.example.org"))
+    world.run(0.01)
+    assert len(world.addresses(CandidateKind.RELAYED)) == 1
+
+
+def test_two_relays_that_send_us_to_each_other_are_asked_once_each() -> None:
+    world = World()
+    one, other = Address("4.4.4.4", 3478), Address("5.5.5.5", 3478)
+    world.alternates = {one: other, other: one}
+    world.begin(Relay(one, Transport.UDP, CREDENTIALS, "turn.example.org"))
+    world.run(1.0)
+    assert (world.sent_to(one), world.sent_to(other)) == (1, 1)
+    world.run(60.0)
+    assert world.sent_to(one) <= 21, "asked again as seldom as any relay that failed"
+    assert world.addresses(CandidateKind.RELAYED) == []
+
+
+def test_a_relay_over_a_stream_sends_us_to_another_stream() -> None:
+    world = World(udp_to_relay=False)
+    other = Address("5.5.5.5", 443)
+    world.begin(relay(), WAYS[1])
+    world.run(0.31)
+    local = Address("192.168.1.10", 5000)
+    world.gatherer.stream_opened(local, WAYS[1], world.now)
+    world.alternates[WAYS[1].address] = other
+    [asked] = [o.datagram for o in world.gatherer.outputs() if isinstance(o, Transmit)]
+    answer = Datagram(WAYS[1].address, local, world._try_alternate(asked), transport=Transport.TLS)
+    world.gatherer.receive(answer, world.now)
+    world.settle()
+    assert world.closed == [(local, WAYS[1].address)]
+    assert world.streams[-1] == Relay(other, Transport.TLS, CREDENTIALS)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from knothole.engine.core import Datagram, RandomBytes, Timers, Transmit, least
 from knothole.engine.endpoint.knock import knock
+from knothole.engine.endpoint.relay_streams import StreamRace, TurnServer
 from knothole.engine.turn.client import (
     Allocated,
     Allocation,
@@ -17,32 +18,31 @@ from knothole.engine.turn.client import (
     AllocationLost,
     RelayedDataReceived,
 )
-from knothole.engine.turn.credentials import Credentials
 from knothole.wire.address import Address, Transport
 from knothole.wire.prohibited import peer_prohibited
 from knothole.wire.stun import AddressFamily
 
-STREAM_AFTER_SECONDS: Final = 0.7
-"""Ours: no relayed address over UDP after so long, and a stream to a relay is opened as well."""
+__all__ = [
+    "CloseTurnStream",
+    "OpenTurnStream",
+    "RelayedAddressesChanged",
+    "Relays",
+    "RelaysOutput",
+    "TurnServer",
+]
+
+STREAM_AFTER_SECONDS: Final = 0.3
+"""Ours: no relayed address over UDP after so long, and a stream to a relay is opened as well. Two
+round trips make an allocation; on a longer line the stream is given back when it was not needed."""
 
 ALLOCATE_AGAIN_SECONDS: Final = 3.0
 """Ours: between attempts at an allocation that failed or was lost."""
 
+TRY_ALTERNATE: Final = 300  # RFC 8656 Section 19
 FAMILY_NOT_SUPPORTED: Final = 440  # RFC 8656 Section 19
 
 Ends: TypeAlias = tuple[Address, Address]
 """Our address and the relay's: with the transport, what RFC 8656 Section 2 calls the 5-tuple."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnServer:
-    """A relay, resolved. ``server_name`` is what a TLS certificate is checked against, "" for the
-    switchboard itself, whose key is pinned."""
-
-    address: Address
-    transport: Transport
-    credentials: Credentials
-    server_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,9 @@ class Relays:
         self._only_ipv6: set[Address] = set()
         self._allocations: dict[Ends, Allocation] = {}
         self._relayed: dict[Address, Allocation] = {}
-        self._streams: set[Ends] = set()
-        self._opening_stream = False
+        self._streams: dict[Ends, TurnServer] = {}
+        self._race = StreamRace()
+        self._sent_on: dict[Address, Address] = {}  # by 300: whither -> by whom
         self._peers: frozenset[Address] = frozenset()
         self._timers: Timers[_Timer] = Timers()
         self._outputs: deque[RelaysOutput] = deque()
@@ -115,7 +116,7 @@ class Relays:
         self._servers = tuple(servers)
         for server in servers:
             for (_, address), allocation in self._allocations.items():
-                if address == server.address:
+                if server.address in (address, self._sent_on.get(address)):
                     allocation.set_credentials(server.credentials, now)
         known = {server.address for server in servers}
         for key in [key for key in self._failures if key[0] not in known]:
@@ -150,22 +151,28 @@ class Relays:
         self._drain(now)
 
     def stream_opened(self, local: Address, server: TurnServer, now: float) -> None:
-        """The connection that OpenTurnStream asked for is there."""
-        self._opening_stream = False
-        self._streams.add((local, server.address))
+        """The connection that OpenTurnStream asked for is there: with the first one it is kept,
+        unless UDP was quicker."""
+        self._race.opened(server)
+        if self._streams or self._relayed or not self._servers:
+            self._outputs.append(CloseTurnStream(local, server.address))
+            return
+        self._streams[local, server.address] = server
         self._allocate(local, server, now)
         self._drain(now)
 
     def stream_failed(self, server: TurnServer, now: float) -> None:
         """The connection that OpenTurnStream asked for cannot be made."""
-        self._opening_stream = False
         self._failures[server.address, server.transport] += 1
-        self._timers.arm(_Timer.STREAM, now + ALLOCATE_AGAIN_SECONDS)
+        self._race.failed(server, now)
+        self._open_streams(now)
+        if not self._race.is_on and not self._streams:
+            self._timers.arm(_Timer.STREAM, now + ALLOCATE_AGAIN_SECONDS)
 
     def stream_closed(self, local: Address, server: Address, now: float) -> None:
         """A connection to a relay is gone, and its allocation with it."""
         if (local, server) in self._streams:
-            self._streams.discard((local, server))
+            del self._streams[local, server]
             self._drop((local, server))
             self._allocate_missing(now)
 
@@ -188,6 +195,7 @@ class Relays:
         self._allocations.clear()
         self._relayed.clear()
         self._streams.clear()
+        self._race.stop()
         self._servers = ()
         self._timers.clear()
 
@@ -209,7 +217,8 @@ class Relays:
                 case _Timer.ALLOCATE:
                     self._allocate_missing(now)
                 case _Timer.STREAM:
-                    self._open_stream()
+                    self._begin_race(now)
+        self._open_streams(now)
         for allocation in tuple(self._allocations.values()):
             timeout = allocation.next_timeout()
             if timeout is not None and timeout <= now:
@@ -217,7 +226,11 @@ class Relays:
         self._drain(now)
 
     def next_timeout(self) -> float | None:
-        return least(self._timers.next(), *(a.next_timeout() for a in self._allocations.values()))
+        return least(
+            self._timers.next(),
+            self._race.next_timeout(),
+            *(a.next_timeout() for a in self._allocations.values()),
+        )
 
     def outputs(self) -> Iterator[RelaysOutput]:
         while self._outputs:
@@ -253,7 +266,13 @@ class Relays:
     def _failures_of(self, server: TurnServer) -> int:
         return self._failures[server.address, server.transport]
 
-    def _allocate(self, local: Address, server: TurnServer, now: float) -> None:
+    def _allocate(
+        self,
+        local: Address,
+        server: TurnServer,
+        now: float,
+        sent_on_by: Sequence[Address] = (),
+    ) -> None:
         self._allocations[local, server.address] = Allocation(
             local=local,
             server=server.address,
@@ -263,6 +282,7 @@ class Relays:
             now=now,
             # IPv4 wherever it can be had: relayed addresses of two families do not pair.
             family=AddressFamily.IPV6 if server.address in self._only_ipv6 else None,
+            redirected_by=sent_on_by,
         )
 
     def _drop(self, ends: Ends) -> None:
@@ -272,14 +292,15 @@ class Relays:
             self._relayed.pop(allocation.relayed_address, None)
             self._outputs.append(RelayedAddressesChanged())
 
-    def _open_stream(self) -> None:
-        if self._relayed or self._opening_stream or self._streams:
+    def _begin_race(self, now: float) -> None:
+        if self._relayed or self._race.is_on or self._streams:
             return
         streams = [server for server in self._servers if server.transport is not Transport.UDP]
-        if streams:
-            self._opening_stream = True
-            # Another one after each failure: only one of the ports may be open to us.
-            self._outputs.append(OpenTurnStream(min(streams, key=self._failures_of)))
+        # Those first that have failed least: only one of the ports may be open to us.
+        self._race.begin(sorted(streams, key=self._failures_of), now)
+
+    def _open_streams(self, now: float) -> None:
+        self._outputs.extend(OpenTurnStream(server) for server in self._race.due(now))
 
     def _tidy(self, now: float) -> None:
         """UDP is back, and no line needs the stream: give it up."""
@@ -308,6 +329,8 @@ class Relays:
                         self._outputs.append(output)
                     case Allocated(relayed):
                         self._allocated(relayed, allocation, now)
+                    case AllocationFailed(code) as failed if code == TRY_ALTERNATE:
+                        self._send_on(ends, failed, now)
                     case AllocationFailed(code) | AllocationLost(code):
                         self._allocation_over(ends, code, now)
                     case _:
@@ -317,6 +340,7 @@ class Relays:
         self._relayed[relayed] = allocation
         self._failures.pop((allocation.server, allocation.transport), None)
         self._timers.disarm(_Timer.STREAM)
+        self._race.stop()
         own = [server.address for server in self._servers if not server.server_name]
         self._outputs.extend(knock(allocation, relayed, own, self._random))
         self._outputs.append(RelayedAddressesChanged())
@@ -324,17 +348,43 @@ class Relays:
         self._outputs.extend(o for o in allocation.outputs() if isinstance(o, Transmit))
         self._tidy(now)
 
+    def _send_on(self, ends: Ends, failed: AllocationFailed, now: float) -> None:
+        """Try Alternate (RFC 8656 Section 7.4): once, over the same transport and with the same
+        credentials. A server that we were sent to sends us no further."""
+        local, address = ends
+        alternate = failed.alternate_server
+        server = self._streams.get(ends) or next(
+            (s for s in self._servers if (s.address, s.transport) == (address, Transport.UDP)), None
+        )
+        already = alternate is not None and (local, alternate) in self._allocations
+        if alternate is None or server is None or already or address in self._sent_on:
+            self._allocation_over(ends, TRY_ALTERNATE, now)
+            return
+        self._sent_on[alternate] = address
+        other = replace(
+            server, address=alternate, server_name=failed.alternate_domain or server.server_name
+        )
+        self._drop(ends)
+        if self._streams.pop(ends, None) is None:
+            self._allocate(local, other, now, sent_on_by=(address,))
+            self._drain(now)
+        else:
+            self._outputs.append(CloseTurnStream(*ends))
+            self._race.begin([other], now)
+            self._open_streams(now)
+
     def _allocation_over(self, ends: Ends, code: int | None, now: float) -> None:
         allocation = self._allocations[ends]
         self._drop(ends)
-        if ends in self._streams:
-            self._streams.discard(ends)
+        if self._streams.pop(ends, None) is not None:
             self._outputs.append(CloseTurnStream(*ends))
         if code == FAMILY_NOT_SUPPORTED and ends[1] not in self._only_ipv6:
             self._only_ipv6.add(ends[1])
             self._timers.arm(_Timer.ALLOCATE, now)
             return
-        self._failures[allocation.server, allocation.transport] += 1
+        # What we were sent to has failed: so has the server that sent us there.
+        asked = self._sent_on.pop(ends[1], ends[1])
+        self._failures[asked, allocation.transport] += 1
         self._timers.arm(_Timer.ALLOCATE, now + ALLOCATE_AGAIN_SECONDS)
         if not self._timers.is_armed(_Timer.STREAM):
             self._timers.arm(_Timer.STREAM, now + STREAM_AFTER_SECONDS)
