@@ -20,5 +20,5 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_kind_of_nat_is_explained() -> None:
-    table = re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)
+    table = re.findall(r"^\| `([a-z0-9-]+)` \|", PAGE, re.MULTILINE)
     assert tuple(table) == kind_names()

@@ -15,7 +15,11 @@ from knothole.lab.netns.topology import Lab
 pytestmark = pytest.mark.netns
 
 Udp = Callable[..., socket.socket]
-FILTERING = [name for name in kind_names() if kind_named(name).filters]
+FILTERING = [
+    name
+    for name in kind_names()
+    if kind_named(name).filters and not kind_named(name).opens and not kind_named(name).carrier
+]
 
 
 def mapped(client: socket.socket, servers: list[socket.socket]) -> list[tuple[str, int]]:
@@ -115,6 +119,137 @@ def test_a_random_nat_gives_every_destination_another_port(lab: Lab, udp: Udp) -
     assert len(set(ports)) >= 3, "four ports out of 64,512"
     assert max(ports) - min(ports) > 4, "and not in a row"
     assert mapped(alice, servers) == seen, "an old destination keeps its port"
+
+
+@pytest.mark.parametrize(
+    ("nat", "ports"),
+    [
+        ("sequential-2", (30001, 30003, 30005, 30007)),
+        ("sequential-down", (34000, 33999, 33998, 33997)),
+    ],
+)
+def test_a_sequential_nat_has_its_own_stride(
+    lab: Lab, udp: Udp, nat: str, ports: tuple[int, ...]
+) -> None:
+    servers = four_servers(lab, udp)
+    lab.add_client("alice", nat=nat)
+    alice = udp("alice", 1414)
+    assert mapped(alice, servers) == [("1.1.1.1", port) for port in ports]
+    assert mapped(udp("alice", 2828), servers[:1]) == [("1.1.1.1", 2 * ports[3] - ports[2])]
+
+
+@pytest.mark.parametrize(
+    ("nat", "own", "port"),
+    [
+        ("offset", 1414, 2525),
+        ("offset", 50000, 51111),
+        ("offset", 65000, 1599),
+        ("modulo", 1414, 21414),
+        ("modulo", 50000, 20000),
+        ("modulo", 45678, 20678),
+    ],
+)
+def test_a_port_is_made_of_the_clients_by_arithmetic(
+    lab: Lab, udp: Udp, nat: str, own: int, port: int
+) -> None:
+    servers = four_servers(lab, udp)
+    lab.add_client("alice", nat=nat)
+    assert mapped(udp("alice", own), servers) == [("1.1.1.1", port)] * 4
+
+
+@pytest.mark.parametrize("size", [256, 2048])
+def test_a_small_pool_has_no_other_ports(lab: Lab, udp: Udp, size: int) -> None:
+    servers = four_servers(lab, udp)
+    lab.add_client("alice", nat=f"pool-{size}")
+    seen = [mapped(udp("alice"), servers) for _ in range(16)]
+    ports = [port for row in seen for _, port in row]
+    assert set(ports) <= set(range(20000, 20000 + size))
+    assert len({row[0] for row in seen}) == 16, "towards one destination no port is given twice"
+    assert all(len(set(row)) >= 2 for row in seen), "every destination has another"
+    assert max(ports) - min(ports) > size / 2, "all over the pool"
+
+
+@pytest.mark.parametrize("nat", ["eim-apdf", "eim-eif", "carrier"])
+@pytest.mark.parametrize("own", [1414, 10500, 20500, 50010])
+def test_an_endpoint_independent_mapping_has_a_port_from_the_pool(
+    lab: Lab, udp: Udp, nat: str, own: int
+) -> None:
+    """The same one for all destinations, and not the client's."""
+    servers = four_servers(lab, udp)
+    lab.add_client("alice", nat=nat)
+    alice = udp("alice", own)
+    seen = mapped(alice, servers)
+    assert len(set(seen)) == 1
+    [(host, port)] = set(seen)
+    assert host == "1.1.1.1"
+    assert port != own and port in (*range(10000, 12000), *range(20000, 22000))
+    others = {mapped(udp("alice", own + 1 + n), servers[:1])[0][1] - port for n in range(3)}
+    assert others != {1, 2, 3}, "neither is the distance kept"
+    assert mapped(alice, servers) == seen
+
+
+def test_an_open_mapping_lets_anybody_in_and_answers_go_out_by_it(lab: Lab, udp: Udp) -> None:
+    [server, *strangers] = four_servers(lab, udp)
+    lab.add_client("alice", nat="eim-eif")
+    alice = udp("alice", 1414)
+    [seen] = mapped(alice, [server])
+    for stranger in strangers:
+        stranger.sendto(b"hello", seen)
+        assert alice.recvfrom(64) == (b"hello", stranger.getsockname())
+        alice.sendto(b"who?", stranger.getsockname())
+        assert stranger.recvfrom(64) == (b"who?", seen)
+    assert lab.discarded("alice").packets == 0
+
+
+def test_an_open_nat_discards_what_comes_to_no_mapping(lab: Lab, udp: Udp) -> None:
+    [server, *_] = four_servers(lab, udp)
+    lab.add_client("alice", nat="eim-eif")
+    alice = udp("alice", 1414)
+    [(host, port)] = mapped(alice, [server])
+    server.sendto(b"hello", (host, port - 1))
+    server.sendto(b"hello", (host, 1414))
+    server.sendto(b"last", (host, port))
+    assert alice.recvfrom(64)[0] == b"last"
+    assert lab.discarded("alice").packets == 2
+
+
+def test_an_open_mapping_is_of_the_socket_that_made_it(lab: Lab, udp: Udp) -> None:
+    [server, stranger, *_] = four_servers(lab, udp)
+    lab.add_client("alice", nat="eim-eif")
+    lab.add_client_behind("carol", "alice-nat")
+    ends = {name: udp(name, 1414) for name in ("alice", "carol")}
+    seen = {name: mapped(end, [server])[0] for name, end in ends.items()}
+    for name, end in ends.items():
+        stranger.sendto(name.encode(), seen[name])
+        assert end.recvfrom(64)[0] == name.encode()
+
+
+def test_behind_a_carrier_there_are_two_nats_and_both_discard(lab: Lab, udp: Udp) -> None:
+    [server, stranger, *_] = four_servers(lab, udp)
+    alice_host = lab.add_client("alice", nat="carrier")
+    home = lab.router("alice")
+    assert home.behind is not None and home.behind.kind.name == "eim-apdf"
+    assert home.wan.address.startswith("100.64.")
+    assert lab.public_address("alice") == "1.1.1.1"
+    assert alice_host.address.startswith("192.168.")
+    alice = udp("alice", 1414)
+    [seen] = mapped(alice, [server])
+    stranger.sendto(b"hello", seen)
+    server.sendto(b"last", seen)
+    assert alice.recvfrom(64)[0] == b"last"
+    assert lab.discarded("alice-cgn").packets == 1
+    lab.restart_nat("alice")
+    assert mapped(alice, [server]) != [seen]
+
+
+def test_two_homes_of_one_carrier_share_its_address(lab: Lab, udp: Udp) -> None:
+    [server, *_] = four_servers(lab, udp)
+    lab.add_carrier("isp")
+    for name in ("alice", "bob"):
+        lab.add_client(name, nat="linux", carrier="isp")
+    seen = [mapped(udp(name, 1414), [server])[0] for name in ("alice", "bob")]
+    assert {host for host, _ in seen} == {"1.1.1.1"}
+    assert len(set(seen)) == 2
 
 
 @pytest.mark.parametrize(

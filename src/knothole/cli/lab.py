@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from knothole.cli.output import Failure, Output, WrongUsage
 from knothole.lab.demo import picture_of, run_demo, went_well
 from knothole.lab.matrix import (
+    TEN_KINDS,
     pairs_of,
     run_facts,
     run_matrix,
@@ -19,7 +20,7 @@ from knothole.lab.matrix import (
 )
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.namespace import NamespacesUnavailable
-from knothole.lab.netns.nat import Unsolicited, kind_names
+from knothole.lab.netns.nat import Unsolicited
 from knothole.lab.programs import ProgramFailed
 from knothole.lab.trial import Run, Setting, Verdict
 
@@ -93,8 +94,9 @@ def matrix(
     Parameters
     ----------
     kinds
-        Kinds of NAT, each tried with each; by default all: none, firewall, linux,
-        linux-collision, range, sequential, random.
+        Kinds of NAT, each tried with each; by default ten: none, firewall, linux,
+        linux-collision, range, sequential, random, eim-apdf, eim-eif, carrier.
+        docs/lab.md has more.
     against
         Try each of KINDS with these instead; may be given again.
     runs
@@ -115,7 +117,7 @@ def matrix(
     output = Output(json=json)
     line = _line(one_way, jitter, loss)
     try:
-        pairs = pairs_of(kinds or kind_names(), against)
+        pairs = pairs_of(kinds or TEN_KINDS, against)
     except ValueError as error:
         raise WrongUsage(f"{error}.") from error
     if runs < 1:

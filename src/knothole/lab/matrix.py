@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement, groupby
-from typing import Any
+from typing import Any, Final
 
-from knothole.lab.netns.nat import kind_named
+from knothole.lab.netns.box import box_named
 from knothole.lab.programs import Commands, KnotholeCommands, ProgramFailed
 from knothole.lab.trial import Run, Setting, Trial, Verdict
 
@@ -34,6 +34,20 @@ class Row:
     packets_median: int
 
 
+TEN_KINDS: Final = (
+    "none",
+    "firewall",
+    "linux",
+    "linux-collision",
+    "range",
+    "sequential",
+    "random",
+    "eim-apdf",
+    "eim-eif",
+    "carrier",
+)
+"""What people stand behind: 55 pairs."""
+
 HEADINGS = (
     "NATs",
     "runs",
@@ -53,7 +67,7 @@ def pairs_of(kinds: Sequence[str], others: Sequence[str] = ()) -> list[tuple[str
     Raises ValueError for a kind that is not known.
     """
     for kind in (*kinds, *others):
-        kind_named(kind)
+        box_named(kind)
     if others:
         return [(one, other) for one in kinds for other in others]
     return list(combinations_with_replacement(kinds, 2))

@@ -1,4 +1,4 @@
-"""The middle of a lab: one router that joins every cable, counts, and can be cut from them."""
+"""Where cables meet: the internet, and carriers' networks. Each counts, and can be cut."""
 
 from __future__ import annotations
 
@@ -16,29 +16,42 @@ from knothole.lab.netns.namespace import Namespace
 GATEWAY: Final = "192.0.2.1"
 """The internet's side of every cable."""
 
+CARRIER_GATEWAY: Final = "100.64.0.1"
+"""A carrier's side of its customers' cables (RFC 6598: 100.64.0.0/10 is for this)."""
+
 _GATEWAY6: Final = "fe80::1"
 _FAR_SIDE6: Final = "fe80::2"
 
 
-class Internet:
-    """A namespace that routes between the cables laid to it."""
+class Macs:
+    """MAC addresses that no interface of a lab has yet."""
 
-    def __init__(self, namespace: Namespace, *, lab: str, seed: int, ipv6: bool) -> None:
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def next(self) -> str:
+        number = next(self._numbers)
+        return f"02:4b:68:00:{number >> 8:02x}:{number & 255:02x}"
+
+
+class Exchange:
+    """A namespace that routes between the cables laid to it, and counts who sends to whom."""
+
+    def __init__(
+        self, namespace: Namespace, gateway: str, macs: Macs, *, lab: str, seed: int, ipv6: bool
+    ) -> None:
         self.namespace = namespace
         self.cables: dict[str, Cable] = {}
+        self._gateway = gateway
+        self._macs = macs
         self._lab = lab
         self._seed = seed
         self._ipv6 = ipv6
-        self._macs = (f"02:4b:68:00:{n >> 8:02x}:{n & 255:02x}" for n in itertools.count(1))
         namespace.nft(INTERNET_RULES)
         with namespace.netlink() as netlink:
-            netlink.add_address(1, f"{GATEWAY}/32")
+            netlink.add_address(1, f"{gateway}/32")
             if ipv6:
                 netlink.add_address(1, "2a00::1/128")
-
-    def new_mac(self) -> str:
-        """A MAC address that no interface of this lab has yet."""
-        return next(self._macs)
 
     def join(
         self,
@@ -48,9 +61,9 @@ class Internet:
         line: LineSettings | None,
         adjustable: bool,
     ) -> Cable:
-        """Lay a cable from a namespace to the internet. It is known as ``name`` from then on."""
-        near = End(namespace, interface, self.new_mac())
-        far = End(self.namespace, name, self.new_mac())
+        """Lay a cable from a namespace to here. It is known as ``name`` from then on."""
+        near = End(namespace, interface, self._macs.next())
+        far = End(self.namespace, name, self._macs.next())
         settings = line or LineSettings()
         settings = replace(settings, seed=settings.seed + self._seed * 1000 + len(self.cables))
         cable = Cable(near, far, settings, lab=self._lab, adjustable=adjustable)
@@ -62,7 +75,7 @@ class Internet:
         near, far = cable.ends
         with near.namespace.netlink() as netlink:
             index = socket.if_nametoindex(near.interface)
-            for gateway in (GATEWAY, _GATEWAY6) if self._ipv6 else (GATEWAY,):
+            for gateway in (self._gateway, _GATEWAY6) if self._ipv6 else (self._gateway,):
                 if cable.framed:
                     netlink.add_neighbour(gateway, far.mac, index)
                 netlink.add_route("default", index, gateway)

@@ -6,42 +6,22 @@ import itertools
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from knothole.lab.netns.box import Box, box_named
 from knothole.lab.netns.cable import Cable, End
-from knothole.lab.netns.internet import Internet
+from knothole.lab.netns.internet import CARRIER_GATEWAY, GATEWAY, Exchange, Macs
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.namespace import Namespace
-from knothole.lab.netns.nat import NatKind, Unsolicited, WanSide, kind_named, router_rules
+from knothole.lab.netns.nat import NatKind, Unsolicited, WanSide
 from knothole.lab.netns.neighbour import PORTS, Neighbour
+from knothole.lab.netns.rules import router_rules
+from knothole.lab.netns.sysctl import IPV6, NO_IPV6, PLAIN, ROUTING, port_range
 
 INTERNET: Final = "internet"
 _LAN_GATEWAY: Final = "192.0.2.2"  # a router's LAN side where the client's address is public
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,14}")
-_EVERYWHERE: Final[dict[str, int | str]] = {
-    "net.ipv4.conf.all.rp_filter": 0,
-    "net.ipv4.conf.default.rp_filter": 0,
-    "net.ipv4.conf.all.accept_redirects": 0,
-    "net.ipv4.ping_group_range": "0 0",
-}
-_ROUTING: Final[dict[str, int | str]] = {
-    "net.ipv4.ip_forward": 1,
-    "net.ipv4.conf.all.send_redirects": 0,
-    "net.ipv4.conf.default.send_redirects": 0,
-    "net.bridge.bridge-nf-call-iptables": 0,
-    "net.bridge.bridge-nf-call-ip6tables": 0,
-}
-_WITH_IPV6: Final[dict[str, int | str]] = {
-    "net.ipv6.conf.all.accept_dad": 0,
-    "net.ipv6.conf.default.accept_dad": 0,
-    "net.ipv6.conf.all.accept_ra": 0,
-    "net.ipv6.conf.default.accept_ra": 0,
-}
-_WITHOUT_IPV6: Final[dict[str, int | str]] = {
-    "net.ipv6.conf.all.disable_ipv6": 1,
-    "net.ipv6.conf.default.disable_ipv6": 1,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +43,32 @@ class Host:
 class Router:
     """The NAT (or firewall, or plain router) in front of clients; interfaces ``lan``, ``wan``.
 
-    ``public_address`` is the clients' address as the internet sees it.
+    ``exchange`` is where its cable goes, which is called ``cable`` there: the internet, or the
+    network of the carrier ``behind`` whose NAT it is; ``inside`` the network of its own if it is a
+    carrier's. ``lan`` begins the addresses of its LAN.
     """
 
     name: str
     namespace: Namespace
-    kind: NatKind
-    unsolicited: Unsolicited
+    box: Box
     wan: WanSide
     number: int
+    lan: str
     lan_mac: str
+    exchange: Exchange
+    cable: str
+    behind: Router | None = None
+    inside: Exchange | None = None
     clients: int = 0
 
     @property
+    def kind(self) -> NatKind:
+        return self.box.kind
+
+    @property
     def public_address(self) -> str:
-        return self.wan.address
+        """The clients' address as the internet sees it."""
+        return self.wan.address if self.behind is None else self.behind.public_address
 
 
 class Layout:
@@ -99,8 +90,10 @@ class Layout:
         self._client_addresses = (f"{n}.{n}.{n}.{n}" for n in _numbers())
         self._host_addresses = (f"3.3.3.{n}" for n in range(3, 255))
         self._network_numbers = itertools.count(1)
-        middle = self._namespace(INTERNET, routes=True)
-        self.internet = Internet(middle, lab=name, seed=seed, ipv6=ipv6)
+        self._seed = seed
+        self._macs = Macs()
+        self._exchanges: list[Exchange] = []
+        self.internet = self._exchange(self._namespace(INTERNET, routes=True), GATEWAY)
 
     def add_server(
         self,
@@ -133,59 +126,74 @@ class Layout:
         self._servers += addresses
         return self._add(Host(name, namespace, tuple(own)))
 
+    def add_carrier(
+        self, name: str, *, nat: str | NatKind | Box = "eim-apdf", address: str | None = None
+    ) -> Router:
+        """A carrier's network behind a NAT of its own; clients come into it by ``carrier=name``.
+
+        ``address`` is the public one, otherwise as with :meth:`add_client`. Raises ValueError for
+        a kind that does not translate.
+        """
+        self._check_name(name)
+        box = _box(nat, None)
+        if not box.kind.translates:
+            raise ValueError(f"{name}: a carrier's router translates")
+        public = address or next(self._client_addresses)
+        namespace = self._namespace(name, routes=True)
+        carrier = self._add_router(name, name, namespace, box, public, None, None, False)
+        carrier.inside = self._exchange(namespace, CARRIER_GATEWAY)
+        namespace.nft(*router_rules(box, carrier.wan))
+        return carrier
+
     def add_client(
         self,
         name: str,
         *,
-        nat: str | NatKind = "linux",
-        unsolicited: Unsolicited | str = Unsolicited.DROP,
+        nat: str | NatKind | Box = "linux",
+        unsolicited: Unsolicited | str | None = None,
         line: LineSettings | None = None,
         adjustable: bool = False,
         address: str | None = None,
         ports: tuple[int, int] | None = None,
+        carrier: str | None = None,
+        lan: str | None = None,
     ) -> Host:
         """A client behind a router of its own, which is a ``nat`` of that kind.
 
+        ``nat`` may be a word such as ``linux@5+no-udp``, see :mod:`knothole.lab.netns.box`.
         ``line`` is what lies between the router and the internet, both ways; ``address`` the
         public one, otherwise 1.1.1.1 for the first client, 2.2.2.2 for the second and so on;
-        ``ports`` the first and last port the client's system hands out to programs.
+        ``ports`` the first and last port the client's system hands out to programs; ``carrier``
+        the one behind whose NAT the router is; ``lan`` the first three numbers of the addresses
+        in its LAN, such as ``192.168.1``, otherwise others than any client has.
         """
         self._check_name(name)
-        kind = nat if isinstance(nat, NatKind) else kind_named(nat)
-        public = address or next(self._client_addresses)
+        box = _box(nat, unsolicited)
+        if box.kind.carrier and carrier is None:
+            carrier = self.add_carrier(f"{name}-cgn", nat=box.kind.carrier, address=address).name
+            address = None
+        behind = None if carrier is None else self.routers[carrier]
         number = next(self._network_numbers)
-        router = Router(
-            f"{name}-nat",
-            self._namespace(f"{name}-nat", routes=True),
-            kind,
-            Unsolicited(unsolicited),
-            WanSide(public),
-            number,
-            self.internet.new_mac(),
+        public = f"100.64.{number}.2" if behind else address or next(self._client_addresses)
+        namespace = self._namespace(f"{name}-nat", routes=True)
+        router = self._add_router(
+            f"{name}-nat", name, namespace, box, public, behind, line, adjustable, number, lan
         )
-        self.routers[router.name] = router
-        cable = self.internet.join(name, router.namespace, "wan", line, adjustable)
-        self.internet.route(cable, [public, f"2a00:{number:x}::/64"] if self.ipv6 else [public])
-        with router.namespace.netlink() as netlink:
+        with namespace.netlink() as netlink:
             netlink.add_bridge("lan", router.lan_mac)
-            wan, lan = socket.if_nametoindex("wan"), socket.if_nametoindex("lan")
-            if kind.translates:
-                netlink.add_address(wan, f"{public}/32")
-                netlink.add_address(lan, f"{_lan(number)}.1/24")
+            index = socket.if_nametoindex("lan")
+            if box.kind.translates:
+                netlink.add_address(index, f"{router.lan}.1/24")
             else:
-                netlink.add_address(wan, f"192.0.2.{10 + number}/32")
-                netlink.add_address(lan, f"{_LAN_GATEWAY}/32")
+                netlink.add_address(index, f"{_LAN_GATEWAY}/32")
             if self.ipv6:
-                netlink.add_address(lan, f"2a00:{number:x}::1/64")
-        self.internet.use_as_default(cable)
-        self._new_interfaces.append((router.namespace, "lan"))
-        if cable.framed:
-            self._new_interfaces += [(router.namespace, "wan"), (self.internet.namespace, name)]
-        router.namespace.nft(*router_rules(kind, router.wan, router.unsolicited))
+                netlink.add_address(index, f"2a00:{number:x}::1/64")
+        self._new_interfaces.append((namespace, "lan"))
+        namespace.nft(*router_rules(box, router.wan))
         host = self.add_client_behind(name, router.name, ports=ports)
-        if kind.neighbour:
+        if box.kind.neighbour:
             if ports is None:
-                host.namespace.sysctl(_port_range(PORTS.start, PORTS.stop - 1))
+                host.namespace.sysctl(port_range(PORTS.start, PORTS.stop - 1))
             self._add_neighbour(router)
         return host
 
@@ -196,13 +204,13 @@ class Layout:
         behind = self.router(router)
         namespace = self._new_host(name)
         port = f"port{behind.clients}"
-        near = End(behind.namespace, port, self.internet.new_mac())
-        end = End(namespace, "eth0", self.internet.new_mac())
+        near = End(behind.namespace, port, self._macs.next())
+        end = End(namespace, "eth0", self._macs.next())
         Cable(near, end, LineSettings(), lab=self.name)
         public = None if behind.kind.translates else behind.public_address
         if public and behind.clients:
             raise ValueError(f"{router} does not translate: it has one address for one client")
-        own = public or f"{_lan(behind.number)}.{10 + behind.clients}"
+        own = public or f"{behind.lan}.{10 + behind.clients}"
         own6 = f"2a00:{behind.number:x}::{16 + behind.clients:x}"
         behind.clients += 1
         self._new_interfaces += [(namespace, "eth0"), (behind.namespace, port)]
@@ -214,7 +222,7 @@ class Layout:
                 netlink.add_route(public, lan)
             if self.ipv6:
                 netlink.add_neighbour(own6, end.mac, lan)
-        gateway = _LAN_GATEWAY if public else f"{_lan(behind.number)}.1"
+        gateway = _LAN_GATEWAY if public else f"{behind.lan}.1"
         with namespace.netlink() as netlink:
             eth0 = socket.if_nametoindex("eth0")
             netlink.add_address(eth0, f"{own}/{32 if public else 24}")
@@ -226,7 +234,7 @@ class Layout:
                 netlink.add_neighbour(gateway6, behind.lan_mac, eth0)
                 netlink.add_route("default", eth0, gateway6)
         if ports:
-            namespace.sysctl(_port_range(*ports))
+            namespace.sysctl(port_range(*ports))
         addresses = (own, own6) if self.ipv6 else (own,)
         return self._add(Host(name, namespace, addresses, router=behind.name))
 
@@ -254,13 +262,15 @@ class Layout:
         while self._new_interfaces:
             namespace, interface = self._new_interfaces.pop()
             namespace.wait_running(interface)
-        self.internet.wait_ready()
+        for exchange in self._exchanges:
+            exchange.wait_ready()
 
     def remove(self) -> None:
         """Let go of every namespace; doing it twice does no harm."""
         for neighbour in self._neighbours:
             neighbour.close()
-        self.internet.close()
+        for exchange in self._exchanges:
+            exchange.close()
         for namespace in self._namespaces:
             namespace.close()
         self._neighbours, self._namespaces = [], []
@@ -268,13 +278,64 @@ class Layout:
     def _namespace(self, name: str, *, routes: bool = False) -> Namespace:
         namespace = Namespace(name)
         self._namespaces.append(namespace)
-        settings = _EVERYWHERE | (_WITH_IPV6 if self.ipv6 else _WITHOUT_IPV6)
+        settings = PLAIN | (IPV6 if self.ipv6 else NO_IPV6)
         if routes:
-            settings |= _ROUTING
+            settings |= ROUTING
             if self.ipv6:
                 settings["net.ipv6.conf.all.forwarding"] = 1
         namespace.sysctl(settings)
         return namespace
+
+    def _exchange(self, namespace: Namespace, gateway: str) -> Exchange:
+        exchange = Exchange(
+            namespace, gateway, self._macs, lab=self.name, seed=self._seed, ipv6=self.ipv6
+        )
+        self._exchanges.append(exchange)
+        return exchange
+
+    def _add_router(
+        self,
+        name: str,
+        cable_name: str,
+        namespace: Namespace,
+        box: Box,
+        public: str,
+        behind: Router | None,
+        line: LineSettings | None,
+        adjustable: bool,
+        number: int = 0,
+        lan: str | None = None,
+    ) -> Router:
+        """A router with its cable to the internet or to the carrier it is behind."""
+        exchange = self.internet
+        if behind is not None:
+            assert behind.inside is not None, f"{behind.name} is no carrier"
+            exchange = behind.inside
+        router = Router(
+            name,
+            namespace,
+            box,
+            WanSide(public),
+            number,
+            lan or _lan(number),
+            self._macs.next(),
+            exchange,
+            cable_name,
+            behind,
+        )
+        self.routers[name] = router
+        cable = exchange.join(cable_name, namespace, "wan", line, adjustable)
+        own = public if box.kind.translates else f"192.0.2.{10 + number}"
+        with namespace.netlink() as netlink:
+            netlink.add_address(socket.if_nametoindex("wan"), f"{own}/32")
+        prefixes = [f"2a00:{number:x}::/64"] if self.ipv6 and number else []
+        exchange.route(cable, [public, *prefixes])
+        if behind is not None:
+            self.internet.route(self.internet.cables[behind.cable], prefixes)
+        exchange.use_as_default(cable)
+        if cable.framed:
+            self._new_interfaces += [(namespace, "wan"), (exchange.namespace, cable_name)]
+        return router
 
     def _new_host(self, name: str) -> Namespace:
         self._check_name(name)
@@ -303,10 +364,13 @@ def _numbers() -> Iterator[int]:
     return (n for n in range(1, 224) if n not in (3, 10, 127))
 
 
+def _box(nat: str | NatKind | Box, unsolicited: Unsolicited | str | None) -> Box:
+    if isinstance(nat, str):
+        nat = box_named(nat)
+    box = nat if isinstance(nat, Box) else Box(nat)
+    return box if unsolicited is None else replace(box, unsolicited=Unsolicited(unsolicited))
+
+
 def _lan(number: int) -> str:
     """Private networks as people have them, each another one."""
     return f"192.168.{number}" if number % 2 else f"10.0.{number}"
-
-
-def _port_range(first: int, last: int) -> dict[str, int | str]:
-    return {"net.ipv4.ip_local_port_range": f"{first} {last}"}

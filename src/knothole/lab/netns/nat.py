@@ -1,8 +1,7 @@
-"""Kinds of NAT made from the kernel's own, as nftables rules of a router's namespace.
+"""Kinds of NAT made from the kernel's own: what a new mapping gets, and who may come in by it.
 
 A kind is a value in a registry: another kind is another :func:`register_kind`, and the lab, the
-matrix and the command line know it. The router's LAN side is the interface ``lan``, its WAN side
-the interface ``wan``.
+matrix and the command line know it. :mod:`knothole.lab.netns.rules` makes a router of one.
 """
 
 from __future__ import annotations
@@ -14,9 +13,13 @@ from typing import Final
 
 RANGE_START: Final = 30000
 RANGE_SIZE: Final = 10000
+MODULO_START: Final = 20000
+MODULO_SIZE: Final = 5000
+OFFSET: Final = 1111
 SEQUENTIAL_FIRST: Final = 30001
 SEQUENTIAL_PORTS: Final = 4000
-_PIECE: Final = 2000  # map elements that fit into a netlink message of a user without rights
+POOL_FIRST: Final = 20000
+_UNPRIVILEGED: Final = range(1024, 65536)
 
 
 class Unsolicited(enum.Enum):
@@ -44,17 +47,21 @@ class NatKind:
     """One way of translating, by name.
 
     ``statements`` gives the rules for packets that leave by the WAN, each without its ``add rule
-    ... oifname wan``; ``port_map`` the elements of the map ``@ports`` that they may use. Without
+    ... translate``; ``port_map`` the elements of the map ``@ports`` that they may use. Without
     ``translates`` the client has the public address itself; without ``filters`` the router lets
-    everything in. With ``neighbour`` another host of the LAN already talks to the servers from
-    the ports the client is going to use.
+    everything in; with ``opens`` whoever sends to a mapped port gets in (endpoint-independent
+    filtering). With ``neighbour`` another host of the LAN already talks to the servers from
+    the ports the client is going to use. ``carrier`` names the kind of a second NAT between this
+    one and the internet.
     """
 
     name: str
     summary: str
     translates: bool = True
     filters: bool = True
+    opens: bool = False
     neighbour: bool = False
+    carrier: str = ""
     statements: Callable[[WanSide], list[str]] = lambda wan: []
     port_map: Callable[[WanSide], dict[int, int]] = lambda wan: {}
 
@@ -83,57 +90,6 @@ def kind_names() -> tuple[str, ...]:
     return tuple(_kinds)
 
 
-def router_rules(kind: NatKind, wan: WanSide, unsolicited: Unsolicited) -> list[str]:
-    """The whole ruleset of a router, old rules replaced.
-
-    In pieces for :meth:`Namespace.nft`: the first makes it whole but for the elements of a long
-    map, which the others add.
-    """
-    lines = [
-        "table inet filter",
-        "delete table inet filter",
-        "table ip translation",
-        "delete table ip translation",
-        "add table inet filter",
-        "add counter inet filter discarded",
-    ]
-    lines += _filter_lines(kind, unsolicited)
-    if kind.translates:
-        lines += [
-            "add table ip translation",
-            "add chain ip translation leaving "
-            "{ type nat hook postrouting priority srcnat ; policy accept ; }",
-        ]
-        if kind.port_map(wan):
-            lines.append("add map ip translation ports { type inet_service : inet_service ; }")
-        lines += [
-            f"add rule ip translation leaving oifname wan {statement}"
-            for statement in kind.statements(wan)
-        ]
-    elements = [f"{old} : {new}" for old, new in kind.port_map(wan).items()]
-    return ["\n".join(lines) + "\n"] + [
-        f"add element ip translation ports {{ {', '.join(piece)} }}\n"
-        for piece in (elements[n : n + _PIECE] for n in range(0, len(elements), _PIECE))
-    ]
-
-
-def _filter_lines(kind: NatKind, unsolicited: Unsolicited) -> list[str]:
-    if not kind.filters or unsolicited is Unsolicited.ACCEPT:
-        return []
-    drop = unsolicited is Unsolicited.DROP
-    verdict = "drop" if drop else "reject with icmpx type port-unreachable"
-    lines = []
-    for hook in ("input", "forward"):
-        chain = f"inet filter {hook}"
-        lines += [
-            f"add chain {chain} {{ type filter hook {hook} priority filter ; policy accept ; }}",
-            f"add rule {chain} ct state established,related accept",
-            f"add rule {chain} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept",
-            f"add rule {chain} iifname wan counter name discarded {verdict}",
-        ]
-    return lines
-
-
 def _masquerade(wan: WanSide) -> list[str]:
     if not wan.generation:
         return ["masquerade"]
@@ -144,7 +100,18 @@ def _masquerade(wan: WanSide) -> list[str]:
 
 def _range(wan: WanSide) -> dict[int, int]:
     start = RANGE_START + RANGE_SIZE * (wan.generation % 3)
-    return {port: start + port % RANGE_SIZE for port in range(1024, 65536)}
+    return {port: start + port % RANGE_SIZE for port in _UNPRIVILEGED}
+
+
+def _modulo(wan: WanSide) -> dict[int, int]:
+    start = MODULO_START + MODULO_SIZE * (wan.generation % 8)
+    return {port: start + port % MODULO_SIZE for port in _UNPRIVILEGED}
+
+
+def _offset(wan: WanSide) -> dict[int, int]:
+    first, size = _UNPRIVILEGED.start, len(_UNPRIVILEGED)
+    shift = OFFSET * (1 + wan.generation)
+    return {port: first + (port - first + shift) % size for port in _UNPRIVILEGED}
 
 
 def _from_map(wan: WanSide) -> list[str]:
@@ -154,14 +121,41 @@ def _from_map(wan: WanSide) -> list[str]:
     ] + ["masquerade"]
 
 
-def _sequential(wan: WanSide) -> list[str]:
-    first = SEQUENTIAL_FIRST + SEQUENTIAL_PORTS * (wan.generation % 5)
-    elements = ", ".join(f"{step} : {first + step}" for step in range(SEQUENTIAL_PORTS))
+def _sequential(stride: int) -> Callable[[WanSide], list[str]]:
+    def statements(wan: WanSide) -> list[str]:
+        first = SEQUENTIAL_FIRST + SEQUENTIAL_PORTS * (wan.generation % 5)
+        if stride < 0:
+            first += SEQUENTIAL_PORTS - 1
+        count = SEQUENTIAL_PORTS // abs(stride)
+        elements = ", ".join(f"{step} : {first + step * stride}" for step in range(count))
+        return [
+            f"meta l4proto {transport} snat to {wan.address}:"
+            f"numgen inc mod {count} map {{ {elements} }}"
+            for transport in ("udp", "tcp")
+        ] + ["masquerade"]
+
+    return statements
+
+
+def _own_pool(wan: WanSide) -> list[str]:
+    """The kernel keeps a port that lies in the pool already, so there are two, and another pair
+    after each restart. A port once given to a socket is given again for its other destinations."""
+    first = 10000 + 2000 * (wan.generation % 4)
+    low, high = f"{first}-{first + 1999}", f"{first + 10000}-{first + 11999}"
     return [
-        f"meta l4proto {transport} snat to {wan.address}:"
-        f"numgen inc mod {SEQUENTIAL_PORTS} map {{ {elements} }}"
+        f"meta l4proto {transport} {sport}masquerade to :{pool}"
         for transport in ("udp", "tcp")
+        for sport, pool in ((f"{transport} sport {high} ", low), ("", high))
     ] + ["masquerade"]
+
+
+def _small_pool(size: int) -> Callable[[WanSide], list[str]]:
+    def statements(wan: WanSide) -> list[str]:
+        first = POOL_FIRST + size * (wan.generation % 8)
+        pool = f"masquerade to :{first}-{first + size - 1} fully-random"
+        return [f"meta l4proto {{ tcp, udp }} {pool}", "masquerade"]
+
+    return statements
 
 
 register_kind(
@@ -206,7 +200,7 @@ register_kind(
     NatKind(
         "sequential",
         "a new port for every destination, in sequence: 30001, 30002, ...",
-        statements=_sequential,
+        statements=_sequential(1),
     )
 )
 register_kind(
@@ -214,5 +208,72 @@ register_kind(
         "random",
         "a new random port for every destination",
         statements=lambda wan: ["masquerade fully-random"],
+    )
+)
+register_kind(
+    NatKind(
+        "eim-apdf",
+        "ports from a pool, one mapping for all destinations; only those written to may answer",
+        statements=_own_pool,
+    )
+)
+register_kind(
+    NatKind(
+        "eim-eif",
+        "ports from a pool, one mapping for all destinations; whoever knows it may send",
+        opens=True,
+        statements=_own_pool,
+    )
+)
+register_kind(
+    NatKind(
+        "carrier",
+        "linux, and behind it the NAT of a carrier, which is eim-apdf",
+        statements=_masquerade,
+        carrier="eim-apdf",
+    )
+)
+register_kind(
+    NatKind(
+        "sequential-2",
+        "a new port for every destination, two further each time: 30001, 30003, ...",
+        statements=_sequential(2),
+    )
+)
+register_kind(
+    NatKind(
+        "sequential-down",
+        "a new port for every destination, downwards: 34000, 33999, ...",
+        statements=_sequential(-1),
+    )
+)
+register_kind(
+    NatKind(
+        "offset",
+        "every port 1111 higher: 1414 becomes 2525",
+        statements=_from_map,
+        port_map=_offset,
+    )
+)
+register_kind(
+    NatKind(
+        "modulo",
+        "20000 + port mod 5000: 1414 becomes 21414, 50000 becomes 20000",
+        statements=_from_map,
+        port_map=_modulo,
+    )
+)
+register_kind(
+    NatKind(
+        "pool-256",
+        "a new random port for every destination, out of 256",
+        statements=_small_pool(256),
+    )
+)
+register_kind(
+    NatKind(
+        "pool-2048",
+        "a new random port for every destination, out of 2048",
+        statements=_small_pool(2048),
     )
 )

@@ -19,7 +19,7 @@ from knothole.lab.netns.journey import Points
 from knothole.lab.netns.layout import Host, Layout, Router
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.namespace import Namespace, make_namespaces_possible
-from knothole.lab.netns.nat import router_rules
+from knothole.lab.netns.rules import router_rules
 from knothole.lab.netns.sweep import MARK, Guardian, lab_name, sweep
 
 __all__ = ["Host", "Lab", "Router"]
@@ -104,10 +104,13 @@ class Lab(Layout):
         router = self.router(name)
         wan = replace(router.wan, generation=router.wan.generation + 1)
         if new_address:
-            wan = replace(wan, address=next(self._client_addresses))
+            address = next(self._client_addresses)
+            if router.behind is not None:
+                address = f"100.64.{router.number}.{3 + wan.generation % 250}"
+            wan = replace(wan, address=address)
             self._move(router, wan.address)
         router.wan = wan
-        router.namespace.nft(*router_rules(router.kind, wan, router.unsolicited))
+        router.namespace.nft(*router_rules(router.box, wan))
         router.namespace.flush_conntrack()
         for neighbour in self._neighbours:
             neighbour.occupy_again()
@@ -121,7 +124,9 @@ class Lab(Layout):
 
         Nothing passes meanwhile; neither end is told.
         """
-        self.internet.plug(self._cable(name).ends[1].interface, plugged)
+        router = self._router_of(name)
+        exchange = self.internet if router is None else router.exchange
+        exchange.plug(self._cable(name).ends[1].interface, plugged)
 
     def flows(self) -> dict[Flow, Count]:
         """Who has sent how much to whom across the internet, by public address."""
@@ -178,13 +183,20 @@ class Lab(Layout):
         with router.namespace.netlink() as netlink:
             wan = socket.if_nametoindex("wan")
             netlink.add_address(wan, f"{address}/32")
-            netlink.delete_address(wan, f"{router.public_address}/32")
-        self.internet.use_as_default(cable)
-        self.internet.unroute(cable, router.public_address)
-        self.internet.route(cable, [address])
+            netlink.delete_address(wan, f"{router.wan.address}/32")
+        router.exchange.use_as_default(cable)
+        router.exchange.unroute(cable, router.wan.address)
+        router.exchange.route(cable, [address])
 
     def _cable(self, name: str) -> Cable:
         """The cable of a server, of a router, or of the router in front of a client."""
-        if name not in self.internet.cables:
-            name = self.router(name).name.removesuffix("-nat")
-        return self.internet.cables[name]
+        router = self._router_of(name)
+        if router is None:
+            return self.internet.cables[name]
+        return router.exchange.cables[router.cable]
+
+    def _router_of(self, name: str) -> Router | None:
+        """None for a server."""
+        if name in self.hosts and self.hosts[name].router is None:
+            return None
+        return self.router(name)
