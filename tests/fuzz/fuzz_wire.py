@@ -107,6 +107,16 @@ def fuzz_signal_content(data: bytes) -> None:
             assert isinstance(content.decode_body(data, kind), msgspec.Struct)
 
 
+def fuzz_portmap(data: bytes) -> None:
+    """What a gateway sends: PCP, NAT-PMP, or the answer to a search for UPnP."""
+    from knothole.wire.malformed import MalformedMessage
+    from knothole.wire.portmap import natpmp, pcp, ssdp
+
+    for decode in (pcp.decode_response, natpmp.decode_response, ssdp.decode_answer):
+        with contextlib.suppress(MalformedMessage):
+            hash(decode(data))
+
+
 def fuzz_voice(data: bytes) -> None:
     """One datagram of a call."""
     from knothole.wire.malformed import MalformedMessage
@@ -125,6 +135,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "signal": fuzz_signal,
     "signal-content": fuzz_signal_content,
     "voice": fuzz_voice,
+    "portmap": fuzz_portmap,
 }
 
 
@@ -136,6 +147,9 @@ def main() -> None:
     name = sys.argv.pop(1)
     with atheris.instrument_imports(include=["knothole.wire"]):
         import knothole.wire.candidate
+        import knothole.wire.portmap.natpmp
+        import knothole.wire.portmap.pcp
+        import knothole.wire.portmap.ssdp
         import knothole.wire.signal
         import knothole.wire.stun
         import knothole.wire.turn
