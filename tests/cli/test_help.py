@@ -16,7 +16,10 @@ from knothole.cli.app import COMMANDS, command_app, reflowed, run
 from .conftest import DOC, documented_events, documented_options, sections
 
 SUBCOMMANDS = [
-    *(name for name in COMMANDS if name != "lab"),
+    *(name for name in COMMANDS if name not in ("diy", "lab")),
+    "diy listen",
+    "diy send",
+    "diy punch",
     "lab demo",
     "lab matrix",
 ]
@@ -119,6 +122,14 @@ def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("status now", "more words"),
         ("serve --port x", "int"),
         ("serve --port 99999", "port"),
+        ("diy nonsense", "nonsense"),
+        ("diy listen", "PORT is missing."),
+        ("diy listen 70000", "70000 is no port"),
+        ("diy send somewhere", "PORT is missing."),
+        ("diy send somewhere 1 --wait -1", "--wait"),
+        ("diy punch somewhere 53", "--from is missing."),
+        ("diy punch somewhere 53 --from 0", "0 is no port"),
+        ("diy punch somewhere 53 --from 1 --hops 0", "--hops"),
         ("lab nonsense", "nonsense"),
         ("lab matrix --runs 0", "--runs"),
     ],

@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "chat": Command("chat:chat", "Write to NAME and read the answers, line by line."),
     "pipe": Command("pipe:pipe", "Join stdin and stdout to NAME's, like netcat."),
     "ping": Command("ping:ping", "Open a line to NAME and measure it, probe by probe."),
+    "diy": Command("diy:app", "Hole punching by hand: listen on a port, send from one, punch."),
     "lab": Command("lab:app", "Real NATs on this machine: a demo, and a matrix of pairs."),
 }
 

@@ -1,0 +1,54 @@
+"""ICMP errors as Linux keeps them for a UDP socket: who said it, and what (ip(7), IP_RECVERR)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from ipaddress import ip_address
+from typing import Final
+
+from knothole.wire.icmp import IcmpError
+
+_IP_RECVERR: Final = 11
+_IPV6_RECVERR: Final = 25
+_MSG_ERRQUEUE: Final = 0x2000
+_EXTENDED_ERROR: Final = struct.Struct("=IBBBxII")  # struct sock_extended_err
+_BY_ICMP: Final = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+_PORT_UNREACHABLE: Final = {socket.AF_INET: (3, 3), socket.AF_INET6: (1, 4)}
+
+
+def keep_errors(udp: socket.socket) -> None:
+    """From now on ``udp`` keeps ICMP errors with all they say, where the system can."""
+    with contextlib.suppress(OSError):
+        if udp.family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        else:
+            udp.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+
+
+def next_error(udp: socket.socket) -> IcmpError | None:
+    """The oldest ICMP error that ``udp`` has kept; None when there is none."""
+    try:
+        _, extras, _, _ = udp.recvmsg(1, 512, _MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+    except OSError:
+        return None
+    for _, kind, data in extras:
+        if kind not in (_IP_RECVERR, _IPV6_RECVERR) or len(data) < _EXTENDED_ERROR.size:
+            continue
+        _, origin, icmp_type, code, _, _ = _EXTENDED_ERROR.unpack_from(data)
+        if origin in _BY_ICMP:
+            return IcmpError(_offender(data[_EXTENDED_ERROR.size :]), icmp_type, code)
+    return None
+
+
+def refused_by(remote: str, family: int) -> IcmpError:
+    """What ECONNREFUSED means on a UDP socket, where the system says no more."""
+    return IcmpError(remote, *_PORT_UNREACHABLE[socket.AddressFamily(family)])
+
+
+def _offender(sockaddr: bytes) -> str:
+    """The host in a sockaddr_in or sockaddr_in6."""
+    (family,) = struct.unpack_from("=H", sockaddr)
+    packed = sockaddr[8:24] if family == socket.AF_INET6 else sockaddr[4:8]
+    return str(ip_address(packed))
