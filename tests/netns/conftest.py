@@ -50,15 +50,3 @@ else:
         def close(self) -> None:
             for each in self._open:
                 each.close()
-
-
-def stays_silent(receiver: socket.socket, seconds: float = 0.2) -> bool:
-    """Whether nothing comes for a while."""
-    receiver.settimeout(seconds)
-    try:
-        receiver.recvfrom(2048)
-    except TimeoutError:
-        return True
-    finally:
-        receiver.settimeout(5.0)
-    return False

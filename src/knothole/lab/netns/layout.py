@@ -3,72 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from knothole.lab.netns.box import Box, box_named
+from knothole.lab.netns import proxy
+from knothole.lab.netns.box import Box, Egress, box_named
 from knothole.lab.netns.cable import Cable, End
 from knothole.lab.netns.internet import CARRIER_GATEWAY, GATEWAY, Exchange, Macs
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.namespace import Namespace
 from knothole.lab.netns.nat import NatKind, Unsolicited, WanSide
-from knothole.lab.netns.neighbour import PORTS, Neighbour
+from knothole.lab.netns.neighbour import PORTS, BusyNeighbour, Neighbour
+from knothole.lab.netns.places import Host, Router
+from knothole.lab.netns.proxy import ConnectProxy
 from knothole.lab.netns.rules import router_rules
 from knothole.lab.netns.sysctl import IPV6, NO_IPV6, PLAIN, ROUTING, port_range
 
 INTERNET: Final = "internet"
 _LAN_GATEWAY: Final = "192.0.2.2"  # a router's LAN side where the client's address is public
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,14}")
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A computer. ``addresses`` are its own (IPv4 first), not what the world sees of it."""
-
-    name: str
-    namespace: Namespace
-    addresses: tuple[str, ...]
-    router: str | None = None
-    interface: str = "eth0"
-
-    @property
-    def address(self) -> str:
-        return self.addresses[0]
-
-
-@dataclass(slots=True)
-class Router:
-    """The NAT (or firewall, or plain router) in front of clients; interfaces ``lan``, ``wan``.
-
-    ``exchange`` is where its cable goes, which is called ``cable`` there: the internet, or the
-    network of the carrier ``behind`` whose NAT it is; ``inside`` the network of its own if it is a
-    carrier's. ``lan`` begins the addresses of its LAN.
-    """
-
-    name: str
-    namespace: Namespace
-    box: Box
-    wan: WanSide
-    number: int
-    lan: str
-    lan_mac: str
-    exchange: Exchange
-    cable: str
-    behind: Router | None = None
-    inside: Exchange | None = None
-    clients: int = 0
-
-    @property
-    def kind(self) -> NatKind:
-        return self.box.kind
-
-    @property
-    def public_address(self) -> str:
-        """The clients' address as the internet sees it."""
-        return self.wan.address if self.behind is None else self.behind.public_address
 
 
 class Layout:
@@ -85,7 +42,9 @@ class Layout:
         self.routers: dict[str, Router] = {}
         self._namespaces: list[Namespace] = []
         self._new_interfaces: list[tuple[Namespace, str]] = []
+        self.proxies: dict[str, ConnectProxy] = {}
         self._neighbours: list[Neighbour] = []
+        self._busy: list[BusyNeighbour] = []
         self._servers: list[str] = []
         self._client_addresses = (f"{n}.{n}.{n}.{n}" for n in _numbers())
         self._host_addresses = (f"3.3.3.{n}" for n in range(3, 255))
@@ -157,6 +116,7 @@ class Layout:
         ports: tuple[int, int] | None = None,
         carrier: str | None = None,
         lan: str | None = None,
+        ipv6: bool = True,
     ) -> Host:
         """A client behind a router of its own, which is a ``nat`` of that kind.
 
@@ -165,7 +125,8 @@ class Layout:
         public one, otherwise 1.1.1.1 for the first client, 2.2.2.2 for the second and so on;
         ``ports`` the first and last port the client's system hands out to programs; ``carrier``
         the one behind whose NAT the router is; ``lan`` the first three numbers of the addresses
-        in its LAN, such as ``192.168.1``, otherwise others than any client has.
+        in its LAN, such as ``192.168.1``, otherwise others than any client has. Without ``ipv6``
+        it has none, even where the lab does.
         """
         self._check_name(name)
         box = _box(nat, unsolicited)
@@ -177,7 +138,17 @@ class Layout:
         public = f"100.64.{number}.2" if behind else address or next(self._client_addresses)
         namespace = self._namespace(f"{name}-nat", routes=True)
         router = self._add_router(
-            f"{name}-nat", name, namespace, box, public, behind, line, adjustable, number, lan
+            f"{name}-nat",
+            name,
+            namespace,
+            box,
+            public,
+            behind,
+            line,
+            adjustable,
+            number,
+            lan,
+            ipv6=ipv6 and self.ipv6,
         )
         with namespace.netlink() as netlink:
             netlink.add_bridge("lan", router.lan_mac)
@@ -186,7 +157,7 @@ class Layout:
                 netlink.add_address(index, f"{router.lan}.1/24")
             else:
                 netlink.add_address(index, f"{_LAN_GATEWAY}/32")
-            if self.ipv6:
+            if router.ipv6:
                 netlink.add_address(index, f"2a00:{number:x}::1/64")
         self._new_interfaces.append((namespace, "lan"))
         namespace.nft(*router_rules(box, router.wan))
@@ -195,6 +166,10 @@ class Layout:
             if ports is None:
                 host.namespace.sysctl(port_range(PORTS.start, PORTS.stop - 1))
             self._add_neighbour(router)
+        if box.busy:
+            self._add_busy_neighbour(router)
+        if box.egress is Egress.PROXY:
+            self.proxies[router.name] = ConnectProxy(namespace, f"{router.lan}.1")
         return host
 
     def add_client_behind(
@@ -220,7 +195,7 @@ class Layout:
             netlink.add_neighbour(own, end.mac, lan)
             if public:
                 netlink.add_route(public, lan)
-            if self.ipv6:
+            if behind.ipv6:
                 netlink.add_neighbour(own6, end.mac, lan)
         gateway = _LAN_GATEWAY if public else f"{behind.lan}.1"
         with namespace.netlink() as netlink:
@@ -228,14 +203,14 @@ class Layout:
             netlink.add_address(eth0, f"{own}/{32 if public else 24}")
             netlink.add_neighbour(gateway, behind.lan_mac, eth0)
             netlink.add_route("default", eth0, gateway)
-            if self.ipv6:
+            if behind.ipv6:
                 gateway6 = f"2a00:{behind.number:x}::1"
                 netlink.add_address(eth0, f"{own6}/64")
                 netlink.add_neighbour(gateway6, behind.lan_mac, eth0)
                 netlink.add_route("default", eth0, gateway6)
         if ports:
             namespace.sysctl(port_range(*ports))
-        addresses = (own, own6) if self.ipv6 else (own,)
+        addresses = (own, own6) if behind.ipv6 else (own,)
         return self._add(Host(name, namespace, addresses, router=behind.name))
 
     def namespace(self, name: str) -> Namespace:
@@ -257,6 +232,14 @@ class Layout:
         host = self.hosts[name]
         return self.routers[host.router].public_address if host.router else host.address
 
+    def environment(self, name: str) -> dict[str, str]:
+        """What the host's programs must know of its network: where its proxy is."""
+        behind = self.hosts[name].router if name in self.hosts else None
+        if behind not in self.proxies:
+            return {}
+        url = f"http://{self.routers[behind].lan}.1:{proxy.PORT}"
+        return {"HTTPS_PROXY": url, "https_proxy": url}
+
     def wait_ready(self) -> None:
         """Return when everything built so far carries packets. Whatever needs it calls it."""
         while self._new_interfaces:
@@ -269,11 +252,16 @@ class Layout:
         """Let go of every namespace; doing it twice does no harm."""
         for neighbour in self._neighbours:
             neighbour.close()
+        for busy in self._busy:
+            busy.close()
+        for server in self.proxies.values():
+            server.close()
         for exchange in self._exchanges:
             exchange.close()
         for namespace in self._namespaces:
             namespace.close()
-        self._neighbours, self._namespaces = [], []
+        self._neighbours, self._busy, self._namespaces = [], [], []
+        self.proxies = {}
 
     def _namespace(self, name: str, *, routes: bool = False) -> Namespace:
         namespace = Namespace(name)
@@ -305,6 +293,7 @@ class Layout:
         adjustable: bool,
         number: int = 0,
         lan: str | None = None,
+        ipv6: bool = False,
     ) -> Router:
         """A router with its cable to the internet or to the carrier it is behind."""
         exchange = self.internet
@@ -322,13 +311,14 @@ class Layout:
             exchange,
             cable_name,
             behind,
+            ipv6=ipv6,
         )
         self.routers[name] = router
         cable = exchange.join(cable_name, namespace, "wan", line, adjustable)
         own = public if box.kind.translates else f"192.0.2.{10 + number}"
         with namespace.netlink() as netlink:
             netlink.add_address(socket.if_nametoindex("wan"), f"{own}/32")
-        prefixes = [f"2a00:{number:x}::/64"] if self.ipv6 and number else []
+        prefixes = [f"2a00:{number:x}::/64"] if ipv6 else []
         exchange.route(cable, [public, *prefixes])
         if behind is not None:
             self.internet.route(self.internet.cables[behind.cable], prefixes)
@@ -357,6 +347,11 @@ class Layout:
         self._neighbours.append(neighbour)
         for server in self._servers:
             neighbour.occupy(server)
+
+    def _add_busy_neighbour(self, router: Router) -> None:
+        host = self.add_client_behind(router.name.removesuffix("nat") + "busy", router.name)
+        chance = random.Random(f"{self._seed}/{host.name}")  # noqa: S311  it is to repeat
+        self._busy.append(BusyNeighbour(host.namespace, host.address, router.box.busy, chance))
 
 
 def _numbers() -> Iterator[int]:

@@ -1,11 +1,13 @@
-"""The other computer of the LAN: it already uses the ports towards the servers."""
+"""Other computers of the LAN: one that uses the ports already, one that takes ever new ones."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Final
@@ -19,6 +21,7 @@ SERVER_PORTS: Final = (3478, 3479)
 """Where the servers are asked for mapped addresses: by collision a NAT means these."""
 
 _REPEAT_SECONDS: Final = 10.0  # a third of the 30 s that Linux keeps an unanswered UDP entry
+_NOWHERE: Final = IPv4Address("198.18.0.1")  # RFC 2544: nobody on the internet has it
 _HOPS: Final = 2  # the NAT is the first router, the internet the second: no packet arrives
 
 
@@ -65,9 +68,46 @@ class Neighbour:
                     self._socket.sendto(_packet(self._source, own, target, port), (host, 0))
 
 
-def _packet(source: bytes, source_port: int, target: bytes, target_port: int) -> bytes:
+class BusyNeighbour:
+    """Takes ``per_second`` new mappings of the NAT, at random moments, towards the internet.
+
+    Its packets go to an address that nobody has.
+    """
+
+    def __init__(
+        self, namespace: Namespace, address: str, per_second: float, chance: random.Random
+    ) -> None:
+        self._source = IPv4Address(address).packed
+        self._per_second = per_second
+        self._chance = chance
+        self._stopped = threading.Event()
+        with namespace.entered():
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self._thread = threading.Thread(target=self._run, name="busy neighbour", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while True:
+            due += self._chance.expovariate(self._per_second)
+            if self._stopped.wait(max(0.0, due - time.monotonic())):
+                return
+            ports = (self._chance.randint(1024, 65535) for _ in range(2))
+            packet = _packet(self._source, next(ports), _NOWHERE.packed, next(ports), 64)
+            with contextlib.suppress(OSError):
+                self._socket.sendto(packet, (str(_NOWHERE), 0))
+
+
+def _packet(
+    source: bytes, source_port: int, target: bytes, target_port: int, hops: int = _HOPS
+) -> bytes:
     """An empty UDP datagram; the kernel fills in length, identification and header checksum."""
     header = struct.pack(
-        ">BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, _HOPS, socket.IPPROTO_UDP, 0, source, target
+        ">BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, hops, socket.IPPROTO_UDP, 0, source, target
     )
     return header + struct.pack(">HHHH", source_port, target_port, 8, 0)

@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
@@ -16,9 +16,10 @@ from knothole.lab.netns.cable import Cable
 from knothole.lab.netns.capture import SO_TIMESTAMPNS, Capture
 from knothole.lab.netns.counters import Count, Flow, discarded_packets, read_flows
 from knothole.lab.netns.journey import Points
-from knothole.lab.netns.layout import Host, Layout, Router
+from knothole.lab.netns.layout import Layout
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.namespace import Namespace, make_namespaces_possible
+from knothole.lab.netns.places import Host, Router
 from knothole.lab.netns.rules import router_rules
 from knothole.lab.netns.sweep import MARK, Guardian, lab_name, sweep
 
@@ -66,7 +67,7 @@ class Lab(Layout):
 
     def popen(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program there; ``options`` are those of subprocess.Popen. The lab ends it."""
-        options["env"] = {**(options.get("env") or os.environ), MARK: self.name}
+        options["env"] = self._environment(name, options.get("env"))
         with self.inside(name):
             process: subprocess.Popen[Any] = subprocess.Popen([*argv], **options)
         self._processes.append(process)
@@ -76,7 +77,7 @@ class Lab(Layout):
         self, name: str, argv: Sequence[str], **options: Any
     ) -> subprocess.CompletedProcess[Any]:
         """Run a program there to its end; ``options`` are those of subprocess.run."""
-        options["env"] = {**(options.get("env") or os.environ), MARK: self.name}
+        options["env"] = self._environment(name, options.get("env"))
         options.setdefault("check", False)
         with self.inside(name):
             return subprocess.run([*argv], **options)
@@ -84,7 +85,8 @@ class Lab(Layout):
     def command(self, name: str, argv: Sequence[str]) -> list[str]:
         """A command line that runs ``argv`` there: for asyncio's subprocesses, or to be typed."""
         place = f"--net=/proc/{os.getpid()}/fd/{self.namespace(name).descriptor}"
-        return ["nsenter", place, "--", "env", f"{MARK}={self.name}", *argv]
+        known = [f"{key}={value}" for key, value in self.environment(name).items()]
+        return ["nsenter", place, "--", "env", f"{MARK}={self.name}", *known, *argv]
 
     def set_ports(self, name: str, first: int, last: int) -> None:
         """The ports that a host hands out to programs which ask for no particular one."""
@@ -174,6 +176,12 @@ class Lab(Layout):
         self._stamps.close()
         self.remove()
         self._guardian.dismiss()
+
+    def _environment(self, name: str, given: Mapping[str, str] | None) -> dict[str, str]:
+        """``given``, or our own, but for the proxies of the machine: they are not in the lab."""
+        kept = os.environ if given is None else given
+        env = {key: kept[key] for key in kept if not key.lower().endswith("_proxy")}
+        return {**env, **self.environment(name), MARK: self.name}
 
     def _move(self, router: Router, address: str) -> None:
         """Give a router another public address."""
