@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ServerUnreachable,
         UnknownName,
     )
+    from knothole.peer.explanation import Explanation
     from knothole.peer.line import Line, Path
     from knothole.peer.peer import Peer
     from knothole.peer.stream import Stream
@@ -37,11 +38,13 @@ _HOME = {
     "Peer": "knothole.peer.peer",
     "Line": "knothole.peer.line",
     "Path": "knothole.peer.line",
+    "Explanation": "knothole.peer.explanation",
     "Stream": "knothole.peer.stream",
 }
 
 __all__ = [
     "CallDeclined",
+    "Explanation",
     "KnotholeError",
     "Line",
     "LineClosed",

@@ -49,6 +49,7 @@ COMMANDS: Final = {
     "pipe": Command("pipe:pipe", "Join stdin and stdout to NAME's, like netcat."),
     "ping": Command("ping:ping", "Open a line to NAME and measure it, probe by probe."),
     "diy": Command("diy:app", "Hole punching by hand: listen on a port, send from one, punch."),
+    "why": Command("why:why", "Tell why a line to NAME is relayed or direct, and what was tried."),
     "lab": Command("lab:app", "Real NATs on this machine: a demo, and a matrix of pairs."),
 }
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from knothole.cli.output import Failure, Output, WrongUsage
 from knothole.cli.session import interrupt_sets, line_to, path_facts, run
+from knothole.peer.explanation import SOON_SECONDS
 from knothole.peer.line import Line, Path
 
 LEAST_WAIT_SECONDS: Final = 2.0  # ours: a probe is lost when it is not answered for so long
@@ -50,6 +51,7 @@ def ping(
 class _Probes:
     sent: int = 0
     round_trips: list[float] = field(default_factory=list)
+    explained: bool = False
     path: Path | None = None
 
 
@@ -60,6 +62,7 @@ async def _ping(output: Output, name: str, count: int | None, interval: float) -
             with interrupt_sets(enough):
                 await _probe_until(enough, output, line, probes, count, interval)
         finally:
+            _explain_relay(output, line, probes)
             _summarize(output, line.peer_name, probes)
     if not probes.round_trips:
         raise Failure(f"{line.peer_name} did not answer any of {probes.sent} probes.")
@@ -102,6 +105,8 @@ async def _probe(
             output.result("lost", text, number=probes.sent, **path_facts(path))
         else:
             _tell(output, probes, rtt, line.path)
+            if line.explain().history.age_seconds >= SOON_SECONDS:
+                _explain_relay(output, line, probes)
         due = max(due + interval, loop.time())
         if probes.sent != count:
             await asyncio.sleep(due - loop.time())
@@ -120,6 +125,25 @@ def _tell(output: Output, probes: _Probes, rtt: float, path: Path) -> None:
         changed=changed,
         **path_facts(path),
     )
+
+
+def _explain_relay(output: Output, line: Line, probes: _Probes) -> None:
+    """Say in one line why it is relayed, once."""
+    path = probes.path
+    if path is None or path.kind == "direct" or probes.explained:
+        return
+    why = line.explain()
+    if why.path == "relayed":
+        probes.explained = True
+        text = f"Relayed: {why.because}. More: knothole why {line.peer_name}"
+        output.note(
+            "relayed",
+            text,
+            peer=line.peer_name,
+            cause=why.cause,
+            why=why.because,
+            better=list(why.better),
+        )
 
 
 def _summarize(output: Output, name: str, probes: _Probes) -> None:

@@ -13,6 +13,7 @@ from knothole.engine.endpoint.events import (
     CallRefused,
     CallReplaced,
     EndpointOutput,
+    HistoryChanged,
     IncomingCall,
     LineEvent,
     LinePath,
@@ -20,8 +21,10 @@ from knothole.engine.endpoint.events import (
     LineSecured,
     RemoteRinging,
 )
+from knothole.engine.endpoint.history import CallHistory
 from knothole.peer.accept import Taking
 from knothole.peer.call import OutgoingRing, RefusedCall, Ring
+from knothole.peer.last_lines import Diary
 from knothole.peer.line import Line
 from knothole.peer.news import News
 from knothole.peer.reasons import call_error
@@ -57,6 +60,7 @@ class Calls:
         command: Command,
         takes: Callable[[IncomingCall], Taking],
         memory: Memory,
+        diary: Diary,
         news: News,
         *,
         ask: bool,
@@ -68,6 +72,7 @@ class Calls:
         self._command = command
         self._takes = takes
         self._memory = memory
+        self._diary = diary
         self._news = news
         self._ask = ask
         self._lines: dict[bytes, Line] = {}
@@ -95,6 +100,8 @@ class Calls:
             case LinePath(call_id, path):
                 if (line := self._lines.get(call_id)) is not None:
                     line._path_changed(path)
+            case HistoryChanged(call_id, history):
+                self._history_changed(call_id, history)
             case IncomingCall():
                 self._incoming(event)
             case RemoteRinging(call_id):
@@ -178,6 +185,7 @@ class Calls:
             lambda: self._command(lambda now: endpoint.flush(call_id, now)),
             lambda reason: self._hang_up(call_id, reason),
             lambda: self._command(ping),
+            lambda: self._command(lambda now: endpoint.history(call_id, now)),
             call_id=call_id,
             peer_name=ready.name,
             peer_key=ready.key,
@@ -185,6 +193,9 @@ class Calls:
             app=ready.app,
             incoming=ready.incoming,
         )
+        history = self._command(lambda now: endpoint.history(call_id, now))
+        if history is not None:  # what was told of it before there was a line
+            self._history_changed(call_id, history)
         if (calling := self._calling.pop(call_id, None)) is not None:
             if not calling._set_line(line):
                 line.close("nobody waits for it any more")
@@ -195,6 +206,11 @@ class Calls:
             self._news.tell()
         else:
             line.close("nobody waits for it any more")
+
+    def _history_changed(self, call_id: bytes, history: CallHistory) -> None:
+        if (line := self._lines.get(call_id)) is not None:
+            line._history_changed(history)
+            self._diary.tell(call_id, history)
 
     def _line_secured(self, secured: LineSecured) -> None:
         line = self._lines.get(secured.call_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from knothole.engine.connection import PathInfo
+from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.secure.events import (
     ChannelClosed,
     ChannelEvent,
@@ -22,6 +23,7 @@ from knothole.engine.secure.events import (
 )
 from knothole.engine.secure.quic import MAX_DATAGRAM_SIZE
 from knothole.peer.errors import LineClosed
+from knothole.peer.explanation import Explanation, explain
 from knothole.peer.news import News
 from knothole.peer.stream import Stream
 from knothole.wire.address import Address
@@ -86,6 +88,7 @@ class Line:
         flush: Callable[[], None],
         hang_up: Callable[[str], None],
         send_ping: Callable[[], int],
+        history: Callable[[], CallHistory | None],
         *,
         call_id: bytes,
         peer_name: str,
@@ -106,6 +109,8 @@ class Line:
         self._flush = flush
         self._hang_up = hang_up
         self._send_ping = send_ping
+        self._current_history = history
+        self._history = CallHistory(peer_name, incoming, app, 0.0, False, ())
         self._closed = asyncio.Event()
         self._streams: dict[int, Stream] = {}
         self._arrived: deque[Stream] = deque()
@@ -133,6 +138,11 @@ class Line:
     def closed(self) -> bool:
         """Whether the line is over, by either end."""
         return self._closed.is_set()
+
+    def explain(self) -> Explanation:
+        """Why payload travels the way it does, what was tried, and what would make it direct."""
+        current = None if self.closed else self._current_history()
+        return explain(current or self._history)
 
     async def secured(self) -> tuple[str, ...]:
         """Wait until both keys are proven; the words to compare. Raises LineClosed."""
@@ -295,6 +305,9 @@ class Line:
         self._paths.append(_public(info))
         self._path_count += 1
         self._news.tell()
+
+    def _history_changed(self, history: CallHistory) -> None:
+        self._history = history
 
     def _secured(self, words: tuple[str, ...]) -> None:
         self.words = words

@@ -22,11 +22,13 @@ from knothole.engine.endpoint.events import (
     PresenceSeen,
     Refused,
 )
+from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.peer.accept import Accept, Taking, parse_accept
 from knothole.peer.call import OutgoingRing, RefusedCall, Ring
 from knothole.peer.calls import Calls
 from knothole.peer.errors import NoAnswer, RegistrationRefused, UnknownName
+from knothole.peer.last_lines import Diary
 from knothole.peer.line import Line
 from knothole.peer.news import Arrivals, News
 from knothole.peer.profile import Profile
@@ -99,8 +101,15 @@ class Peer:
         )
         self._news = News()
         self._memory = Memory(self.profile.known, self._contacts_changed)
+        self._diary = Diary(self.profile.last_lines, self._history)
         self._calls = Calls(
-            self._endpoint, self._command, self._decide, self._memory, self._news, ask=ask
+            self._endpoint,
+            self._command,
+            self._decide,
+            self._memory,
+            self._diary,
+            self._news,
+            ask=ask,
         )
         self._runtime: Runtime | None = None
         self._registered: asyncio.Future[None] | None = None
@@ -290,6 +299,9 @@ class Peer:
 
     # ------------------------------------------------------------------------- inside
 
+    def _history(self, call_id: bytes) -> CallHistory | None:
+        return self._command(lambda now: self._endpoint.history(call_id, now))
+
     def _command(self, do: Callable[[float], T]) -> T:
         if self._runtime is None:
             raise RuntimeError("use the peer inside `async with`")
@@ -313,3 +325,4 @@ class Peer:
         self._calls.close()
         self._news.tell()
         await self._memory.close()
+        await self._diary.close()

@@ -21,11 +21,13 @@ from knothole.engine.secure.pins import KnownPeer
 from knothole.peer.contacts import Contacts
 from knothole.peer.errors import ProfileError
 from knothole.peer.files import replace_file
+from knothole.peer.last_lines import LastLines
 from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_url
 
 IDENTITY_FILE: Final = "identity.pem"
 SETTINGS_FILE: Final = "profile.json"
 CONTACTS_FILE: Final = "known_peers.json"
+LAST_LINES_FILE: Final = "last_lines.json"
 
 
 class _Settings(msgspec.Struct, frozen=True):
@@ -41,6 +43,7 @@ class Profile:
         self.name = name
         self.server = server
         self.identity = identity
+        self.last_lines = LastLines(folder / LAST_LINES_FILE, server.identity)
         self.known = Contacts(folder / CONTACTS_FILE, server.identity)
 
     @classmethod

@@ -1,6 +1,6 @@
 """What was tried to connect one call, and what came of it: bounded, for people who ask why.
 
-Whoever tries something notes it here as a step. :mod:`knothole.engine.endpoint.verdict` makes words
+Whoever tries something notes it here as a step. :mod:`knothole.peer.explanation` makes words
 of it; a program with a profile keeps it in a file, so steps are values that have a JSON form.
 """
 
