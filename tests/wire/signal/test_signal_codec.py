@@ -54,6 +54,8 @@ def values(of: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.IntType():
             low = of.ge if of.ge is not None else -(2**63)
             return st.integers(low, of.le if of.le is not None else (of.lt or 2**63) - 1)
+        case inspect.FloatType():
+            return st.floats(of.ge, of.le, width=64)
         case inspect.BoolType():
             return st.booleans()
         case inspect.NoneType():

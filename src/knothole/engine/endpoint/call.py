@@ -5,12 +5,10 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
 from knothole.engine.connection import (
     Connection,
     EarlyDatagrams,
-    Loss,
     Lost,
     PathChanged,
     PathInfo,
@@ -18,7 +16,14 @@ from knothole.engine.connection import (
 )
 from knothole.engine.core import Datagram, Timers, Transmit, least
 from knothole.engine.endpoint.call_outputs import CallOutput, CheckMapping, RemotesChanged, Say
-from knothole.engine.endpoint.call_state import NEXT_STATES, CallState, Ourselves
+from knothole.engine.endpoint.call_state import (
+    NEXT_STATES,
+    RING_SECONDS,
+    SECURE_SECONDS,
+    TELL_AGAIN_SECONDS,
+    CallState,
+    Ourselves,
+)
 from knothole.engine.endpoint.events import (
     CallFault,
     CallOver,
@@ -27,33 +32,26 @@ from knothole.engine.endpoint.events import (
     LinePath,
     LineReady,
     LineSecured,
+    OpenSockets,
 )
 from knothole.engine.endpoint.exchange import CandidateExchange
 from knothole.engine.endpoint.history import CandidateCount, History
-from knothole.engine.ice.agent import IceAgent
+from knothole.engine.endpoint.punching import Punching
+from knothole.engine.endpoint.reasons import channel_closed, line_lost
+from knothole.engine.ice.agent import agent_between_knotholes
 from knothole.engine.ice.credentials import IceCredentials
-from knothole.engine.ice.options import BETWEEN_KNOTHOLES
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.rendezvous.events import CallEvent, EarlyReceived, PeerHungUp
 from knothole.engine.secure.call_seal import DerivedIceCredentials
-from knothole.engine.secure.events import CloseCode, Closed, Secured
+from knothole.engine.secure.events import Closed, Secured
 from knothole.engine.secure.identity import PeerKeys
 from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.words import comparison_words
 from knothole.wire.address import Address
 from knothole.wire.signal import messages as signal
+from knothole.wire.signal.content import TrickledCandidates
+from knothole.wire.signal.plans import Move
 from knothole.wire.signal.values import Reason
-
-TIE_BREAKER_BYTES: Final = 8  # RFC 8445 Section 16.1: 64 bits
-
-RING_SECONDS: Final = 50.0
-"""Ours: the server ends unanswered calls after 45 s; this is for a server that does not."""
-
-SECURE_SECONDS: Final = 15.0
-"""Ours: an answered call whose keys are not proven by then is over."""
-
-TELL_AGAIN_SECONDS: Final = 3.0
-"""Ours: after the switchboard said that the other side is away for a moment."""
 
 
 class _Timer(enum.Enum):
@@ -88,9 +86,9 @@ class Call:
         self._us = ourselves
         self._state = CallState.OFFERED if self.incoming else CallState.LOOKING_UP
         self._exchange = CandidateExchange(candidates)
+        self._punching = Punching(call_id, ourselves.way_out, self.history)
         self._channel: SecureChannel | None = None
         self._secured = False
-        self._sockets: set[Address] = set()  # those that only this call has
         self._timers: Timers[_Timer] = Timers()
         self._outputs: deque[CallOutput] = deque()
         self._timers.arm(_Timer.RING, now + RING_SECONDS)
@@ -102,6 +100,11 @@ class Call:
     @property
     def is_over(self) -> bool:
         return self._state is CallState.OVER
+
+    @property
+    def _is_heard(self) -> bool:
+        """Whether the other side may get what we trickle."""
+        return self._state in (CallState.CALLING, CallState.LINE)
 
     @property
     def is_secured(self) -> bool:
@@ -136,14 +139,18 @@ class Call:
         return self._channel is not None and self._channel.accepts(payload)
 
     def accepts_stun(self, datagram: Datagram) -> bool:
-        """Whether a STUN message is for this call's ICE agent."""
-        return self.connection is not None and self.connection.ice.accepts(datagram)
+        """Whether a STUN message is for this call's ICE agent, or came to a socket of its own."""
+        own = self._punching.has(datagram.destination)
+        return own or (self.connection is not None and self.connection.ice.accepts(datagram))
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """Also after the end: who goes on talking to a line that was closed here is told again."""
         if self.connection is not None:
+            found = self._punching.receive(datagram, self.connection.ice, now)
+            if found is not None:
+                self._exchange.add_found(found, now)
             self.connection.receive(datagram, now)
-            self._drain()
+            self._drain(now)
 
     def handle_timeout(self, now: float) -> None:
         for timer in self._timers.pop_expired(now):
@@ -159,13 +166,14 @@ class Call:
             timeout = self.connection.next_timeout()
             if timeout is not None and timeout <= now:
                 self.connection.handle_timeout(now)
-                self._drain()
+            self._punching.handle_timeout(now)
+            self._drain(now)
 
     def next_timeout(self) -> float | None:
         if self.is_over:
             return None
         connection = self.connection.next_timeout() if self.connection is not None else None
-        return least(self._timers.next(), connection)
+        return least(self._timers.next(), connection, self._punching.next_timeout())
 
     def outputs(self) -> Iterator[CallOutput]:
         while self._outputs:
@@ -177,7 +185,7 @@ class Call:
         """Carry out what was commanded to the connection's channel."""
         if self.connection is not None:
             self.connection.flush(now)
-            self._drain()
+            self._drain(now)
 
     def close(self, reason: str, now: float) -> None:
         """End the call in whatever state; the other end learns of it, on a line with ``reason``."""
@@ -200,14 +208,21 @@ class Call:
 
     def sockets_opened(self, bases: Sequence[Address], now: float) -> None:
         """Further sockets, which this call asked for by OpenSockets."""
-        self._sockets.update(bases)
+        self._punching.opened(bases, now)
+        self._drain_punching()
 
     def socket_closed(self, base: Address, now: float) -> None:
         """The local address of a further socket is gone, and the socket with it."""
-        self._sockets.discard(base)
+        self._punching.lost(base)
         if self.connection is not None:
             self.connection.ice.remove_local_base(base, now)
             self.flush(now)
+
+    def report_changed(self, now: float) -> None:
+        """More is known of our NAT."""
+        if self._is_heard:
+            self._punching.report_changed()
+            self._consider_plan(now)
 
     def registered(self) -> None:
         """The switchboard is there again: what was said while it went away may be lost."""
@@ -216,7 +231,7 @@ class Call:
 
     def peer_away(self, now: float) -> None:
         """The switchboard could not pass on what we said: say it again in a while."""
-        if self._state in (CallState.CALLING, CallState.LINE):
+        if self._is_heard:
             self._timers.arm(_Timer.TELL_AGAIN, now + TELL_AGAIN_SECONDS)
 
     def signalled(self, event: CallEvent, now: float) -> None:
@@ -227,13 +242,13 @@ class Call:
             case EarlyReceived(datagrams=datagrams) if self._state is CallState.LINE:
                 assert self.connection is not None
                 self.connection.receive_early(datagrams, now)
-                self._drain()
+                self._drain(now)
             case _:
                 pass
 
     # ------------------------------------------------------------- for the subclasses
 
-    def _seal_trickle(self, lines: tuple[str, ...]) -> bytes:
+    def _seal_trickle(self, lines: tuple[str, ...], move: Move | None = None) -> bytes:
         raise NotImplementedError
 
     def _rang_out(self) -> None:
@@ -244,10 +259,8 @@ class Call:
 
     def _tell_candidates(self) -> None:
         """Trickle what the other side does not know yet (RFC 8838)."""
-        if self._state in (CallState.CALLING, CallState.LINE):
-            fresh = self._exchange.tell_new()
-            if fresh:
-                self._say(signal.Trickle(self.call_id, self._seal_trickle(fresh)))
+        if self._is_heard and (fresh := self._exchange.tell_new()):
+            self._say(signal.Trickle(self.call_id, self._seal_trickle(fresh)))
 
     def _move(self, state: CallState) -> None:
         """The one place where a call changes its state."""
@@ -260,15 +273,7 @@ class Call:
     ) -> None:
         """Make the connection: an ICE agent with our standing candidates beneath the channel."""
         assert self._channel is not None
-        random = self._us.random
-        ice = IceAgent(
-            controlling=not self.incoming,
-            local=IceCredentials(*local),
-            tie_breaker=int.from_bytes(random(TIE_BREAKER_BYTES), "big"),
-            random=random,
-            now=now,
-            options=BETWEEN_KNOTHOLES,
-        )
+        ice = agent_between_knotholes(IceCredentials(*local), self.incoming, self._us.random, now)
         self.connection = Connection(ice=ice, channel=self._channel)
         self._exchange.begin(ice, now)
         ice.set_remote_credentials(IceCredentials(*remote), now)
@@ -279,6 +284,18 @@ class Call:
             if self._exchange.add_remotes(lines, now):
                 self._outputs.append(RemotesChanged())
             self.flush(now)
+            self._consider_plan(now)
+
+    def _consider_plan(self, now: float) -> None:
+        if self.connection is not None:
+            self._punching.consider(self.connection.ice, self._exchange.locals, now)
+        self._drain_punching()
+
+    def _heard(self, trickled: TrickledCandidates, now: float) -> None:
+        """More candidates of the other side's, or its next step of a plan."""
+        if trickled.move is not None:
+            self._punching.heard(trickled.move, now)
+        self._add_remotes(trickled.candidates, now)
 
     def _begin_line(self, now: float) -> None:
         """Answered: path zero may be used, and the keys must be proven soon."""
@@ -298,7 +315,7 @@ class Call:
         assert self.connection is not None
         if self._secured and self.connection.path is not None:
             self.connection.doubt(now)
-            self._drain()
+            self._drain(now)
         else:
             self._over(None, text)
 
@@ -318,14 +335,21 @@ class Call:
             self._say(signal.HangUp(self.call_id, Reason.HUNG_UP))
         self._move(CallState.OVER)
         self._timers.clear()
+        self._punching.end()
+        self._drain_punching()
         self._outputs.append(RemotesChanged())
-        if self._sockets:
-            self._outputs.append(CloseSockets(tuple(self._sockets)))
-            self._sockets.clear()
 
     # ------------------------------------------------------------------------- inside
 
-    def _drain(self) -> None:
+    def _drain_punching(self) -> None:
+        for output in self._punching.outputs():
+            match output:
+                case Transmit() | OpenSockets() | CloseSockets():
+                    self._outputs.append(output)
+                case _:
+                    self._say(signal.Trickle(self.call_id, self._seal_trickle((), output)))
+
+    def _drain(self, now: float) -> None:
         assert self.connection is not None
         for output in self.connection.outputs():
             match output:
@@ -336,19 +360,21 @@ class Call:
                 case _ if self.is_over:
                     pass
                 case PathChanged(path):
-                    self._path_changed(path)
+                    self._path_changed(path, now)
                 case PathSuspect():
                     self._outputs.append(CheckMapping())
                 case Lost(loss):
-                    self._lost(loss)
+                    self._over(*line_lost(loss, self.name))
                 case Secured():
                     self._both_proven(output)
                 case Closed():
-                    self._channel_closed(output)
+                    self._over(*channel_closed(output, self.name))
                 case _:
                     self._outputs.append(LineEvent(self.call_id, output))
+        self._drain_punching()
 
-    def _path_changed(self, path: PathInfo | None) -> None:
+    def _path_changed(self, path: PathInfo | None, now: float) -> None:
+        self._punching.path_changed(path is not None and not path.relayed, now)
         if self._exchange.use(None if path is None else path.remote):
             self._outputs.append(RemotesChanged())
         self._outputs.append(LinePath(self.call_id, path))
@@ -362,26 +388,6 @@ class Call:
         if not self.incoming:
             self._ready()
         self._outputs.append(LineSecured(self.call_id, words, self.peer_keys))
-
-    def _channel_closed(self, closed: Closed) -> None:
-        if closed.code == CloseCode.NORMAL:
-            reason = f"{self.name} closed the line"
-            self._over(None, f"{reason}: {closed.reason}" if closed.reason else reason)
-        else:
-            self._over(CallFault.FAILED, f"The line to {self.name} broke: {closed.reason}")
-
-    def _lost(self, loss: Loss) -> None:
-        match loss:
-            case Loss.NO_PATH:
-                text = (
-                    f"No path to {self.name} was found: UDP does not get through, and neither "
-                    "does a relay."
-                )
-                self._over(CallFault.FAILED, text)
-            case Loss.SILENCE:
-                self._over(None, f"{self.name} is gone: nothing was heard any more")
-            case Loss.HUNG_UP:
-                self._over(None, f"{self.name} hung up")
 
     def _part(self, reason: str, now: float) -> None:
         """Say goodbye on the line; the switchboard tells it too, in case that it is lost there."""

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from knothole.engine.core import RandomBytes
+from knothole.engine.punch.way_out import WayOut
 from knothole.engine.secure.identity import Identity
+
+RING_SECONDS: Final = 50.0
+"""Ours: the server ends unanswered calls after 45 s; this is for a server that does not."""
+
+SECURE_SECONDS: Final = 15.0
+"""Ours: an answered call whose keys are not proven by then is over."""
+
+TELL_AGAIN_SECONDS: Final = 3.0
+"""Ours: after the switchboard said that the other side is away for a moment."""
 
 
 class CallState(enum.Enum):
@@ -31,9 +41,11 @@ NEXT_STATES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ourselves:
-    """Who makes calls here: ``name`` on the switchboard, ``device_id`` among our devices."""
+    """Who makes calls here: ``name`` on the switchboard, ``device_id`` among our devices, and the
+    ``way_out`` that all calls share."""
 
     identity: Identity
     name: str
     device_id: bytes
     random: RandomBytes
+    way_out: WayOut

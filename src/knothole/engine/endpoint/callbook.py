@@ -169,6 +169,12 @@ class CallBook:
             call.socket_closed(base, now)
             self._drain(call, now)
 
+    def report_changed(self, now: float) -> None:
+        """More is known of our NAT."""
+        for call in tuple(self._calls.values()):
+            call.report_changed(now)
+            self._drain(call, now)
+
     def registered(self, now: float) -> None:
         """The switchboard is (again) there: what was said while it went away may be lost."""
         for call in tuple(self._calls.values()):
@@ -281,7 +287,13 @@ class CallBook:
             self._outputs.append(CallRefused(name, incoming.from_key, text))
             return
         call = OfferedCall(
-            self._us, seal, known is not None, self._certificate, self._candidates, now
+            self._us,
+            seal,
+            known is not None,
+            self._certificate,
+            self._candidates,
+            now,
+            incoming.observed,
         )
         ours = self._calling(name) if call.kind == KIND_CALL else None
         if ours is None:

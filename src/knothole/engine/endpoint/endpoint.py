@@ -28,9 +28,12 @@ from knothole.engine.endpoint.events import (
     SendSignalling,
 )
 from knothole.engine.endpoint.gather import CandidatesChanged, Gatherer
+from knothole.engine.endpoint.guess import guessed_report
 from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
 from knothole.engine.endpoint.servers import Resolver
+from knothole.engine.predict.budget import Budget
+from knothole.engine.punch.way_out import WayOut
 from knothole.engine.rendezvous import events as rendezvous
 from knothole.engine.rendezvous.client import RendezvousClient
 from knothole.engine.secure.identity import Identity
@@ -48,7 +51,7 @@ class Endpoint:
 
     ``known`` is what is remembered of other people by name, read at every call. ``disclosure`` says
     to whom the switchboard may show our candidates before we answer, ``callable_`` whether we are
-    rung at all.
+    rung at all, ``budget`` what plans may use.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Endpoint:
         disclosure: Audience,
         callable_: bool = True,
         invitation: str | None = None,
+        budget: Budget | None = None,
     ) -> None:
         device_id = random(DEVICE_ID_BYTES)
         self._bases: frozenset[Address] = frozenset()
@@ -68,7 +72,9 @@ class Endpoint:
         self._resolver = Resolver()
         self._outputs: deque[EndpointOutput] = deque()
         self._gatherer = Gatherer(random)
-        self._calls = CallBook(Ourselves(identity, name, device_id, random), known)
+        self.way_out = WayOut(random, budget)
+        ourselves = Ourselves(identity, name, device_id, random, self.way_out)
+        self._calls = CallBook(ourselves, known)
         self._rendezvous = RendezvousClient(
             identity=identity,
             name=name,
@@ -219,6 +225,7 @@ class Endpoint:
             return
         if self._gatherer.knows(datagram):
             self._gatherer.receive(datagram, now)
+            self._learn_of_nat(now)
         else:
             self._calls.receive(datagram, now)
         self._drain(now)
@@ -324,12 +331,12 @@ class Endpoint:
         match message:
             case signal.Lookup(name):
                 client.look_up(name, now)
-            case signal.Call(call_id, to, sealed_to, offer):
-                client.call(call_id, to, sealed_to, offer, now)
+            case signal.Call(call_id, to, sealed_to, offer, show_host=shown):
+                client.call(call_id, to, sealed_to, offer, now, show_host=shown)
             case signal.Ringing(call_id):
                 client.ringing(call_id, now)
-            case signal.Answer(call_id, answer):
-                client.answer(call_id, answer, now)
+            case signal.Answer(call_id, answer, shown):
+                client.answer(call_id, answer, now, show_host=shown)
             case signal.Decline(call_id, reason):
                 client.decline(call_id, reason, now)
             case signal.Cancel(call_id, reason):
@@ -346,7 +353,14 @@ class Endpoint:
         if known:
             self._outputs.append(CloseSockets(known))
 
+    def _learn_of_nat(self, now: float) -> None:
+        report = guessed_report(self._gatherer.mapped_addresses())
+        if report != self.way_out.report:
+            self.way_out.report = report
+            self._calls.report_changed(now)
+
     def _find_servers(self, now: float) -> None:
         servers = self._resolver.servers()
         self._outputs.extend(Resolve(host) for host in servers.to_resolve)
         self._gatherer.set_servers(servers.stun, servers.turn, now)
+        self.way_out.servers = servers.stun

@@ -23,6 +23,12 @@ class CandidateExchange:
         self._ice: IceAgent | None = None
         self._bases: set[Address] = set()
         self._used: Address | None = None
+        self._found: list[LocalCandidate] = []
+
+    @property
+    def locals(self) -> tuple[LocalCandidate, ...]:
+        """Our standing candidates."""
+        return self._locals
 
     @property
     def remotes(self) -> frozenset[Address]:
@@ -68,6 +74,12 @@ class CandidateExchange:
         if self._ice is not None:
             self._give(self._ice, now)
 
+    def add_found(self, found: LocalCandidate, now: float) -> None:
+        """A further socket, on which the other side was heard: it knows, and is not told."""
+        assert self._ice is not None
+        self._found.append(found)
+        self._ice.add_local_candidate(found.candidate, found.base, now)
+
     def add_remotes(self, lines: Iterable[str], now: float) -> bool:
         """Candidates that the other side told; True when :attr:`remotes` has become another."""
         assert self._ice is not None
@@ -94,7 +106,8 @@ class CandidateExchange:
         self._bases = bases
         for local in self._locals:
             ice.add_local_candidate(local.candidate, local.base, now)
-        ice.retain_local_candidates({(each.candidate.address, each.base) for each in self._locals})
+        kept = (*self._locals, *self._found)
+        ice.retain_local_candidates({(each.candidate.address, each.base) for each in kept})
 
     def _lines(self) -> tuple[str, ...]:
         return tuple(encode_candidate(each.candidate) for each in self._locals[:MAX_CANDIDATES])

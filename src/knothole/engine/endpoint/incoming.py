@@ -14,6 +14,7 @@ from knothole.engine.secure.events import UnacceptableFirstFlight
 from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.seal import SealRefused
 from knothole.wire.signal import messages as signal
+from knothole.wire.signal.plans import Move
 from knothole.wire.signal.values import MAX_CANDIDATES, Reason
 
 
@@ -30,6 +31,7 @@ class OfferedCall(Call):
         certificate: ChannelCertificate,
         candidates: tuple[LocalCandidate, ...],
         now: float,
+        observed: tuple[str, ...] = (),
     ) -> None:
         offer = seal.offer
         super().__init__(
@@ -38,6 +40,7 @@ class OfferedCall(Call):
         self.key, self.key_known = seal.caller_key, key_known
         self._seal = seal
         self._certificate = certificate
+        self._observed = observed  # where the server sees the caller
         self._trickled: tuple[str, ...] = ()
 
     def announce(self) -> None:
@@ -73,12 +76,14 @@ class OfferedCall(Call):
         answer = self._seal.seal_answer(
             candidates=self._exchange.tell_all(),
             quic_datagrams=tuple(self._channel.datagrams(now)),
+            terms=self._punching.offer_terms(),
         )
-        self._say(signal.Answer(self.call_id, answer))
+        self._say(signal.Answer(self.call_id, answer, self._punching.shows_host))
         credentials = self._seal.ice_credentials()
         self._start_ice(credentials.callee, credentials.caller, now)
         self._ready()
         self._begin_line(now)
+        self._punching.agree(offer.terms, self._observed)
         self._add_remotes(offer.candidates + self._trickled, now)
 
     def decline(self, reason: str) -> None:
@@ -109,17 +114,19 @@ class OfferedCall(Call):
 
     def _heard_trickle(self, sealed: bytes, now: float) -> None:
         try:
-            lines = self._seal.open_trickle(sealed).candidates
+            trickled = self._seal.open_trickle(sealed)
         except SealRefused:
             return  # altered or replayed on the way: what is known already stays
         if self._state is CallState.OFFERED:  # it rings still; ICE begins with the answer
-            self._trickled = (self._trickled + lines)[-MAX_CANDIDATES:]
+            self._trickled = (self._trickled + trickled.candidates)[-MAX_CANDIDATES:]
+            if trickled.move is not None:
+                self._punching.heard(trickled.move, now)
         else:
-            self._add_remotes(lines, now)
+            self._heard(trickled, now)
 
     def _rang_out(self) -> None:
         self._say(signal.Decline(self.call_id, Reason.NO_ANSWER))
         self._over(CallFault.CANCELLED, explain(CallFault.NO_ANSWER, self._us.name))
 
-    def _seal_trickle(self, lines: tuple[str, ...]) -> bytes:
-        return self._seal.seal_trickle(lines)
+    def _seal_trickle(self, lines: tuple[str, ...], move: Move | None = None) -> bytes:
+        return self._seal.seal_trickle(lines, move=move)

@@ -23,6 +23,7 @@ from knothole.engine.secure.pins import KnownPeer, changed_key_text
 from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.seal import SealRefused
 from knothole.wire.signal import messages as signal
+from knothole.wire.signal.plans import Move
 from knothole.wire.signal.values import DeviceOnFile, Failure, Reason
 
 
@@ -84,9 +85,11 @@ class OutgoingCall(Call):
             app=self.app,
             candidates=self._exchange.tell_all(),
             quic_datagrams=self._channel.first_flight,
+            terms=self._punching.offer_terms(),
         )
         self._move(CallState.CALLING)
-        self._say(signal.Call(self.call_id, self.name, seal.sealed_to, sealed))
+        shown = self._punching.shows_host
+        self._say(signal.Call(self.call_id, self.name, seal.sealed_to, sealed, show_host=shown))
 
     def unknown(self) -> None:
         """The switchboard knows nobody of this name."""
@@ -150,9 +153,10 @@ class OutgoingCall(Call):
         assert self.connection is not None
         self._channel.expect_server(self.key, answer.words_nonce, now)
         self._begin_line(now)
+        self._punching.agree(answer.terms, event.observed)
         self._add_remotes(answer.candidates, now)
         self.connection.receive_early(answer.quic_datagrams, now)
-        self._drain()
+        self._drain(now)
 
     def _trickled(self, event: TrickleReceived, now: float) -> None:
         assert self._seal is not None
@@ -162,7 +166,7 @@ class OutgoingCall(Call):
             trickled = self._seal.open_trickle(event.device_id, event.sealed)
         except SealRefused:
             return  # altered or replayed on the way: what is known already stays
-        self._add_remotes(trickled.candidates, now)
+        self._heard(trickled, now)
 
     def _failed(self, code: str, text: str) -> None:
         if code == Failure.STALE_KEY and not self._stale_before:
@@ -182,6 +186,6 @@ class OutgoingCall(Call):
             self._say(signal.Cancel(self.call_id, Reason.NO_ANSWER))
         self._over(CallFault.NO_ANSWER, explain(CallFault.NO_ANSWER, self.name))
 
-    def _seal_trickle(self, lines: tuple[str, ...]) -> bytes:
+    def _seal_trickle(self, lines: tuple[str, ...], move: Move | None = None) -> bytes:
         assert self._seal is not None
-        return self._seal.seal_trickle(lines)
+        return self._seal.seal_trickle(lines, move=move)

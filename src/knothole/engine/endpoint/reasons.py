@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from knothole.engine.connection import Loss
 from knothole.engine.endpoint.events import CallFault
+from knothole.engine.secure.events import CloseCode, Closed
 from knothole.wire.signal.values import Failure, Reason
 
 FAULT_OF_REASON: Final[dict[str, CallFault]] = {
@@ -21,6 +23,26 @@ FAULT_OF_FAILURE: Final[dict[str, CallFault]] = {
     Failure.CALLEE_GONE: CallFault.OFFLINE,
     Failure.NO_ANSWER: CallFault.NO_ANSWER,
 }
+
+
+def line_lost(loss: Loss, name: str) -> tuple[CallFault | None, str]:
+    """Whose fault it is that a line to ``name`` was lost, and what is said of it."""
+    match loss:
+        case Loss.NO_PATH:
+            text = "UDP does not get through, and neither does a relay."
+            return CallFault.FAILED, f"No path to {name} was found: {text}"
+        case Loss.SILENCE:
+            return None, f"{name} is gone: nothing was heard any more"
+        case Loss.HUNG_UP:
+            return None, f"{name} hung up"
+
+
+def channel_closed(closed: Closed, name: str) -> tuple[CallFault | None, str]:
+    """The same where QUIC's connection has ended."""
+    if closed.code != CloseCode.NORMAL:
+        return CallFault.FAILED, f"The line to {name} broke: {closed.reason}"
+    reason = f"{name} closed the line"
+    return None, f"{reason}: {closed.reason}" if closed.reason else reason
 
 
 def explain(fault: CallFault, name: str) -> str:

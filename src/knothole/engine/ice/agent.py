@@ -10,14 +10,16 @@ from knothole.engine.core import Datagram, RandomBytes, least
 from knothole.engine.ice.candidates import LocalCandidates
 from knothole.engine.ice.credentials import IceCredentials, split_username
 from knothole.engine.ice.events import BestPairChanged, IceOutput, RoleChanged
-from knothole.engine.ice.options import STANDARD, IceOptions
+from knothole.engine.ice.options import BETWEEN_KNOTHOLES, STANDARD, IceOptions
 from knothole.engine.ice.pair import CandidatePair, Pair
 from knothole.engine.ice.role import Role
 from knothole.engine.ice.session import Session
+from knothole.engine.ice.stray import stray_check
 from knothole.engine.ice.tally import CheckCount, Tally
 from knothole.wire.address import Address
-from knothole.wire.candidate import Candidate
+from knothole.wire.candidate import Candidate, CandidateKind, candidate_priority
 from knothole.wire.stun import (
+    TRANSACTION_ID_SIZE,
     MalformedMessage,
     Message,
     MessageClass,
@@ -27,11 +29,30 @@ from knothole.wire.stun import (
     looks_like_stun,
 )
 
+TIE_BREAKER_BYTES: Final = 8  # RFC 8445 Section 16.1: 64 bits
+
 # RFC 8445 Section 8.3.1: "SHOULD wait an additional three seconds" before what is left behind ends.
 FAREWELL_SECONDS: Final = 3.0
 
+# What a peer-reflexive candidate of the last socket would have (RFC 8445 Sections 5.1.2 and 7.1.1).
+STRAY_PRIORITY: Final = candidate_priority(CandidateKind.PEER_REFLEXIVE, 0)
+
 # Ours: candidates of the peer's next generation that came before its credentials.
 MAX_EARLY_CANDIDATES: Final = 64
+
+
+def agent_between_knotholes(
+    local: IceCredentials, incoming: bool, random: RandomBytes, now: float
+) -> IceAgent:
+    """The agent of a call between two knotholes; the caller's is controlling."""
+    return IceAgent(
+        controlling=not incoming,
+        local=local,
+        tie_breaker=int.from_bytes(random(TIE_BREAKER_BYTES), "big"),
+        random=random,
+        now=now,
+        options=BETWEEN_KNOTHOLES,
+    )
 
 
 class IceAgent:
@@ -214,6 +235,17 @@ class IceAgent:
         for session in self._sessions():
             session.probe(now)
         self._settle(now)
+
+    def stray_check(self) -> bytes | None:
+        """A check that the owner may send from any socket to any port where the peer may be, see
+        :mod:`knothole.engine.ice.stray`; None before the peer's credentials are known."""
+        session = self._current
+        if session.remote is None:
+            return None
+        transaction_id = self._random(TRANSACTION_ID_SIZE)
+        return stray_check(
+            session.local, session.remote, self._role.attribute, STRAY_PRIORITY, transaction_id
+        )
 
     def confirm(self, now: float) -> None:
         """The owner hears nothing where it heard something: one consent check on the best pair.

@@ -25,7 +25,8 @@ class DeviceState(enum.Enum):
 
 @dataclass(eq=False, slots=True)
 class CallRecord:
-    """One call. ``winner`` is the device that answered, None as long as none has."""
+    """One call. ``winner`` is the device that answered, None as long as none has. An end whose
+    ``..._shown`` is True lets the server tell the other one where it sees it."""
 
     call_id: bytes
     caller: str
@@ -41,6 +42,8 @@ class CallRecord:
     winner: bytes | None = None
     answer: bytes | None = None
     early_limit_told: bool = False
+    caller_shown: bool = False
+    callee_shown: bool = False
 
     def is_caller(self, session: Session) -> bool:
         return (self.caller, self.caller_device) == (session.name, session.device_id)

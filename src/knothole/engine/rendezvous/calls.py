@@ -127,6 +127,7 @@ class CallDesk:
             offer=message.offer,
             early_from_caller=TokenBucket(self._limits.early, now),
             early_from_callee=TokenBucket(self._limits.early, now),
+            caller_shown=message.show_host,
         )
         self._book.add(call)
         self._deadlines.arm((call.call_id, _Timer.RING), now + RING_SECONDS)
@@ -157,6 +158,7 @@ class CallDesk:
             losers = [device for device in call.live_devices() if device != session.device_id]
             self._disarm(call)
             self._book.answered(call, session.device_id, message.answer)
+            call.callee_shown = message.show_host
             self._deadlines.arm((call.call_id, _Timer.FORGET_ANSWER), now + LINGER_SECONDS)
             for device in losers:
                 self._answered_elsewhere(call, device)
@@ -164,8 +166,7 @@ class CallDesk:
         elif call.winner != session.device_id:
             self._answered_elsewhere(call, session.device_id)
             return
-        if call.answer is not None:
-            self._tell_caller(call, Answered(call.call_id, session.device_id, call.answer))
+        self._tell_answer(call)
 
     def decline(self, session: Session, message: Decline, now: float) -> None:
         call = self._book.get(message.call_id)
@@ -269,8 +270,7 @@ class CallDesk:
             return
         self._directory.send(session, self._calling(call))
         if call.winner is not None:
-            if call.answer is not None:
-                self._tell_caller(call, Answered(call.call_id, call.winner, call.answer))
+            self._tell_answer(call)
             return
         for device, state in call.devices.items():
             if state is DeviceState.RINGING:
@@ -279,12 +279,22 @@ class CallDesk:
     def _ring(self, call: CallRecord, session: Session) -> None:
         if call.devices.setdefault(session.device_id, DeviceState.CALLED) is DeviceState.DECLINED:
             return
-        self._directory.send(
-            session,
-            Incoming(call.call_id, call.caller, call.caller_key, call.caller_device, call.offer),
-        )
+        caller = (call.caller, call.caller_key, call.caller_device)
+        observed = self._observed(call.caller, call.caller_device) if call.caller_shown else ()
+        self._directory.send(session, Incoming(call.call_id, *caller, call.offer, observed))
         for trickle in call.trickles:
             self._directory.send(session, trickle)
+
+    def _tell_answer(self, call: CallRecord) -> None:
+        if call.answer is None or call.winner is None:
+            return
+        observed = self._observed(call.callee, call.winner) if call.callee_shown else ()
+        answered = Answered(call.call_id, call.winner, call.answer, observed)
+        self._tell_caller(call, answered)
+
+    def _observed(self, name: str, device_id: bytes) -> tuple[str, ...]:
+        session = self._directory.session(name, device_id)
+        return () if session is None else session.observed
 
     def _calling(self, call: CallRecord) -> Calling:
         present = (

@@ -168,9 +168,21 @@ class RendezvousClient:
             del self._watched[name]
         self._say_watch(old, watching=False)
 
-    def call(self, call_id: bytes, to: str, sealed_to: bytes, offer: bytes, now: float) -> None:
-        """Call ``to`` with a sealed offer. Raises ValueError for a call id that is in use."""
-        self._calls.call(m.Call(call_id, to, sealed_to, offer), now)
+    def call(
+        self,
+        call_id: bytes,
+        to: str,
+        sealed_to: bytes,
+        offer: bytes,
+        now: float,
+        *,
+        show_host: bool = False,
+    ) -> None:
+        """Call ``to`` with a sealed offer; ``show_host`` lets the server tell where it sees us.
+
+        Raises ValueError for a call id that is in use.
+        """
+        self._calls.call(m.Call(call_id, to, sealed_to, offer, show_host=show_host), now)
         self._flush()
 
     def ringing(self, call_id: bytes, now: float) -> None:
@@ -178,8 +190,8 @@ class RendezvousClient:
         self._calls.ringing(call_id)
         self._flush()
 
-    def answer(self, call_id: bytes, answer: bytes, now: float) -> None:
-        self._calls.answer(call_id, answer)
+    def answer(self, call_id: bytes, answer: bytes, now: float, *, show_host: bool = False) -> None:
+        self._calls.answer(call_id, answer, show_host)
         self._flush()
 
     def decline(self, call_id: bytes, reason: str, now: float) -> None:

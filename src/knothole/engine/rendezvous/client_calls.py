@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
+from msgspec import structs
 
 from knothole.engine.rendezvous.deadlines import Deadlines
 from knothole.engine.rendezvous.events import (
@@ -92,7 +92,7 @@ class ClientCalls:
         self._outbox.extend(self._cancelled.values())
         for outgoing in self._outgoing.values():
             if outgoing.answered_by is None:
-                self._outbox.append(msgspec.structs.replace(outgoing.call, again=True))
+                self._outbox.append(structs.replace(outgoing.call, again=True))
         for call_id, incoming in self._incoming.items():
             if incoming.answer is None:
                 self._deadlines.arm((call_id, _Timer.ORPHAN), now + ORPHAN_SECONDS)
@@ -113,10 +113,10 @@ class ClientCalls:
             incoming.ringing = True
             self._outbox.append(m.Ringing(call_id))
 
-    def answer(self, call_id: bytes, sealed: bytes) -> None:
+    def answer(self, call_id: bytes, sealed: bytes, show_host: bool = False) -> None:
         incoming = self._incoming.get(call_id)
         if incoming is not None and incoming.answer is None:
-            incoming.answer = m.Answer(call_id, sealed)
+            incoming.answer = m.Answer(call_id, sealed, show_host)
             self._disarm(call_id)
             self._outbox.append(incoming.answer)
 
@@ -193,7 +193,7 @@ class ClientCalls:
         known = self._incoming.get(message.call_id)
         if known is not None:
             self._deadlines.disarm((message.call_id, _Timer.ORPHAN))
-            if known.incoming != message:
+            if known.incoming != structs.replace(message, observed=known.incoming.observed):
                 return  # another call under the same id: no honest server passes that on
             if known.answer is not None:
                 self._outbox.append(known.answer)
@@ -214,6 +214,7 @@ class ClientCalls:
                     message.from_key,
                     message.from_device,
                     message.offer,
+                    message.observed,
                 )
             )
 
@@ -230,7 +231,9 @@ class ClientCalls:
             case m.Answered():
                 outgoing.answered_by = message.device_id
                 self._disarm(call_id)
-                self._events.append(CallAnswered(call_id, message.device_id, message.answer))
+                self._events.append(
+                    CallAnswered(call_id, message.device_id, message.answer, message.observed)
+                )
             case m.Declined():
                 self._end_outgoing(call_id)
                 self._events.append(CallDeclined(call_id, message.reason))

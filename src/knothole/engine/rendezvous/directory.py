@@ -30,7 +30,8 @@ class Session:
     """One registered device.
 
     ``on_file`` are the candidates it sent, line by line with the address in each; ``mapped`` is
-    what the server saw itself, the newest for each address family.
+    what the server saw itself, the newest for each address family, and ``host`` the IP address that
+    the signalling comes from.
     """
 
     session_id: str
@@ -40,9 +41,16 @@ class Session:
     connection: ConnectionId
     disclosure: Audience
     callable: bool
+    host: str = ""
     on_file: tuple[tuple[str, Address], ...] = ()
     mapped: dict[bool, Address] = field(default_factory=dict)
     watched: set[str] = field(default_factory=set)
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """The IP addresses at which the server itself sees this device."""
+        hosts = (self.host, *(address.host for address in self.mapped.values()))
+        return tuple(dict.fromkeys(host for host in hosts if host))
 
     def disclosed_to(self, name: str) -> DeviceOnFile:
         """What a caller is told of this device: its addresses only when it wants that."""

@@ -106,6 +106,7 @@ class CallAnswered:
     call_id: bytes
     device_id: bytes
     answer: bytes
+    observed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +127,14 @@ class CallNotMade:
 @dataclass(frozen=True, slots=True)
 class IncomingCall:
     """To the callee: ``from_name`` and ``from_key`` are the server's word until the offer, opened,
-    confirms them."""
+    confirms them. ``observed`` are the IP addresses at which the server sees the caller."""
 
     call_id: bytes
     from_name: str
     from_key: bytes
     from_device: bytes
     offer: bytes
+    observed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,7 @@ class RendezvousServer:
             connection=connection.number,
             disclosure=register.disclosure,
             callable=register.callable,
+            host=connection.remote.host,
         )
         connection.session = session
         old = self._directory.session(name, register.device_id)

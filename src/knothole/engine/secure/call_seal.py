@@ -27,6 +27,7 @@ from knothole.wire.signal.content import (
     decode_body,
     encode_content,
 )
+from knothole.wire.signal.plans import Move, PlanTerms
 
 _ICE_CONTEXT: Final = b"knothole/1 ice\x00"
 
@@ -107,6 +108,7 @@ class CallerSeal:
         app: str = "",
         candidates: tuple[str, ...] = (),
         quic_datagrams: tuple[bytes, ...] = (),
+        terms: PlanTerms | None = None,
     ) -> bytes:
         """The sealed offer. Once a call: everything after it is bound to its hash."""
         if self._offer_hash is not None:
@@ -121,15 +123,18 @@ class CallerSeal:
                 app=app,
                 candidates=candidates,
                 quic_datagrams=quic_datagrams,
+                terms=terms,
             ),
         )
         self._offer_hash = hashlib.sha256(sealed).digest()
         return sealed
 
-    def seal_trickle(self, candidates: tuple[str, ...], *, end: bool = False) -> bytes:
-        """More candidates for every device of the callee."""
+    def seal_trickle(
+        self, candidates: tuple[str, ...] = (), *, end: bool = False, move: Move | None = None
+    ) -> bytes:
+        """More candidates for every device of the callee, or the next step of a plan."""
         self._sequence += 1
-        return self._seal(ContentKind.TRICKLE, TrickledCandidates(candidates, end))
+        return self._seal(ContentKind.TRICKLE, TrickledCandidates(candidates, end, move))
 
     def open_answer(self, device_id: bytes, sealed: bytes) -> CallAnswer:
         """The answer of ``device_id``. Raises :class:`SealRefused`."""
@@ -223,17 +228,23 @@ class CalleeSeal:
         return derive_ice_credentials(self.offer.secret, self._device_id)
 
     def seal_answer(
-        self, *, candidates: tuple[str, ...] = (), quic_datagrams: tuple[bytes, ...] = ()
+        self,
+        *,
+        candidates: tuple[str, ...] = (),
+        quic_datagrams: tuple[bytes, ...] = (),
+        terms: PlanTerms | None = None,
     ) -> bytes:
         """The sealed answer."""
         return self._seal(
-            ContentKind.ANSWER, CallAnswer(self.words_nonce, candidates, quic_datagrams)
+            ContentKind.ANSWER, CallAnswer(self.words_nonce, candidates, quic_datagrams, terms)
         )
 
-    def seal_trickle(self, candidates: tuple[str, ...], *, end: bool = False) -> bytes:
-        """More candidates for the caller."""
+    def seal_trickle(
+        self, candidates: tuple[str, ...] = (), *, end: bool = False, move: Move | None = None
+    ) -> bytes:
+        """More candidates for the caller, or the next step of a plan."""
         self._sequence += 1
-        return self._seal(ContentKind.TRICKLE, TrickledCandidates(candidates, end))
+        return self._seal(ContentKind.TRICKLE, TrickledCandidates(candidates, end, move))
 
     def open_trickle(self, sealed: bytes) -> TrickledCandidates:
         """Candidates of the caller. Raises :class:`SealRefused`."""

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from knothole.wire.malformed import MalformedMessage
+from knothole.wire.signal.plans import Move, PlanTerms
 from knothole.wire.signal.values import (
     MAX_SEALED_BYTES,
     CallId,
@@ -68,7 +69,8 @@ class CallOffer(Struct, frozen=True, omit_defaults=True):
 
     ``secret`` gives both sides' ICE credentials, ``reply_key`` is the one-time X25519 key that
     answers are sealed to, ``quic_datagrams`` the first flight of the QUIC client, ``kind`` what
-    is wanted ("call": a person shall answer, "line": a program), ``app`` for which application.
+    is wanted ("call": a person shall answer, "line": a program), ``app`` for which application,
+    ``terms`` what a plan may rest on.
     """
 
     secret: Key
@@ -78,6 +80,7 @@ class CallOffer(Struct, frozen=True, omit_defaults=True):
     candidates: Candidates = ()
     quic_datagrams: QuicDatagrams = ()
     app: Text = ""
+    terms: PlanTerms | None = None
 
     def __repr__(self) -> str:
         return f"CallOffer(kind={self.kind!r}, app={self.app!r}, candidates={self.candidates})"
@@ -89,13 +92,16 @@ class CallAnswer(Struct, frozen=True, omit_defaults=True):
     words_nonce: Nonce
     candidates: Candidates = ()
     quic_datagrams: QuicDatagrams = ()
+    terms: PlanTerms | None = None
 
 
 class TrickledCandidates(Struct, frozen=True, omit_defaults=True):
-    """Candidates found since (RFC 8838); ``end`` is its end-of-candidates indication."""
+    """Candidates found since (RFC 8838); ``end`` is its end-of-candidates indication. ``move`` is
+    the next step of a plan."""
 
     candidates: Candidates = ()
     end: bool = False
+    move: Move | None = None
 
 
 Body = CallOffer | CallAnswer | TrickledCandidates

@@ -16,6 +16,7 @@ from knothole.wire.signal.values import (
     DeviceId,
     DeviceOnFile,
     EarlyDatagrams,
+    Hosts,
     Key,
     Name,
     Names,
@@ -127,11 +128,16 @@ class Call(_Message, frozen=True, tag="call"):
     sealed_to: Key
     offer: Sealed
     again: bool = False
+    show_host: bool = False
 
 
 class Answer(_Message, frozen=True, tag="ans"):
+    """``show_host`` permits the server to vouch for the IP address it sees this client at, to the
+    other end of this call; so it does in Call."""
+
     call_id: CallId
     answer: Sealed
+    show_host: bool = False
 
 
 class Decline(_Message, frozen=True, tag="dec"):
@@ -212,17 +218,22 @@ class Calling(_Message, frozen=True, tag="calling"):
 
 
 class Incoming(_Message, frozen=True, tag="in"):
+    """``observed`` are the IP addresses that the server sees the caller at, if it may say so; so it
+    is in Answered for the device that answered."""
+
     call_id: CallId
     from_name: Name
     from_key: Key
     from_device: DeviceId
     offer: Sealed
+    observed: Hosts = ()
 
 
 class Answered(_Message, frozen=True, tag="answered"):
     call_id: CallId
     device_id: DeviceId
     answer: Sealed
+    observed: Hosts = ()
 
 
 class Declined(_Message, frozen=True, tag="declined"):

@@ -47,6 +47,10 @@ EarlyDatagrams: TypeAlias = Annotated[
 ]
 CandidateLine: TypeAlias = Annotated[str, Meta(pattern=r"\A[\x20-\x7e]{1,256}\Z")]
 Candidates: TypeAlias = Annotated[tuple[CandidateLine, ...], Meta(max_length=MAX_CANDIDATES)]
+Hosts: TypeAlias = Annotated[
+    tuple[Annotated[str, Meta(pattern=r"\A[0-9a-f.:]{2,45}\Z")], ...], Meta(max_length=4)
+]
+"""IP addresses."""
 Names: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=MAX_NAMES)]
 Uris: TypeAlias = Annotated[tuple[Text, ...], Meta(max_length=16)]
 

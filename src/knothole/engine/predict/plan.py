@@ -1,0 +1,151 @@
+"""The choice of a plan from what is known of both NATs: the same at both ends.
+
+A pure function of both sides' terms, each of which both ends know: so nobody has to propose and
+nobody has to agree (docs/protocol/plans.md Section 3).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from knothole.engine.predict.odds import birthday, meeting
+from knothole.wire.nat import Dependence, NatReport, Random, Sequential
+from knothole.wire.signal.plans import PlanTerms
+
+LIKELY: Final = 0.5
+"""Ours: below these odds the probes are not spent, and the relay carries payload at once."""
+
+AIM_ODDS: Final = 0.95  # ours: what the lab found for sampled ports, a few rounds each
+
+
+class PlanKind(enum.Enum):
+    """What is done beyond ordinary connectivity checks. The values are told to people."""
+
+    CHECKS = "checks"  # nothing: they suffice, or nothing better is known
+    BRACKET = "bracket"  # a check between two samples tells its own port
+    AIM = "aim"  # both sample, and aim at each other's next ports
+    BIRTHDAY = "birthday"  # many holes at one end, random ports from the other
+    MEETING = "meeting"  # random ports at one end and unforeseen ones at the other
+    RELAY = "relay"  # the odds are too bad
+
+
+class Shape(enum.Enum):
+    """What a NAT means for a plan."""
+
+    FIXED = "fixed"  # its mapped address is known beforehand, whoever the other end is
+    SEQUENTIAL = "sequential"
+    RANDOM = "random"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one end does. ``moves_first`` is the end with the unforeseen port, or both.
+
+    ``odds`` is the chance of a direct path, 0 to 1, None where checks alone decide.
+    """
+
+    kind: PlanKind
+    moves_first: bool
+    reason: str
+    odds: float | None = None
+    better: str = ""
+
+
+def shape_of(report: NatReport | None) -> Shape:
+    """What the other end must reckon with."""
+    if report is None or not report.udp:
+        return Shape.UNKNOWN
+    if report.translated is False or report.mapping is Dependence.ENDPOINT_INDEPENDENT:
+        return Shape.FIXED
+    match report.ports:
+        case _ if report.mapping is None:
+            return Shape.UNKNOWN
+        case None:
+            return Shape.UNKNOWN
+        case Sequential():
+            return Shape.SEQUENTIAL
+        case Random():
+            return Shape.RANDOM
+        case _:
+            return Shape.FIXED  # by arithmetic
+
+
+def choose_plan(ours: PlanTerms | None, theirs: PlanTerms | None) -> Plan:
+    """The plan for a call between these two ends."""
+    if ours is None or theirs is None:
+        whose = "this" if ours is None else "the other"
+        return Plan(PlanKind.CHECKS, False, f"it is not known what the NAT of {whose} end does")
+    shapes = shape_of(ours.nat), shape_of(theirs.nat)
+    match shapes:
+        case (Shape.UNKNOWN, _) | (_, Shape.UNKNOWN):
+            whose = "this" if shapes[0] is Shape.UNKNOWN else "the other"
+            reason = f"it could not be told what the NAT of {whose} end does"
+            return Plan(PlanKind.CHECKS, False, reason)
+        case Shape.FIXED, Shape.FIXED:
+            reason = "both ends keep one port whoever they send to: it is known beforehand"
+            return Plan(PlanKind.CHECKS, False, reason)
+        case (Shape.FIXED, other) | (other, Shape.FIXED):
+            varying, fixed = (theirs, ours) if shapes[0] is Shape.FIXED else (ours, theirs)
+            return _one_varies(other, varying, fixed, varying is ours)
+        case Shape.SEQUENTIAL, Shape.SEQUENTIAL:
+            reason = "both ends take the next port for each destination: aim at what follows"
+            return Plan(PlanKind.AIM, True, reason, AIM_ODDS)
+        case _:
+            return _both_vary(ours, theirs)
+
+
+def pool_size(report: NatReport) -> int:
+    """How many ports a NAT with random ports chooses from."""
+    return report.ports.last - report.ports.first + 1 if isinstance(report.ports, Random) else 1
+
+
+def _one_varies(shape: Shape, varying: PlanTerms, fixed: PlanTerms, ours_varies: bool) -> Plan:
+    admits = fixed.nat.filtering in (Dependence.ENDPOINT_INDEPENDENT, Dependence.ADDRESS_DEPENDENT)
+    if admits:
+        reason = "one end lets any port of the other in"
+        return Plan(PlanKind.CHECKS, False, reason)
+    if shape is Shape.SEQUENTIAL:
+        reason = "one end takes the next port for each destination: sample before and after a check"
+        return Plan(PlanKind.BRACKET, ours_varies, reason, AIM_ODDS)
+    pool = pool_size(varying.nat)
+    holes = min(varying.sockets, pool // 2)
+    odds = birthday(holes, pool, fixed.probes)
+    reason = (
+        f"one end has a random port of {pool} for each destination: {holes} holes there, "
+        f"up to {fixed.probes} probes from the other end"
+    )
+    if odds < LIKELY:
+        return Plan(PlanKind.RELAY, False, f"{reason} are too few", odds, _MORE_PROBES)
+    return Plan(PlanKind.BIRTHDAY, ours_varies, reason, odds)
+
+
+def _both_vary(ours: PlanTerms, theirs: PlanTerms) -> Plan:
+    odds = meeting_odds(ours, theirs)
+    pools = sorted((pool_size(ours.nat), pool_size(theirs.nat)))
+    ports = f"{pools[0]} and {pools[1]}" if pools[0] > 1 else f"{pools[1]}"
+    kinds = "both ends have random ports" if pools[0] > 1 else "one end has the next, one random"
+    reason = f"{kinds} for each destination, out of {ports}"
+    if odds < LIKELY:
+        return Plan(PlanKind.RELAY, False, reason, odds, _ONE_FIXED)
+    return Plan(PlanKind.MEETING, True, reason, odds)
+
+
+def meeting_odds(ours: PlanTerms, theirs: PlanTerms) -> float:
+    """The odds of a meeting: an end with sequential ports says which ones its probes leave from,
+    so that its pool is as large as the number of its probes."""
+    probes = min(ours.probes, theirs.probes)
+    pools = [
+        probes if shape_of(each.nat) is Shape.SEQUENTIAL else pool_size(each.nat)
+        for each in (ours, theirs)
+    ]
+    return meeting(probes, probes, *pools) if probes else 0.0
+
+
+_MORE_PROBES: Final = "a larger budget of probes"
+_ONE_FIXED: Final = (
+    "at one end: a port mapping by the router (UPnP, PCP, NAT-PMP), IPv6, or a network whose NAT "
+    "keeps one port for all destinations"
+)

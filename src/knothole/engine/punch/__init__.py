@@ -1,0 +1,1 @@
+"""Carrying out plans: samples, brackets, scans (docs/protocol/plans.md)."""

@@ -1,0 +1,98 @@
+"""Random ports at one end, a known one at the other: many holes here, random ports from there.
+
+The end with random ports opens many sockets that each send a probe to the peer's known port; the
+peer sends to random ports of that end's address until one is a hole.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from knothole.engine.predict.plan import pool_size
+from knothole.engine.punch.draw import Draw
+from knothole.engine.punch.means import Means, Sample
+from knothole.engine.punch.pace import Pace
+from knothole.wire.address import Address
+from knothole.wire.nat import Random
+from knothole.wire.signal.plans import Move, Opened
+
+
+class Scattering:
+    """The end with random ports (a :class:`~knothole.engine.punch.tactic.Tactic`)."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._granted = 0
+        self._told = False
+        self._waiting: deque[Address] = deque()
+        self._pace: Pace | None = None
+
+    def start(self, now: float) -> None:
+        # Half of a small pool at most: what else goes on here needs ports too.
+        most = pool_size(self._means.ours.nat) // 2
+        self._granted = self._means.open(min(self._means.ours.sockets, most))
+
+    def opened(self, bases: Sequence[Address], now: float) -> None:
+        self._waiting.extend(bases)
+        if bases and not self._told:
+            self._told = True
+            self._pace = Pace(self._means.ledger.budget.per_second, now)
+            self._means.tell(Opened(1, self._granted, self._means.targets[0]))
+        self.handle_timeout(now)
+
+    def sampled(self, sample: Sample, now: float) -> None:
+        pass
+
+    def heard(self, move: Move, now: float) -> None:
+        pass
+
+    def handle_timeout(self, now: float) -> None:
+        if self._pace is None or not self._waiting:
+            return
+        due = min(self._pace.take(now), len(self._waiting))
+        ends = [(self._waiting.popleft(), self._means.targets[0]) for _ in range(due)]
+        if ends:
+            self._means.probe("birthday", ends, now)
+
+    def next_timeout(self) -> float | None:
+        return self._pace.next_at if self._pace is not None and self._waiting else None
+
+
+class Scanning:
+    """The end whose port is known: it tries random ports of the other's pool."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._base = means.base
+        ports = means.theirs.nat.ports
+        pool = (ports.first, ports.last) if isinstance(ports, Random) else (1024, 65535)
+        self._draw = Draw(*pool, means.random)
+        self._left = means.ours.probes
+        self._pace: Pace | None = None
+
+    def start(self, now: float) -> None:
+        pass
+
+    def opened(self, bases: Sequence[Address], now: float) -> None:
+        pass
+
+    def sampled(self, sample: Sample, now: float) -> None:
+        pass
+
+    def heard(self, move: Move, now: float) -> None:
+        if isinstance(move, Opened) and self._pace is None:
+            self._base = self._means.ports.get(move.towards, self._means.base)
+            self._pace = Pace(self._means.ledger.budget.per_second, now)
+            self.handle_timeout(now)
+
+    def handle_timeout(self, now: float) -> None:
+        if self._pace is None or not self._left:
+            return
+        ports = self._draw.take(min(self._pace.take(now), self._left))
+        if ports:
+            sent = self._means.probe("birthday", [(self._base, port) for port in ports], now)
+            self._left = self._left - sent if sent else 0
+
+    def next_timeout(self) -> float | None:
+        return self._pace.next_at if self._pace is not None and self._left else None
