@@ -14,6 +14,7 @@ import sys
 import time
 
 SERVER_PORT = 3478
+PUNCH = bytes.fromhex("000100002112a442") + bytes(12)  # a check, not payload
 REPEAT = 0.02
 
 
@@ -77,7 +78,7 @@ class End:
             if self.sock in ready:
                 self.take(*self.sock.recvfrom(4096))
             if self.peer and time.monotonic() < self.punch_until:
-                self.sock.sendto(b"P", self.peer)
+                self.sock.sendto(PUNCH, self.peer)
                 self.send(b"F")
 
     def obey(self, data: bytes) -> bool:
@@ -94,7 +95,7 @@ class End:
         return bool(data)
 
     def take(self, data: bytes, source: tuple[str, int]) -> None:
-        if data[:1] in (b"P", b"D"):
+        if data[:1] in (PUNCH[:1], b"D"):
             self.peer = source
             if not self.is_direct:
                 self.is_direct = True

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from knothole.lab.matrix import pairs_of, rows_of, run_matrix, to_json, to_markdown, to_text
+from knothole.lab.matrix import (
+    TEN_KINDS,
+    pairs_of,
+    rows_of,
+    run_matrix,
+    to_json,
+    to_markdown,
+    to_text,
+)
 from knothole.lab.netns.line import LineSettings
-from knothole.lab.trial import Run, Setting, Trial, Verdict
+from knothole.lab.netns.nat import Unsolicited
+from knothole.lab.setting import Ipv6, Setting, Together
+from knothole.lab.trial import Run, Trial, Verdict
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 TEN_MS = Setting(line=LineSettings(one_way_seconds=0.010), settle_seconds=1.0)
@@ -56,14 +67,18 @@ def test_payload_is_found_where_it_goes(nats: tuple[str, str], verdict: Verdict)
     assert run.first_at_callee is not None and run.first_at_caller is not None
     assert min(run.first_at_callee, run.first_at_caller) >= 0.020, "nothing outruns the line"
     assert run.packets > 4
+    if verdict is Verdict.DIRECT:
+        assert run.direct_after is not None and 0.020 <= run.direct_after < 5.0
+    else:
+        assert run.direct_after is None
 
 
 @pytest.mark.netns
 def test_a_program_that_only_says_it_is_direct_is_not_believed() -> None:
     with Trial(("linux", "linux"), StandIns("env", "LIAR=1"), TEN_MS) as trial:
         run = trial.run()
-    assert run.direct_after is not None
     assert run.verdict is Verdict.RELAYED
+    assert run.direct_after is None
 
 
 @pytest.mark.netns
@@ -84,8 +99,44 @@ def test_the_two_ends_take_turns_and_a_bad_line_is_survived() -> None:
 def test_pairs_are_every_two_of_the_kinds_and_each_with_itself() -> None:
     assert pairs_of(["none", "linux"]) == [("none", "none"), ("none", "linux"), ("linux", "linux")]
     assert pairs_of(["random"], ["none", "linux"]) == [("random", "none"), ("random", "linux")]
+    assert len(pairs_of(TEN_KINDS)) == 55
     with pytest.raises(ValueError, match="no kind of NAT"):
         pairs_of(["none", "magic"])
+
+
+def test_behind_one_nat_a_kind_is_a_pair() -> None:
+    one_nat = Setting(together=Together.NAT)
+    assert pairs_of(["linux", "range"], setting=one_nat) == [("linux", "linux"), ("range", "range")]
+    with pytest.raises(ValueError, match="one address for one client"):
+        pairs_of(["none"], setting=one_nat)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("setting", "nats", "verdict"),
+    [
+        (Setting(together=Together.NAT), ("linux+hairpin",) * 2, Verdict.DIRECT),
+        (Setting(together=Together.NAT), ("linux",) * 2, Verdict.RELAYED),
+        (
+            Setting(together=Together.CARRIER, carrier="eim-apdf+hairpin"),
+            ("linux", "range"),
+            Verdict.DIRECT,
+        ),
+        (Setting(together=Together.CARRIER), ("linux", "range"), Verdict.RELAYED),
+        (Setting(together=Together.ADDRESSES), ("linux", "range"), Verdict.DIRECT),
+        (Setting(ipv6=Ipv6.ONE, busy=20.0), ("linux", "carrier"), Verdict.DIRECT),
+        (Setting(unsolicited=Unsolicited.REJECT), ("linux", "eim-eif"), Verdict.DIRECT),
+    ],
+)
+def test_direct_is_told_from_relayed_in_every_setting(
+    setting: Setting, nats: tuple[str, str], verdict: Verdict
+) -> None:
+    """The stand-ins know their mapped addresses only."""
+    setting = replace(setting, line=TEN_MS.line, settle_seconds=1.0)
+    with Trial(nats, StandIns(), setting) as trial:
+        run = trial.run()
+    assert run.verdict is verdict, run.error
+    assert (run.direct_after is not None) is (verdict is Verdict.DIRECT)
 
 
 RUNS = [
@@ -107,7 +158,8 @@ def test_a_row_counts_the_runs_of_a_pair_whoever_called() -> None:
 
 def test_the_table_is_written_as_text_markdown_and_json() -> None:
     text, markdown = to_text(RUNS), to_markdown(RUNS)
-    assert "4 runs: 2 direct, 1 relayed, 1 failed." in text
+    assert "4 runs: 2 direct, 1 relayed, 1 failed. First payload at both ends: median" in text
+    assert "Direct: median 0.150 s, worst 0.200 s." in text
     assert "| linux - range | 2 | 2 | 0 | 0 | 0.070 s | 0.080 s | 0.150 s | 13 |" in markdown
     assert "random calls random: bob: it went wrong" in markdown
     facts = json.loads(to_json(RUNS))

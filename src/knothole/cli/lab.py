@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from knothole.lab.demo import picture_of, run_demo, went_well
 from knothole.lab.matrix import (
     TEN_KINDS,
     pairs_of,
+    rows_of,
     run_facts,
     run_matrix,
     summary,
@@ -22,7 +24,8 @@ from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.namespace import NamespacesUnavailable
 from knothole.lab.netns.nat import Unsolicited
 from knothole.lab.programs import ProgramFailed
-from knothole.lab.trial import Run, Setting, Verdict
+from knothole.lab.setting import Ipv6, Setting, Together
+from knothole.lab.trial import Run, Verdict
 
 app = App(
     name="lab",
@@ -82,21 +85,34 @@ def matrix(
     jitter: float = 0.0,
     loss: float = 0.0,
     unsolicited: Unsolicited = Unsolicited.DROP,
+    busy: float = 0.0,
+    same_nat: Annotated[bool, Parameter(negative=())] = False,
+    same_carrier: str | None = None,
+    same_addresses: Annotated[bool, Parameter(negative=())] = False,
+    ipv6: Ipv6 = Ipv6.NONE,
+    settle: float = 8.0,
     markdown: Path | None = None,
     json: bool = False,
 ) -> int:
     """Try pairs of NATs with real programs; a table of what was direct, relayed or failed.
 
-    Judged by counters on the internet between them. Needs Linux, and root or user namespaces.
+    Judged by what arrives at their interfaces. Needs Linux, and root or user namespaces.
 
     Example: knothole lab matrix none firewall linux --runs 5 --one-way 10
+
+    Example: knothole lab matrix sequential@5 --against linux
+
+    Example: knothole lab matrix linux+no-udp linux+tcp443 linux+proxy
+
+    Example: knothole lab matrix linux linux+hairpin --same-nat
 
     Parameters
     ----------
     kinds
         Kinds of NAT, each tried with each; by default ten: none, firewall, linux,
         linux-collision, range, sequential, random, eim-apdf, eim-eif, carrier.
-        docs/lab.md has more.
+        docs/lab.md has more, and what may stand behind one: @5 for neighbours that take 5
+        ports a second, +no-udp, +tcp443, +proxy, +hairpin, +reject, +accept.
     against
         Try each of KINDS with these instead; may be given again.
     runs
@@ -109,6 +125,18 @@ def matrix(
         Percent of the packets that are lost, each way.
     unsolicited
         What the NATs do with packets nobody asked for: drop, reject (with ICMP), or accept.
+    busy
+        New ports a second that other hosts behind each NAT take.
+    same_nat
+        Both clients are behind one NAT of each kind.
+    same_carrier
+        Both NATs are behind one more, a carrier's, of this kind, such as eim-apdf+hairpin.
+    same_addresses
+        The networks of both clients have the same private addresses.
+    ipv6
+        Who has IPv6 besides, behind the same filters: none, both, one.
+    settle
+        Seconds that a run waits for a direct path before it is judged.
     markdown
         Write the table to this file as well.
     json
@@ -117,9 +145,20 @@ def matrix(
     output = Output(json=json)
     line = _line(one_way, jitter, loss)
     try:
-        pairs = pairs_of(kinds or TEN_KINDS, against)
+        setting = Setting(
+            line=line,
+            unsolicited=unsolicited,
+            busy=busy,
+            together=_together(same_nat, same_carrier, same_addresses),
+            carrier=same_carrier or "eim-apdf",
+            ipv6=ipv6,
+            settle_seconds=settle,
+        )
+        pairs = pairs_of(kinds or TEN_KINDS, against, setting)
     except ValueError as error:
         raise WrongUsage(f"{error}.") from error
+    if not 0 <= busy <= 1000 or settle < 0:
+        raise WrongUsage("--busy is 0 to 1000 ports a second, --settle at least 0 seconds.")
     if runs < 1:
         raise WrongUsage("--runs must be at least 1.")
 
@@ -128,20 +167,33 @@ def matrix(
         output.note("run", text.strip(), **run_facts(run))
 
     try:
-        setting = Setting(line=line, unsolicited=unsolicited)
         done = run_matrix(pairs, runs=runs, setting=setting, progress=progress)
     except NamespacesUnavailable as refusal:
         raise Failure(f"{refusal}.") from refusal
     if markdown is not None:
         markdown.write_text(to_markdown(done), encoding="utf-8")
     if json:
-        output.result("matrix", "", summary=summary(done))
+        output.result(
+            "matrix", "", summary=summary(done), rows=[asdict(row) for row in rows_of(done)]
+        )
     else:
         print(f"\n{to_text(done)}", end="")
     failed = sum(run.verdict is Verdict.FAILED for run in done)
     if failed:
         raise Failure(f"{failed} of {len(done)} calls failed.")
     return 0
+
+
+def _together(same_nat: bool, same_carrier: str | None, same_addresses: bool) -> Together:
+    chosen = {
+        Together.NAT: same_nat,
+        Together.CARRIER: same_carrier is not None,
+        Together.ADDRESSES: same_addresses,
+    }
+    given = [together for together, is_given in chosen.items() if is_given]
+    if len(given) > 1:
+        raise WrongUsage("Only one of --same-nat, --same-carrier and --same-addresses.")
+    return given[0] if given else Together.NOTHING
 
 
 def _line(one_way: float, jitter: float, loss: float) -> LineSettings:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from knothole.lab.netns.box import box_named
 from knothole.lab.programs import Commands, KnotholeCommands, ProgramFailed
-from knothole.lab.trial import Run, Setting, Trial, Verdict
+from knothole.lab.setting import Setting, Together
+from knothole.lab.trial import Run, Trial, Verdict
 
 Progress = Callable[[Run], None]
 
@@ -61,13 +62,25 @@ HEADINGS = (
 )
 
 
-def pairs_of(kinds: Sequence[str], others: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Every pair of ``kinds``, or each of ``kinds`` with each of ``others``.
+def pairs_of(
+    kinds: Sequence[str], others: Sequence[str] = (), setting: Setting | None = None
+) -> list[tuple[str, str]]:
+    """Every pair of ``kinds``, each with itself too, or each of ``kinds`` with each of ``others``.
+    In a setting with one NAT each kind is a pair.
 
-    Raises ValueError for a kind that is not known.
+    Raises ValueError for a kind that is not known or has no room for two.
     """
     for kind in (*kinds, *others):
         box_named(kind)
+    if setting is not None and setting.together is Together.CARRIER:
+        carrier = setting.box(setting.carrier)
+        if not carrier.kind.translates or carrier.kind.carrier:
+            raise ValueError(f"{setting.carrier!r}: a carrier's NAT is one that translates")
+    if setting is not None and setting.together is Together.NAT:
+        for kind in kinds:
+            if not box_named(kind).kind.translates:
+                raise ValueError(f"{kind!r} has one address for one client, so no two share it")
+        return [(kind, kind) for kind in kinds]
     if others:
         return [(one, other) for one in kinds for other in others]
     return list(combinations_with_replacement(kinds, 2))
@@ -172,14 +185,15 @@ def run_facts(run: Run) -> dict[str, Any]:
 def summary(runs: Sequence[Run]) -> str:
     """All runs in one line."""
     counts = {verdict: _count(runs, verdict) for verdict in Verdict}
-    first = [max(times) for run in runs if len(times := _first_times(run)) == 2]
     words = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
-    if not first:
-        return f"{len(runs)} runs: {words}."
-    return (
-        f"{len(runs)} runs: {words}. First payload at both ends: median "
-        f"{_seconds(statistics.median(first))}, worst {_seconds(max(first))}."
-    )
+    first = [max(times) for run in runs if len(times := _first_times(run)) == 2]
+    direct = [run.direct_after for run in runs if run.direct_after is not None]
+    sentences = [f"{len(runs)} runs: {words}."]
+    for what, times in (("First payload at both ends", first), ("Direct", direct)):
+        if times:
+            middle, worst = _seconds(statistics.median(times)), _seconds(max(times))
+            sentences.append(f"{what}: median {middle}, worst {worst}.")
+    return " ".join(sentences)
 
 
 def _count(runs: Sequence[Run], verdict: Verdict) -> int:

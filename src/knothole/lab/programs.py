@@ -41,7 +41,7 @@ class KnotholeCommands:
 
     def serve(self, addresses: Sequence[str], data: Path) -> list[str]:
         hosts = [word for address in addresses for word in ("--host", address)]
-        return knothole("serve", *hosts, "--data", str(data), "--json")
+        return knothole("serve", *hosts, "--also-listen", "443", "--data", str(data), "--json")
 
     def join(self, name: str, url: str) -> list[str]:
         return knothole("join", name, "--server", url, "--json")

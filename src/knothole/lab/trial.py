@@ -6,16 +6,18 @@ import enum
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from knothole.lab.netns.counters import Count, Flow
-from knothole.lab.netns.line import LineSettings
-from knothole.lab.netns.nat import Unsolicited
 from knothole.lab.netns.topology import Lab
-from knothole.lab.programs import Commands, Event, Program, ProgramFailed
+from knothole.lab.programs import Commands, Program, ProgramFailed
+from knothole.lab.setting import Ipv6, Setting, place_pair
+from knothole.lab.witness import Witness
+
+__all__ = ["Run", "Setting", "Trial", "Verdict"]
 
 _START_SECONDS: Final = 30.0
 _BURST_COUNT: Final = 150
@@ -25,7 +27,7 @@ _DRAIN_SECONDS: Final = 0.1
 
 
 class Verdict(enum.Enum):
-    """How payload went, by what the internet carried."""
+    """How payload went, by where it came from."""
 
     DIRECT = "direct"
     RELAYED = "relayed"
@@ -33,26 +35,13 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What a pair is tried under. Times in seconds, ``loss`` from 0 to 1, per client and way.
-
-    ``settle_seconds`` is how long a run waits for a better path before it judges.
-    """
-
-    line: LineSettings = field(default_factory=LineSettings)
-    unsolicited: Unsolicited = Unsolicited.DROP
-    timeout_seconds: float = 15.0
-    settle_seconds: float = 2.0
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """One call. Seconds count from the caller's ``connect``; None is what never came.
 
     ``first_at_callee`` and ``first_at_caller`` are the first payload of the other end, encrypted
-    and authenticated. ``direct_after`` is when the caller says it had a direct path, for
-    information: the verdict does not rest on it. ``packets`` crossed the internet until both had
-    their first payload.
+    and authenticated, by the programs' word. ``direct_after`` is when payload that came from no
+    server had arrived at both, as their interfaces saw it. ``packets`` crossed the internet until
+    both had their first payload.
     """
 
     caller_nat: str
@@ -74,13 +63,14 @@ class Trial:
     def __init__(
         self, nats: tuple[str, str], commands: Commands, setting: Setting, *, seed: int = 1
     ) -> None:
-        """Raises ProgramFailed when the server or a join fails."""
+        """Raises ProgramFailed when the server or a join fails, ValueError for a setting that makes
+        no sense."""
         self._nats = dict(zip(("alice", "bob"), nats, strict=True))
         self._commands = commands
         self._setting = setting
         self._folder = tempfile.TemporaryDirectory(prefix="knothole-lab-")
         self._server: Program | None = None
-        self._lab = Lab(seed=seed)
+        self._lab = Lab(seed=seed, ipv6=setting.ipv6 is not Ipv6.NONE)
         try:
             self._build()
         except BaseException:
@@ -124,10 +114,7 @@ class Trial:
 
     def _build(self) -> None:
         server = self._lab.add_server(addresses=2)
-        for name, nat in self._nats.items():
-            self._lab.add_client(
-                name, nat=nat, line=self._setting.line, unsolicited=self._setting.unsolicited
-            )
+        place_pair(self._lab, self._nats, self._setting)
         data = Path(self._folder.name) / "server"
         self._server = self._start("server", self._commands.serve(server.addresses, data))
         ready = self._server.expect("ready", timeout=_START_SECONDS)
@@ -150,14 +137,18 @@ class Trial:
 
     def _measure(self, workers: dict[str, Program], caller: str, callee: str) -> Run:
         timeout = self._setting.timeout_seconds
-        before = self._lab.flows()
-        workers[caller].tell(do="connect", to=callee, timeout=timeout)
-        start = workers[caller].expect("connecting", timeout=timeout)["at"]
-        at_callee = workers[callee].expect("first", timeout=timeout)["at"] - start
-        at_caller = workers[caller].expect("first", timeout=timeout)["at"] - start
-        packets = sum(count.packets for count in _difference(self._lab.flows(), before).values())
-        direct_after = self._settle(workers[caller], workers[callee], start)
-        verdict = self._judge(workers)
+        witness = Witness(self._lab, workers, self._lab.hosts["server"].addresses)
+        try:
+            before = self._lab.flows()
+            workers[caller].tell(do="connect", to=callee, timeout=timeout)
+            start = workers[caller].expect("connecting", timeout=timeout)["at"]
+            at_callee = workers[callee].expect("first", timeout=timeout)["at"] - start
+            at_caller = workers[caller].expect("first", timeout=timeout)["at"] - start
+            crossed = _difference(self._lab.flows(), before).values()
+            direct_after = witness.wait_direct(start, self._setting.settle_seconds)
+            verdict = self._judge(workers, witness)
+        finally:
+            witness.close()
         return Run(
             self._nats[caller],
             self._nats[callee],
@@ -165,45 +156,24 @@ class Trial:
             at_callee,
             at_caller,
             direct_after,
-            packets,
-            "" if verdict is not Verdict.FAILED else "payload did not cross the internet",
+            sum(count.packets for count in crossed),
+            "" if verdict is not Verdict.FAILED else "payload did not arrive",
         )
 
-    def _settle(self, caller: Program, callee: Program, start: float) -> float | None:
-        """Wait until both ends have a direct path; the caller's in seconds from ``start``.
-
-        None when it gets none in time.
-        """
-        deadline = time.monotonic() + self._setting.settle_seconds
-        own = caller.find(_is_direct_path, timeout=self._setting.settle_seconds)
-        callee.find(_is_direct_path, timeout=max(0.0, deadline - time.monotonic()))
-        return None if own is None else max(0.0, float(own["at"]) - start)
-
-    def _judge(self, workers: dict[str, Program]) -> Verdict:
-        """Payload is sent both ways, and the internet's own counters say where it passed."""
-        before = self._lab.flows()
+    def _judge(self, workers: dict[str, Program], witness: Witness) -> Verdict:
+        """Payload is sent both ways; whose address it comes from at the other end decides."""
+        start = time.monotonic()
         for worker in workers.values():
             worker.tell(do="burst", count=_BURST_COUNT, size=_BURST_SIZE)
         for worker in workers.values():
             worker.expect("sent", timeout=self._setting.timeout_seconds)
         line = self._setting.line
         time.sleep(_DRAIN_SECONDS + 4 * (line.one_way_seconds + line.jitter_seconds))
-        passed = _difference(self._lab.flows(), before)
-        clients = {self._lab.public_address(name) for name in self._nats}
-        direct = relayed = 0
-        for flow, count in passed.items():
-            if flow.source in clients and flow.destination in clients:
-                direct += count.size
-            elif flow.destination in clients:
-                relayed += count.size
+        direct, relayed = witness.sizes(start)
         if direct + relayed < _BURST_COUNT * _BURST_SIZE:  # not even half of what was sent
             return Verdict.FAILED
         is_direct = relayed <= _BESIDE_SHARE * (direct + relayed)
         return Verdict.DIRECT if is_direct else Verdict.RELAYED
-
-
-def _is_direct_path(event: Event) -> bool:
-    return bool(event["event"] == "path" and event["kind"] == "direct")
 
 
 def _difference(after: dict[Flow, Count], before: dict[Flow, Count]) -> dict[Flow, Count]:

@@ -4,6 +4,7 @@ A line of standard input is a command, a line of standard output an event. Every
 ``event`` and ``at``, seconds on CLOCK_MONOTONIC, which all namespaces of a machine share.
 
     {"do": "connect", "to": "bob"}              connecting, connected, first, path...
+                                                (and payload every 20 ms, until a burst is sent)
     {"do": "burst", "count": 100, "size": 900}  sent
     {"do": "report"}                            received (datagrams of bursts so far)
 
@@ -26,6 +27,8 @@ _BURST: Final = b"B"
 _REPEAT_SECONDS: Final = 0.025  # datagrams get lost: the first payload is said again until heard
 _REPEATS: Final = 400
 _PACE_SECONDS: Final = 0.001
+_TICK: Final = b"T"
+_TICK_SECONDS: Final = 0.02
 
 
 class Worker:
@@ -37,6 +40,7 @@ class Worker:
         self._heard_first = False
         self._heard_us = False
         self._received = 0
+        self._ticking = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -75,6 +79,7 @@ class Worker:
         self._line = line
         self._heard_first = self._heard_us = False
         self._received = 0
+        self._ticking = True
         self._start(self._say_first(line))
         self._start(self._hear(line))
         self._start(self._watch_path(line))
@@ -83,14 +88,18 @@ class Worker:
         for _ in range(_REPEATS):
             line.send_datagram(_FIRST_AND_HEARD if self._heard_first else _FIRST)
             if self._heard_us:
-                return
+                break
             await asyncio.sleep(_REPEAT_SECONDS)
+        while self._ticking and line is self._line:
+            line.send_datagram(_TICK)
+            await asyncio.sleep(_TICK_SECONDS)
 
     async def _hear(self, line: Line) -> None:
         while True:
             data = await line.receive_datagram()
             if data[:1] == _BURST:
                 self._received += 1
+            if data[:1] in (_BURST, _TICK):
                 continue
             if not self._heard_first:
                 self._heard_first = True
@@ -105,6 +114,7 @@ class Worker:
 
     async def _burst(self, count: int, size: int) -> None:
         assert self._line is not None, "no line yet"
+        self._ticking = False
         for _ in range(count):
             self._line.send_datagram(_BURST * size)
             await asyncio.sleep(_PACE_SECONDS)

@@ -58,6 +58,10 @@ class Capture:
         """What has been seen so far, in order of time."""
         return sorted(self._packets, key=lambda packet: packet.seconds)
 
+    def packets_from(self, position: int) -> list[Packet]:
+        """Those seen so far but for the first ``position``, as they were read from interfaces."""
+        return self._packets[position:]
+
     def stop(self) -> list[Packet]:
         """Read what is left, end, and return all :meth:`packets`."""
         if self._thread.is_alive():
