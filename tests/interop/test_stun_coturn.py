@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import select
 import selectors
 import socket
 import subprocess
@@ -15,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit
-from knothole.engine.stun.behaviour import BehaviourDiscovery, BehaviourLearned
 from knothole.engine.stun.client import BindingClient, MappedAddressLearned
 from knothole.engine.stun.server import AlternateAddresses, BindingServer
+from knothole.engine.stun.survey import BehaviourLearned, Survey
 from knothole.wire.address import Address
 from knothole.wire.nat import Dependence
 
@@ -103,25 +104,28 @@ def counted_ids() -> RandomBytes:
     return lambda size: next(numbers).to_bytes(size, "big")
 
 
-def run(engine: BindingClient | BehaviourDiscovery, opened: socket.socket) -> list[object]:
-    """Drive one engine over a real socket until it wants nothing more."""
-    base = Address(*opened.getsockname())
+def run(engine: BindingClient | Survey, *opened: socket.socket) -> list[object]:
+    """Drive one engine over real sockets until it wants nothing more."""
+    sockets = {Address(*each.getsockname()): each for each in opened}
     events: list[object] = []
     while True:
         for output in engine.outputs():
             if isinstance(output, Transmit):
                 # A server that is still starting answers by ICMP; the retransmission mends it.
                 with contextlib.suppress(ConnectionRefusedError):
-                    opened.sendto(output.datagram.payload, output.datagram.destination)
+                    sending = sockets[output.datagram.source]
+                    sending.sendto(output.datagram.payload, output.datagram.destination)
             else:
                 events.append(output)
         due = engine.next_timeout()
         if due is None:
             return events
-        opened.settimeout(max(due - time.monotonic(), 0.001))
-        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
-            payload, source = opened.recvfrom(65536)
-            engine.receive(Datagram(Address(*source), base, payload), time.monotonic())
+        ready, _, _ = select.select(opened, (), (), max(due - time.monotonic(), 0.001))
+        for each in ready:
+            with contextlib.suppress(ConnectionRefusedError):
+                payload, source = each.recvfrom(65536)
+                base = Address(*each.getsockname())
+                engine.receive(Datagram(Address(*source), base, payload), time.monotonic())
         due = engine.next_timeout()
         if due is not None and due <= time.monotonic():
             engine.handle_timeout(time.monotonic())
@@ -169,17 +173,17 @@ def test_our_client_learns_its_address_from_coturn(tmp_path: Path) -> None:
 
 def test_our_discovery_finds_no_nat_before_coturn(tmp_path: Path) -> None:
     port, other_port = two_free_ports()
-    with coturn(tmp_path, port, other_port), open_socket(HOSTS[0]) as opened:
-        base, server = Address(*opened.getsockname()), Address(HOSTS[0], port)
-        waiting = BindingClient(base, server, random=counted_ids(), now=time.monotonic())
-        run(waiting, opened)  # until it serves
-        discovery = BehaviourDiscovery(
-            base,
-            [server],
-            random=counted_ids(),
-            now=time.monotonic(),
-        )
-        [learned] = run(discovery, opened)
+    with (
+        coturn(tmp_path, port, other_port),
+        open_socket(HOSTS[0]) as first,
+        open_socket(HOSTS[0]) as second,
+    ):
+        bases = [Address(*each.getsockname()) for each in (first, second)]
+        server = Address(HOSTS[0], port)
+        waiting = BindingClient(bases[0], server, random=counted_ids(), now=time.monotonic())
+        run(waiting, first)  # until it serves
+        survey = Survey(bases, [server], random=counted_ids(), now=time.monotonic())
+        *_, learned = run(survey, first, second)
     assert isinstance(learned, BehaviourLearned)
     assert learned.behaviour.translated is False
     assert learned.behaviour.mapping is Dependence.ENDPOINT_INDEPENDENT

@@ -1,22 +1,11 @@
-"""What the NAT in front of us does: asked from a fresh socket, and said in words."""
+"""What the NAT in front of us does, said in words."""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
-from knothole.engine.core import Datagram
-from knothole.engine.stun.behaviour import (
-    BehaviourDiscovery,
-    BehaviourLearned,
-    NatBehaviour,
-)
-from knothole.io.driver import Driver
-from knothole.io.udp import open_udp
-from knothole.wire.address import Address
+from knothole.engine.stun.behaviour import NatBehaviour
 from knothole.wire.nat import Dependence
 
 FACTS: Final = (
@@ -33,37 +22,6 @@ FACTS: Final = (
     "hairpinning",
 )
 """What a ``--json`` object tells, by the names of NatBehaviour."""
-
-
-async def discover(host: str, servers: Sequence[Address]) -> NatBehaviour:
-    """What stands between a new socket on ``host`` and ``servers``; takes up to 6 s.
-
-    Raises OSError when no socket can be bound.
-    """
-    learned: asyncio.Future[NatBehaviour] = asyncio.get_running_loop().create_future()
-    driver: Driver[BehaviourLearned] | None = None
-
-    def receive(datagrams: Sequence[Datagram]) -> None:
-        if driver is not None:
-            driver.receive(datagrams)
-
-    def handle(output: BehaviourLearned) -> None:
-        if not learned.done():
-            learned.set_result(output.behaviour)
-
-    link = await open_udp(Address(host, 0), receive)
-    try:
-        discovery = BehaviourDiscovery(
-            link.address, servers, random=secrets.token_bytes, now=time.monotonic()
-        )
-        driver = Driver(discovery, handle)
-        driver.attach(link, link.address)
-        driver.wake()
-        return await learned
-    finally:
-        if driver is not None:
-            driver.close()
-        link.close()
 
 
 def describe(seen: NatBehaviour) -> Iterator[tuple[str, str]]:

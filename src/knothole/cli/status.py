@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from knothole.cli.nat import describe, discover, facts
+from knothole.cli.nat import describe, facts
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import run
+from knothole.engine.endpoint.endpoint import Endpoint
 from knothole.engine.endpoint.gather import Gatherer
 from knothole.engine.secure.identity import fingerprint
-from knothole.engine.stun.behaviour import NatBehaviour
 from knothole.peer.errors import KnotholeError
 from knothole.peer.peer import Peer
 from knothole.peer.profile import Profile
@@ -21,7 +21,7 @@ from knothole.wire.candidate import CandidateKind
 SERVER_SECONDS: Final = 6.0  # ours: a server that is being restarted is back by then
 GATHER_SECONDS: Final = 3.0  # ours: where UDP is blocked, the relay is reached over TCP by then
 LOOK_SECONDS: Final = 0.05
-DISCOVERY_OFFSET: Final = 1  # the second port of RFC 5780, as `knothole serve` has it
+DISCOVERY_SECONDS: Final = 6.0  # ours: a survey takes 3 s, and begins 1 s late without UDP
 
 KINDS: Final = {
     CandidateKind.HOST: "host",
@@ -66,7 +66,7 @@ async def _status(output: Output) -> int:
         async with Peer(profile, callable=False, timeout=SERVER_SECONDS) as peer:
             _row(output, "Registered", "yes")
             output.result("server", "", online=True, why=None)
-            await _network(output, peer.endpoint.gatherer)
+            await _network(output, peer.endpoint)
     except KnotholeError as error:
         _row(output, "Registered", "no")
         output.result("server", "", online=False, why=str(error))
@@ -74,14 +74,16 @@ async def _status(output: Output) -> int:
     return 0
 
 
-async def _network(output: Output, gatherer: Gatherer) -> None:
+async def _network(output: Output, endpoint: Endpoint) -> None:
+    gatherer, discovery = endpoint.gatherer, endpoint.discovery
     await _until(lambda: gatherer.udp_works, GATHER_SECONDS)
     _row(
         output,
         "UDP",
         "works" if gatherer.udp_works else "does not reach the server: lines go over its relay",
     )
-    seen = await _behaviour(gatherer)
+    await _until(lambda: discovery.complete, DISCOVERY_SECONDS)
+    seen = discovery.behaviour
     await _until(lambda: bool(_of_kind(gatherer, CandidateKind.RELAYED)), GATHER_SECONDS)
     if seen is not None:
         for heading, words in describe(seen):
@@ -105,17 +107,6 @@ async def _network(output: Output, gatherer: Gatherer) -> None:
             address=str(candidate.address),
             base=str(local.base),
         )
-
-
-async def _behaviour(gatherer: Gatherer) -> NatBehaviour | None:
-    """What the NAT does, asked from the address that reaches the server."""
-    reached = gatherer.mapped_addresses()
-    if not reached:
-        return None
-    base = min(reached, key=lambda address: address.is_ipv6)  # NATs are IPv4's
-    servers = [*reached[base]]
-    servers += [Address(server.host, server.port + DISCOVERY_OFFSET) for server in servers]
-    return await discover(base.host, servers)
 
 
 def _of_kind(gatherer: Gatherer, kind: CandidateKind) -> list[Address]:

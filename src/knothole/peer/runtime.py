@@ -126,8 +126,8 @@ class Runtime:
                     stream.close()
             case Resolve(host):
                 self._spawn(self._resolve(host))
-            case OpenSockets(owner, host, count):
-                self._spawn(self._open_sockets(owner, host, count))
+            case OpenSockets(owner, host, count, ports):
+                self._spawn(self._open_sockets(owner, host, count, ports))
             case CloseSockets(bases):
                 self._close_sockets(bases)
             case Transmit():
@@ -219,19 +219,22 @@ class Runtime:
             self._driver.command(lambda now: self.endpoint.sockets_closed(lost, now))
             for host in hosts:
                 if host not in self._udp:
-                    link = await self._bind(host)
+                    link = await self._bind(host, self._port)
                     if link is not None:
                         self._udp[host] = link
                         self._driver.attach(link, link.address)
             bases = [self._udp[host].address for host in hosts if host in self._udp]
             self._driver.command(lambda now: self.endpoint.set_bases(bases, now))
 
-    async def _open_sockets(self, owner: bytes, host: str, count: int) -> None:
+    async def _open_sockets(
+        self, owner: bytes, host: str, count: int, ports: tuple[int, ...]
+    ) -> None:
         for start in range(0, count, SOCKETS_A_TURN):
             opened: list[Address] = []
-            for _ in range(min(SOCKETS_A_TURN, count - start)):
-                with contextlib.suppress(OSError):  # no descriptors left, or the address is gone
-                    link = await open_udp(Address(host, 0), self._driver.receive)
+            for number in range(start, min(start + SOCKETS_A_TURN, count)):
+                # None: no descriptors left, or the address is gone.
+                link = await self._bind(host, ports[number] if number < len(ports) else 0)
+                if link is not None:
                     self._spare[link.address] = link
                     self._driver.attach(link, link.address)
                     opened.append(link.address)
@@ -245,8 +248,8 @@ class Runtime:
                 self._driver.detach(base)
                 link.close()
 
-    async def _bind(self, host: str) -> UdpLink | None:
-        for port in dict.fromkeys((self._port, 0)):
+    async def _bind(self, host: str, wanted: int) -> UdpLink | None:
+        for port in dict.fromkeys((wanted, 0)):
             with contextlib.suppress(OSError):  # taken, or the address is gone already
                 return await open_udp(Address(host, port), self._driver.receive)
         return None

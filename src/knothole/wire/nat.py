@@ -60,6 +60,9 @@ class NatReport(Struct, frozen=True, omit_defaults=True):
     ``keeps_parity`` whether an even port stays even. ``ports_per_second`` is how fast other hosts
     take ports of the same NAT. ``hosts`` counts the public addresses seen. ``levels`` is how many
     NATs are in a row. ``lifetime_seconds`` is how long an idle mapping was seen to live.
+    ``varies_by_port`` says whether two ports of one server saw different mapped addresses: all
+    that a server with one address can tell of the mapping.
+    ``filtering_ipv6`` is what a firewall does over IPv6, endpoint-independent when there is none.
     """
 
     udp: bool = True
@@ -73,3 +76,5 @@ class NatReport(Struct, frozen=True, omit_defaults=True):
     hosts: Annotated[int, Meta(ge=0, le=255)] | None = None
     levels: Annotated[int, Meta(ge=0, le=15)] | None = None
     lifetime_seconds: Annotated[float, Meta(ge=0, le=86400)] | None = None
+    varies_by_port: bool | None = None
+    filtering_ipv6: Dependence | None = None

@@ -15,11 +15,13 @@ from knothole.engine.core import Datagram, RandomBytes, Transmit, least
 from knothole.engine.endpoint.call_outputs import CheckMapping, Reach, Say
 from knothole.engine.endpoint.call_state import Ourselves
 from knothole.engine.endpoint.callbook import CallBook, KnownNames
+from knothole.engine.endpoint.discovery import DISCOVERY, NatDiscovery
 from knothole.engine.endpoint.events import (
     CloseSockets,
     ConnectSignalling,
     DisconnectSignalling,
     EndpointOutput,
+    NatLearned,
     Offline,
     Online,
     PresenceSeen,
@@ -40,6 +42,7 @@ from knothole.engine.secure.identity import Identity
 from knothole.engine.turn.client import RelayedDataReceived
 from knothole.wire.address import Address
 from knothole.wire.candidate import encode_candidate
+from knothole.wire.nat import NatReport
 from knothole.wire.signal import messages as signal
 from knothole.wire.signal.values import MAX_CANDIDATES, Audience
 
@@ -72,6 +75,7 @@ class Endpoint:
         self._resolver = Resolver()
         self._outputs: deque[EndpointOutput] = deque()
         self._gatherer = Gatherer(random)
+        self._discovery = NatDiscovery(random)
         self.way_out = WayOut(random, budget)
         ourselves = Ourselves(identity, name, device_id, random, self.way_out)
         self._calls = CallBook(ourselves, known)
@@ -89,6 +93,16 @@ class Endpoint:
     def gatherer(self) -> Gatherer:
         """The standing candidates, to look at."""
         return self._gatherer
+
+    @property
+    def discovery(self) -> NatDiscovery:
+        """What the NAT does, with the evidence, to look at."""
+        return self._discovery
+
+    @property
+    def nat_report(self) -> NatReport | None:
+        """What the NAT in front of us does, None while nothing is known of this network."""
+        return self._discovery.report
 
     def connection(self, call_id: bytes) -> Connection | None:
         """The connection of a line, for commands to its channel; :meth:`flush` follows."""
@@ -151,6 +165,7 @@ class Endpoint:
         self._calls.close_all("the program ended", now)
         self._drain(now)
         self._gatherer.close(now)
+        self._discovery.close()
         self._drain(now)
         self._rendezvous.stop(now)
         self._drain(now)
@@ -161,6 +176,7 @@ class Endpoint:
         """The UDP sockets there are, best first."""
         self._bases = frozenset(bases)
         self._gatherer.set_bases(bases, now)
+        self._discovery.set_bases(bases, now)
         self._rendezvous.network_changed(now)
         self._drain(now)
 
@@ -168,7 +184,9 @@ class Endpoint:
         """Some of the sockets that OpenSockets asked for; those that nobody wants any more are to
         be closed again."""
         self._spare.update((base, owner) for base in bases)
-        if not self._calls.sockets_opened(owner, bases, now):
+        if owner == DISCOVERY:
+            self._discovery.sockets_opened(bases, now)
+        elif not self._calls.sockets_opened(owner, bases, now):
             self._close_sockets(bases)
         self._drain(now)
 
@@ -176,7 +194,9 @@ class Endpoint:
         """These sockets are gone, with the local address that they had."""
         for base in bases:
             owner = self._spare.pop(base, None)
-            if owner is not None:
+            if owner == DISCOVERY:
+                self._discovery.socket_closed(base, now)
+            elif owner is not None:
                 self._calls.socket_closed(owner, base, now)
         self._drain(now)
 
@@ -226,12 +246,14 @@ class Endpoint:
         if self._gatherer.knows(datagram):
             self._gatherer.receive(datagram, now)
             self._learn_of_nat(now)
+        elif self._discovery.knows(datagram):
+            self._discovery.receive(datagram, now)
         else:
             self._calls.receive(datagram, now)
         self._drain(now)
 
     def handle_timeout(self, now: float) -> None:
-        for child in (self._rendezvous, self._gatherer, self._calls):
+        for child in (self._rendezvous, self._gatherer, self._discovery, self._calls):
             timeout = child.next_timeout()
             if timeout is not None and timeout <= now:
                 child.handle_timeout(now)
@@ -241,6 +263,7 @@ class Endpoint:
         return least(
             self._rendezvous.next_timeout(),
             self._gatherer.next_timeout(),
+            self._discovery.next_timeout(),
             self._calls.next_timeout(),
         )
 
@@ -261,6 +284,16 @@ class Endpoint:
             for output in self._gatherer.outputs():
                 busy = True
                 self._from_gatherer(output, now)
+            for found in self._discovery.outputs():
+                busy = True
+                match found:
+                    case CloseSockets(bases):
+                        self._close_sockets(bases)
+                    case NatLearned():
+                        self._outputs.append(found)
+                        self._learn_of_nat(now)
+                    case _:
+                        self._outputs.append(found)
             for call_output in self._calls.outputs():
                 busy = True
                 match call_output:
@@ -284,6 +317,7 @@ class Endpoint:
     def _from_gatherer(self, output: object, now: float) -> None:
         match output:
             case CandidatesChanged():
+                self._discovery.seen(self._gatherer.mapped_addresses(), now)
                 candidates = self._gatherer.candidates
                 self._calls.candidates_changed(candidates, now)
                 lines = tuple(encode_candidate(c.candidate) for c in candidates[:MAX_CANDIDATES])
@@ -354,7 +388,8 @@ class Endpoint:
             self._outputs.append(CloseSockets(known))
 
     def _learn_of_nat(self, now: float) -> None:
-        report = guessed_report(self._gatherer.mapped_addresses())
+        guess = guessed_report(self._gatherer.mapped_addresses())
+        report = self._discovery.report or guess
         if report != self.way_out.report:
             self.way_out.report = report
             self._calls.report_changed(now)
@@ -364,3 +399,4 @@ class Endpoint:
         self._outputs.extend(Resolve(host) for host in servers.to_resolve)
         self._gatherer.set_servers(servers.stun, servers.turn, now)
         self.way_out.servers = servers.stun
+        self._discovery.set_servers(servers.stun, now)

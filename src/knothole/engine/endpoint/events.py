@@ -14,6 +14,7 @@ from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.engine.secure.events import ChannelEvent
 from knothole.engine.secure.identity import PeerKeys
 from knothole.wire.address import Address
+from knothole.wire.nat import NatReport
 
 KIND_CALL: Final = "call"
 """A call that a person shall answer."""
@@ -53,14 +54,16 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class OpenSockets:
-    """Bind ``count`` more UDP sockets at the local address ``host``, any ports, for ``owner``.
+    """Bind ``count`` more UDP sockets at the local address ``host`` for ``owner``.
 
+    The first of them get the port numbers ``ports``, as far as those are free, the others any.
     :meth:`Endpoint.sockets_opened` follows, once or several times, with those that could be bound.
     """
 
     owner: bytes
     host: str
     count: int
+    ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,13 @@ class CloseSockets:
     """Close these of the sockets that OpenSockets asked for."""
 
     bases: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NatLearned:
+    """What the NAT in front of us does, as far as it is known now; more may follow."""
+
+    report: NatReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +245,7 @@ EndpointOutput: TypeAlias = (
     | Resolve
     | OpenSockets
     | CloseSockets
+    | NatLearned
     | Online
     | Offline
     | Refused

@@ -60,6 +60,8 @@ def shape_of(report: NatReport | None) -> Shape:
         return Shape.UNKNOWN
     if report.translated is False or report.mapping is Dependence.ENDPOINT_INDEPENDENT:
         return Shape.FIXED
+    if report.mapping is None and report.varies_by_port is False:
+        return Shape.FIXED  # hardly any NAT looks at the address and not at the port
     match report.ports:
         case _ if report.mapping is None:
             return Shape.UNKNOWN

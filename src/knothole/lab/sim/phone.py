@@ -131,16 +131,20 @@ class Phone:
                 self._close(local)
             case Resolve(host):
                 self.endpoint.resolved(host, (), now)
-            case OpenSockets(owner, _, count):
-                self.endpoint.sockets_opened(owner, [self._open() for _ in range(count)], now)
+            case OpenSockets(owner, host, count, ports):
+                wanted = [*ports[:count], *[0] * (count - len(ports))]
+                opened = [self._open(host, port) for port in wanted]
+                self.endpoint.sockets_opened(owner, opened, now)
             case CloseSockets(bases):
                 for base in bases:
                     self._close(base)
             case _:
                 self._outputs.append(output)
 
-    def _open(self) -> Address:
-        local = Address(self._host, next(self._ports))
+    def _open(self, host: str = "", port: int = 0) -> Address:
+        local = Address(host or self._host, port or next(self._ports))
+        while local in self._opened:
+            local = Address(local.host, next(self._ports))
         self._opened.add(local)
         self._outputs.append(OpenSocket(local))
         return local

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit
-from knothole.engine.stun.server import BindingServer
+from knothole.engine.stun.server import AlternateAddresses, BindingServer
 from knothole.engine.turn.client import Credentials
 from knothole.engine.turn.credentials import LongTermUsers
 from knothole.engine.turn.five_tuple import FiveTuple
@@ -25,9 +25,19 @@ RelayOutput: TypeAlias = Transmit | ServerOutput
 
 
 class RelayEngine:
-    """Answers STUN Binding requests and relays, at any number of listening addresses."""
+    """Answers STUN Binding requests and relays, at any number of listening addresses.
 
-    def __init__(self, listeners: tuple[Address, ...], random: RandomBytes, now: float) -> None:
+    ``alternates`` are those of them that serve NAT discovery.
+    """
+
+    def __init__(
+        self,
+        listeners: tuple[Address, ...],
+        random: RandomBytes,
+        now: float,
+        *,
+        alternates: AlternateAddresses | None = None,
+    ) -> None:
         self.listeners = listeners
         self.turn = TurnServer(
             realm=REALM,
@@ -37,7 +47,7 @@ class RelayEngine:
             now=now,
             server_addresses=listeners,
         )
-        self._stun = BindingServer()
+        self._stun = BindingServer(alternates=alternates)
         self._outputs: deque[RelayOutput] = deque()
 
     def receive(self, datagram: Datagram, now: float) -> None:

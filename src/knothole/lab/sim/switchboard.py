@@ -18,6 +18,7 @@ from knothole.engine.rendezvous.outputs import (
     SessionOpened,
 )
 from knothole.engine.rendezvous.server import RendezvousServer
+from knothole.engine.stun.server import AlternateAddresses
 from knothole.engine.turn.quota import DEFAULT_LIFETIME
 from knothole.lab.sim.host import Host, Program
 from knothole.lab.sim.relay import CREDENTIALS, REALM, RelayEngine, RelayOutput, serve_sockets
@@ -29,6 +30,7 @@ from knothole.wire.signal.values import TurnService
 from knothole.wire.turn_uri import SELF_HOST, format_server_uri
 
 UDP_PORT: Final = 3478
+DISCOVERY_PORT: Final = 3479
 TLS_PORT: Final = 443
 PIN: Final = bytes(32)  # ours: what stands for the hash of the server's key, here and in phone.py
 
@@ -50,11 +52,21 @@ SwitchboardOutput: TypeAlias = RelayOutput | CloseStream | SessionOpened | Sessi
 
 class Switchboard:
     """Serves on one IP address: STUN and TURN over UDP on 3478, and over TLS on 443 TURN or the
-    signalling, told apart by the first payload."""
+    signalling, told apart by the first payload. NAT discovery has port 3479 too, and ``other``,
+    when the host has a second address."""
 
-    def __init__(self, host: str, accounts: Accounts, random: RandomBytes, now: float) -> None:
+    def __init__(
+        self, host: str, accounts: Accounts, random: RandomBytes, now: float, other: str | None
+    ) -> None:
         self.udp, self.tls = Address(host, UDP_PORT), Address(host, TLS_PORT)
-        self.relay = RelayEngine((self.udp, self.tls), random, now)
+        more = [Address(host, DISCOVERY_PORT)]
+        more += [Address(other, port) for port in (UDP_PORT, DISCOVERY_PORT) if other]
+        self.relay = RelayEngine(
+            (self.udp, self.tls, *more),
+            random,
+            now,
+            alternates=AlternateAddresses(host, UDP_PORT, DISCOVERY_PORT, other),
+        )
         self.rendezvous = RendezvousServer(
             accounts=accounts, server_pins=[PIN], services=_services, random=random
         )
@@ -118,9 +130,16 @@ class Switchboard:
 
 
 def run_switchboard(
-    host: Host, address: str, *, accounts: Accounts, random: RandomBytes, now: float
+    host: Host,
+    address: str,
+    *,
+    accounts: Accounts,
+    random: RandomBytes,
+    now: float,
+    other: str | None = None,
 ) -> Program[Switchboard]:
-    """Start the server at this address of the host; the accounts outlive it."""
+    """Start the server at this address of the host, and at its ``other`` one for NAT discovery;
+    the accounts outlive it."""
 
     def on_event(event: object, now: float) -> None:
         match event:
@@ -130,9 +149,9 @@ def run_switchboard(
                 program.call(lambda engine, now: engine.stream_closed(remote, now))
         serve_sockets(program, program.engine.relay, event, now)
 
-    engine = Switchboard(address, accounts, random, now)
+    engine = Switchboard(address, accounts, random, now, other)
     program = host.run(
-        engine, engine.udp, engine.tls, name="server", listening=True, on_event=on_event
+        engine, *engine.relay.listeners, name="server", listening=True, on_event=on_event
     )
     return program
 
@@ -142,7 +161,8 @@ def _services(session_id: str, name: str) -> Services:
         format_server_uri(SELF_HOST, UDP_PORT, Transport.UDP),
         format_server_uri(SELF_HOST, TLS_PORT, Transport.TLS),
     )
+    stun = tuple(f"stun:{SELF_HOST}:{port}" for port in (UDP_PORT, DISCOVERY_PORT))
     turn = TurnService(
         uris, CREDENTIALS.username, CREDENTIALS.password, REALM, 100 * DEFAULT_LIFETIME
     )
-    return Services(turn=(turn,), stun=(f"stun:{SELF_HOST}:{UDP_PORT}",))
+    return Services(turn=(turn,), stun=stun)

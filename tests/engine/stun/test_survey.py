@@ -9,21 +9,20 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from knothole.engine.core import Datagram, Transmit
-from knothole.engine.stun.behaviour import (
-    BehaviourDiscovery,
-    BehaviourLearned,
-    NatBehaviour,
-)
+from knothole.engine.stun.behaviour import NatBehaviour
 from knothole.engine.stun.server import AlternateAddresses, BindingServer
+from knothole.engine.stun.survey import MAX_PACKETS, BehaviourLearned, Survey
 from knothole.wire.address import Address
-from knothole.wire.nat import Dependence
+from knothole.wire.nat import Dependence, NatReport, Preserved, Sequential
 from knothole.wire.stun import Message, MessageClass, Method, Priority, decode, encode
 
 EI = Dependence.ENDPOINT_INDEPENDENT
 AD = Dependence.ADDRESS_DEPENDENT
 APD = Dependence.ADDRESS_AND_PORT_DEPENDENT
 
-BASE = Address("10.0.0.2", 5000)
+INSIDE = (5000, 41234, 17001, 33890, 20411, 58012, 12346, 47779, 28005, 36660, 15111, 52224)
+BASES = tuple(Address("10.0.0.2", port) for port in INSIDE)
+BASE = BASES[1]
 OUTSIDE = "203.0.113.7"
 HOST, OTHER_HOST = "192.0.2.1", "192.0.2.2"
 FIRST = Address(HOST, 3478)
@@ -48,16 +47,16 @@ class Nat:
     ) -> None:
         self.mapping, self.filtering, self.hairpins = mapping, filtering, hairpins
         ports = itertools.count(30001)
-        self.next_port: Callable[[], int] = (
-            (lambda: BASE.port) if keeps_port else (lambda: next(ports))
+        self.next_port: Callable[[int], int] = (
+            (lambda inside: inside) if keeps_port else (lambda _: next(ports))
         )
         self.mapped: dict[tuple[object, ...], Address] = {}
         self.permitted: set[tuple[Address, tuple[object, ...]]] = set()
 
     def outbound(self, datagram: Datagram) -> Datagram:
-        which = key(self.mapping, datagram.destination)
+        which = (datagram.source, *key(self.mapping, datagram.destination))
         if which not in self.mapped:
-            self.mapped[which] = Address(OUTSIDE, self.next_port())
+            self.mapped[which] = Address(OUTSIDE, self.next_port(datagram.source.port))
         outside = self.mapped[which]
         self.permitted.add((outside, key(self.filtering, datagram.destination)))
         return Datagram(outside, datagram.destination, datagram.payload)
@@ -65,7 +64,9 @@ class Nat:
     def inbound(self, datagram: Datagram) -> Datagram | None:
         if (datagram.destination, key(self.filtering, datagram.source)) not in self.permitted:
             return None
-        return Datagram(datagram.source, BASE, datagram.payload)
+        [inside] = {key[0] for key, at in self.mapped.items() if at == datagram.destination}
+        assert isinstance(inside, Address)
+        return Datagram(datagram.source, inside, datagram.payload)
 
 
 class World:
@@ -87,13 +88,15 @@ class World:
                 for port in (alternates.port, alternates.other_port)
             }
         numbers = itertools.count(1)
-        self.discovery = BehaviourDiscovery(
-            BASE, servers, random=lambda size: next(numbers).to_bytes(size, "big"), now=0.0
+        self.discovery = Survey(
+            BASES, servers, random=lambda size: next(numbers).to_bytes(size, "big"), now=0.0
         )
         self.now = 0.0
         self.wire: list[tuple[float, int, Datagram]] = []
         self.order = itertools.count()
         self.found: NatBehaviour | None = None
+        self.first_told: float | None = None
+        self.packets = 0
 
     def send(self, datagram: Datagram) -> None:
         if not self.lost(datagram):
@@ -103,8 +106,12 @@ class World:
         for output in self.discovery.outputs():
             if isinstance(output, BehaviourLearned):
                 assert self.found is None
-                self.found = output.behaviour
+                if output.final:
+                    self.found = output.behaviour
+                elif self.first_told is None:
+                    self.first_told = self.now
             else:
+                self.packets += 1
                 datagram = output.datagram
                 self.send(self.nat.outbound(datagram) if self.nat else datagram)
 
@@ -120,7 +127,8 @@ class World:
             if datagram.source.host == OUTSIDE and not self.nat.hairpins:
                 return
             inside = self.nat.inbound(datagram)
-        if inside is not None and inside.destination == BASE:
+        if inside is not None and inside.destination in BASES:
+            self.packets += 1
             self.discovery.receive(inside, self.now)
             self.drain()
 
@@ -141,6 +149,8 @@ class World:
                 assert after is None or after > self.now, "spins"
                 self.drain()
         assert self.found is not None
+        assert self.now <= 3.0
+        assert self.packets <= MAX_PACKETS
         return self.found
 
 
@@ -155,9 +165,13 @@ def test_every_nat_is_told_by_a_server_with_two_addresses(
     assert (found.mapping, found.filtering) == (mapping, filtering)
     # A NAT that maps anew towards its own mapped address has nothing open there to come back by.
     assert found.hairpinning is (hairpins and (mapping is EI or filtering is EI))
+    report = found.report()
+    assert report.hairpinning is (hairpins if mapping is EI or filtering is EI else None)
+    assert (report.mapping, report.filtering, report.hosts) == (mapping, filtering, 1)
+    assert report.ports == Sequential(1)
     assert found.translated is True
     assert found.preserves_port is False
-    assert world.now < 4.5
+    assert world.first_told is not None and world.first_told < 0.1
 
 
 def test_no_nat_and_no_filter_is_told_too() -> None:
@@ -166,10 +180,13 @@ def test_no_nat_and_no_filter_is_told_too() -> None:
     assert (found.mapping, found.filtering) == (EI, EI)
     assert found.preserves_port is True
     assert found.hairpinning is None
+    assert found.report().levels == 0
 
 
 def test_port_preservation_is_told() -> None:
-    assert World(Nat(EI, APD, keeps_port=True)).run().preserves_port is True
+    found = World(Nat(EI, APD, keeps_port=True)).run()
+    assert found.preserves_port is True
+    assert found.report().ports == Preserved()
 
 
 @pytest.mark.parametrize("mapping", list(Dependence))
@@ -200,6 +217,7 @@ def test_where_udp_is_blocked_that_is_what_is_told() -> None:
     assert not found.reaches_server
     assert found == NatBehaviour(BASE)
     assert (found.mapping, found.filtering, found.translated, found.preserves_port) == (None,) * 4
+    assert found.report() == NatReport(udp=False)
     assert world.now < 2.0
 
 
@@ -247,4 +265,6 @@ def test_strangers_and_noise_are_ignored() -> None:
 
 def test_discovery_without_a_server_is_the_callers_error() -> None:
     with pytest.raises(ValueError):
-        BehaviourDiscovery(BASE, (), random=bytes, now=0.0)
+        Survey(BASES, (), random=bytes, now=0.0)
+    with pytest.raises(ValueError):
+        Survey(BASES[:1], (FIRST,), random=bytes, now=0.0)

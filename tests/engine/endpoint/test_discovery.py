@@ -1,0 +1,124 @@
+"""An endpoint learns what its NAT does: in the background, and again when the network changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from knothole.engine.endpoint.discovery import UDP_SECONDS
+from knothole.engine.endpoint.events import CallOver, NatLearned, Online
+from knothole.engine.stun.survey import LONGEST_SECONDS, MAX_PACKETS
+from knothole.lab.sim import Egress
+from knothole.lab.sim.trace import Action
+from knothole.wire.address import Address
+from knothole.wire.nat import Dependence, NatReport, Offset, Preserved, Random, Sequential
+
+from .conftest import Resident, Town
+
+APD = Dependence.ADDRESS_AND_PORT_DEPENDENT
+
+
+def reports(who: Resident) -> list[NatReport]:
+    return [learned.report for learned in who.events(NatLearned)]
+
+
+def report(who: Resident) -> NatReport:
+    found = who.endpoint.nat_report
+    assert found is not None and who.endpoint.discovery.complete
+    assert found == reports(who)[-1]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("box", "ports"),
+    [
+        ("linux", Preserved()),
+        ("range", Offset(30000)),
+        ("sequential", Sequential(1)),
+        ("random", Random(1024, 65535)),
+    ],
+)
+def test_soon_after_registration_the_nat_is_known(town: Town, box: str, ports: object) -> None:
+    alice = town.resident("alice", box)
+    assert town.until(lambda: bool(reports(alice)), within=1.0)
+    [online] = alice.times(Online)
+    assert town.world.now - online < 0.15, "the first report needs three round trips"
+    assert reports(alice)[0].filtering is None, "what does not come takes its time"
+    town.run(LONGEST_SECONDS)
+    assert report(alice).ports == ports
+    assert report(alice).filtering is APD
+    assert report(alice).hosts == 1
+
+
+def test_without_a_nat_that_is_what_is_known(town: Town) -> None:
+    alice = town.resident("alice", "none")
+    town.settle()
+    found = report(alice)
+    assert (found.translated, found.levels, found.ports) == (False, 0, None)
+
+
+@pytest.mark.parametrize("box", ["none", "linux", "random"])
+def test_discovery_takes_sixty_packets_at_most_and_gives_its_sockets_back(
+    town: Town, box: str
+) -> None:
+    alice = town.resident("alice", box)
+    town.run(10.0)
+    host = alice.program.host.name
+    base = Address("10.0.1.2" if box != "none" else "1.1.1.1", 5000)
+    of_sockets = [
+        entry
+        for entry in town.world.trace
+        if entry.node == host
+        and entry.packet.segment is None
+        and entry.action in (Action.SEND, Action.DELIVER)
+        and base not in (entry.packet.source, entry.packet.destination)
+    ]
+    assert 0 < len(of_sockets) <= MAX_PACKETS
+    assert of_sockets[-1].at - of_sockets[0].at < 3.0
+    assert not alice.program.engine._opened - set(alice.program.engine._signalling)
+
+
+def test_where_udp_is_blocked_that_is_known(town: Town) -> None:
+    alice = town.resident("alice", egress=Egress(udp=False))
+    town.run(UDP_SECONDS + LONGEST_SECONDS)
+    assert report(alice) == NatReport(udp=False)
+
+
+def test_on_another_network_all_begins_anew(town: Town) -> None:
+    alice = town.resident("alice", "random")
+    town.settle()
+    assert isinstance(report(alice).ports, Random)
+    router = town.world.router(
+        "cafe", nat=town.routers["alice"].nat.behaviour, external=["7.7.7.7"]
+    )  # type: ignore[union-attr]
+    alice.program.host.attach(router.inside, "10.9.0.2")
+    alice.program.bind(Address("10.9.0.2", 6000))
+    alice.program.call(lambda phone, now: phone.move("10.9.0.2", [Address("10.9.0.2", 6000)], now))
+    assert alice.endpoint.nat_report is None
+    town.run(5.0)
+    assert isinstance(report(alice).ports, Random)
+
+
+def test_a_router_that_comes_back_with_another_address_is_looked_at_again(town: Town) -> None:
+    alice = town.resident("alice", "linux")
+    town.settle()
+    town.run(30.0)
+    told = len(reports(alice))
+    before = alice.endpoint.discovery.behaviour
+    assert before is not None and before.hosts == {"1.1.1.1"}
+    town.routers["alice"].reboot(external=["8.8.8.8"])
+    town.run(30.0)
+    after = alice.endpoint.discovery.behaviour
+    assert after is not None and after.hosts == {"8.8.8.8"}
+    assert len(reports(alice)) >= told
+
+
+def test_a_call_during_discovery_is_not_disturbed(town: Town) -> None:
+    alice, bob = town.resident("alice", "linux"), town.resident("bob", "range")
+    alice.knows(bob)
+    bob.knows(alice)
+    assert town.until(lambda: bool(alice.events(Online) and bob.events(Online)), within=2.0)
+    call = alice.call("bob")
+    assert town.until(lambda: alice.path(call) == "direct", within=2.0)
+    town.settle()
+    assert not alice.events(CallOver)
+    assert report(alice).ports == Preserved()
