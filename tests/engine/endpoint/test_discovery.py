@@ -7,7 +7,7 @@ import pytest
 from knothole.engine.endpoint.discovery import UDP_SECONDS
 from knothole.engine.endpoint.events import CallOver, NatLearned, Online
 from knothole.engine.stun.survey import LONGEST_SECONDS, MAX_PACKETS
-from knothole.lab.sim import Egress
+from knothole.lab.sim import BEHAVIOURS, Egress
 from knothole.lab.sim.trace import Action
 from knothole.wire.address import Address
 from knothole.wire.nat import Dependence, NatReport, Offset, Preserved, Random, Sequential
@@ -87,9 +87,7 @@ def test_on_another_network_all_begins_anew(town: Town) -> None:
     alice = town.resident("alice", "random")
     town.settle()
     assert isinstance(report(alice).ports, Random)
-    router = town.world.router(
-        "cafe", nat=town.routers["alice"].nat.behaviour, external=["7.7.7.7"]
-    )  # type: ignore[union-attr]
+    router = town.world.router("cafe", nat=BEHAVIOURS["random"], external=["7.7.7.7"])
     alice.program.host.attach(router.inside, "10.9.0.2")
     alice.program.bind(Address("10.9.0.2", 6000))
     alice.program.call(lambda phone, now: phone.move("10.9.0.2", [Address("10.9.0.2", 6000)], now))

@@ -75,7 +75,7 @@ class Endpoint:
         self._resolver = Resolver()
         self._outputs: deque[EndpointOutput] = deque()
         self._gatherer = Gatherer(random)
-        self._discovery = NatDiscovery(random)
+        self.discovery = NatDiscovery(random)
         self.way_out = WayOut(random, budget)
         ourselves = Ourselves(identity, name, device_id, random, self.way_out)
         self._calls = CallBook(ourselves, known)
@@ -95,14 +95,9 @@ class Endpoint:
         return self._gatherer
 
     @property
-    def discovery(self) -> NatDiscovery:
-        """What the NAT does, with the evidence, to look at."""
-        return self._discovery
-
-    @property
     def nat_report(self) -> NatReport | None:
         """What the NAT in front of us does, None while nothing is known of this network."""
-        return self._discovery.report
+        return self.discovery.report
 
     def connection(self, call_id: bytes) -> Connection | None:
         """The connection of a line, for commands to its channel; :meth:`flush` follows."""
@@ -165,7 +160,7 @@ class Endpoint:
         self._calls.close_all("the program ended", now)
         self._drain(now)
         self._gatherer.close(now)
-        self._discovery.close()
+        self.discovery.close()
         self._drain(now)
         self._rendezvous.stop(now)
         self._drain(now)
@@ -176,7 +171,7 @@ class Endpoint:
         """The UDP sockets there are, best first."""
         self._bases = frozenset(bases)
         self._gatherer.set_bases(bases, now)
-        self._discovery.set_bases(bases, now)
+        self.discovery.set_bases(bases, now)
         self._rendezvous.network_changed(now)
         self._drain(now)
 
@@ -185,7 +180,7 @@ class Endpoint:
         be closed again."""
         self._spare.update((base, owner) for base in bases)
         if owner == DISCOVERY:
-            self._discovery.sockets_opened(bases, now)
+            self.discovery.sockets_opened(bases, now)
         elif not self._calls.sockets_opened(owner, bases, now):
             self._close_sockets(bases)
         self._drain(now)
@@ -195,7 +190,7 @@ class Endpoint:
         for base in bases:
             owner = self._spare.pop(base, None)
             if owner == DISCOVERY:
-                self._discovery.socket_closed(base, now)
+                self.discovery.socket_closed(base, now)
             elif owner is not None:
                 self._calls.socket_closed(owner, base, now)
         self._drain(now)
@@ -246,14 +241,14 @@ class Endpoint:
         if self._gatherer.knows(datagram):
             self._gatherer.receive(datagram, now)
             self._learn_of_nat(now)
-        elif self._discovery.knows(datagram):
-            self._discovery.receive(datagram, now)
+        elif self.discovery.knows(datagram):
+            self.discovery.receive(datagram, now)
         else:
             self._calls.receive(datagram, now)
         self._drain(now)
 
     def handle_timeout(self, now: float) -> None:
-        for child in (self._rendezvous, self._gatherer, self._discovery, self._calls):
+        for child in (self._rendezvous, self._gatherer, self.discovery, self._calls):
             timeout = child.next_timeout()
             if timeout is not None and timeout <= now:
                 child.handle_timeout(now)
@@ -263,7 +258,7 @@ class Endpoint:
         return least(
             self._rendezvous.next_timeout(),
             self._gatherer.next_timeout(),
-            self._discovery.next_timeout(),
+            self.discovery.next_timeout(),
             self._calls.next_timeout(),
         )
 
@@ -284,7 +279,7 @@ class Endpoint:
             for output in self._gatherer.outputs():
                 busy = True
                 self._from_gatherer(output, now)
-            for found in self._discovery.outputs():
+            for found in self.discovery.outputs():
                 busy = True
                 match found:
                     case CloseSockets(bases):
@@ -317,7 +312,7 @@ class Endpoint:
     def _from_gatherer(self, output: object, now: float) -> None:
         match output:
             case CandidatesChanged():
-                self._discovery.seen(self._gatherer.mapped_addresses(), now)
+                self.discovery.seen(self._gatherer.mapped_addresses(), now)
                 candidates = self._gatherer.candidates
                 self._calls.candidates_changed(candidates, now)
                 lines = tuple(encode_candidate(c.candidate) for c in candidates[:MAX_CANDIDATES])
@@ -389,7 +384,7 @@ class Endpoint:
 
     def _learn_of_nat(self, now: float) -> None:
         guess = guessed_report(self._gatherer.mapped_addresses())
-        report = self._discovery.report or guess
+        report = self.discovery.report or guess
         if report != self.way_out.report:
             self.way_out.report = report
             self._calls.report_changed(now)
@@ -399,4 +394,4 @@ class Endpoint:
         self._outputs.extend(Resolve(host) for host in servers.to_resolve)
         self._gatherer.set_servers(servers.stun, servers.turn, now)
         self.way_out.servers = servers.stun
-        self._discovery.set_servers(servers.stun, now)
+        self.discovery.set_servers(servers.stun, now)
