@@ -20,7 +20,13 @@ from knothole.peer.peer import Peer
 
 
 async def answer_calls(
-    output: Output, *, accept: str, source: str | None, sink: str | None, once: bool
+    output: Output,
+    *,
+    accept: str,
+    source: str | None,
+    sink: str | None,
+    once: bool,
+    relay_only: bool,
 ) -> int:
     """Take calls one at a time, asking first where a person sits in front.
 
@@ -28,7 +34,8 @@ async def answer_calls(
     """
     (await Sound.open(source, sink)).close()  # said now rather than when somebody calls
     telephone = Telephone(output, source, sink, once=once)
-    async with Peer(accept=accept, ask=True, takes=telephone.takes) as peer:
+    takes = telephone.takes
+    async with Peer(accept=accept, ask=True, takes=takes, relay_only=relay_only) as peer:
         output.result("ready", "ready", name=peer.name)
         await telephone.run(peer)
     return 0

@@ -26,6 +26,7 @@ def call(
     *,
     input: Annotated[str | None, Parameter(name="--in")] = None,
     out: str | None = None,
+    relay_only: bool = False,
     json: bool = False,
 ) -> int:
     """Call NAME and talk.
@@ -43,13 +44,17 @@ def call(
     out
         Where it is heard: FILE.wav (a recording), null, or a sound device. Default: the
         loudspeaker.
+    relay_only
+        Go by a relay only, so that NAME learns no address of yours.
     json
         One JSON object per line; one with statistics every second.
     """
-    return run(_call(Output(json=json), name, input, out))
+    return run(_call(Output(json=json), name, input, out, relay_only))
 
 
-async def _call(output: Output, name: str, source: str | None, sink: str | None) -> int:
+async def _call(
+    output: Output, name: str, source: str | None, sink: str | None, relay_only: bool
+) -> int:
     sound = await Sound.open(source, sink)
 
     def takes(caller: str, app: str) -> Taking:
@@ -59,7 +64,7 @@ async def _call(output: Output, name: str, source: str | None, sink: str | None)
         return Taking.BUSY
 
     try:
-        async with Peer(ask=True, takes=takes) as peer:
+        async with Peer(ask=True, takes=takes, relay_only=relay_only) as peer:
             ring = peer.ring(name, app=CALL)
             try:
                 line = await _answered(output, ring)

@@ -22,6 +22,7 @@ def chat(
     name: Annotated[str, Parameter(help="To whom: somebody who runs knothole listen")],
     /,
     *,
+    relay_only: bool = False,
     json: bool = False,
 ) -> int:
     """Write to NAME and read the answers, line by line.
@@ -33,14 +34,16 @@ def chat(
 
     Parameters
     ----------
+    relay_only
+        Go by a relay only, so that NAME learns no address of yours.
     json
         One JSON object per line; what is said is still read from stdin line by line.
     """
-    return run(_chat(Output(json=json), name))
+    return run(_chat(Output(json=json), name, relay_only))
 
 
-async def _chat(output: Output, name: str) -> int:
-    async with line_to(output, name, APP) as line:
+async def _chat(output: Output, name: str, relay_only: bool) -> int:
+    async with line_to(output, name, APP, relay_only=relay_only) as line:
         await converse(output, line, Piped(), leave_at_end=True)
     return 0
 

@@ -20,6 +20,7 @@ def listen(
     accept: str = "anyone",
     input: Annotated[str | None, Parameter(name="--in")] = None,
     out: str | None = None,
+    relay_only: bool = False,
     json: bool = False,
 ) -> int:
     """Be online and take calls and lines.
@@ -47,6 +48,9 @@ def listen(
     out
         With --answer, where it is heard: FILE.wav (the next call: FILE-2.wav), null, or a sound
         device.
+    relay_only
+        Lines go by a relay only, so that callers learn no address of yours; only contacts with
+        the policy "direct" do.
     json
         One JSON object per line; with --pipe on stderr, because stdout is the pipe's.
     """
@@ -62,13 +66,15 @@ def listen(
     if answer:
         from knothole.cli.answer import answer_calls
 
-        task = answer_calls(output, accept=accept, source=input, sink=out, once=once)
+        task = answer_calls(
+            output, accept=accept, source=input, sink=out, once=once, relay_only=relay_only
+        )
         return run(task, when_terminated=0)
     if pipe:
         from knothole.cli.listener import take_pipe
 
-        return run(take_pipe(output, accept))
+        return run(take_pipe(output, accept, relay_only))
     from knothole.cli.listener import chat_with_all, echo_all
 
     take = echo_all if echo else chat_with_all
-    return run(take(output, accept, once), when_terminated=0)
+    return run(take(output, accept, once, relay_only), when_terminated=0)

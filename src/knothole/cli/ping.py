@@ -22,6 +22,7 @@ def ping(
     *,
     count: Annotated[int | None, Parameter(name=["--count", "-c"])] = None,
     interval: Annotated[float, Parameter(name=["--interval", "-i"])] = 1.0,
+    relay_only: bool = False,
     json: bool = False,
 ) -> int:
     """Open a line to NAME and measure it, probe by probe.
@@ -37,6 +38,8 @@ def ping(
         How many probes; without it until Ctrl-C.
     interval
         Seconds between two probes.
+    relay_only
+        Go by a relay only, so that NAME learns no address of yours.
     json
         One JSON object per line.
     """
@@ -44,7 +47,7 @@ def ping(
         raise WrongUsage("-c must be at least 1.")
     if not 0 < interval < 1e6:
         raise WrongUsage("-i must be above 0 seconds.")
-    return run(_ping(Output(json=json), name, count, interval))
+    return run(_ping(Output(json=json), name, count, interval, relay_only))
 
 
 @dataclass(slots=True)
@@ -55,9 +58,11 @@ class _Probes:
     path: Path | None = None
 
 
-async def _ping(output: Output, name: str, count: int | None, interval: float) -> int:
+async def _ping(
+    output: Output, name: str, count: int | None, interval: float, relay_only: bool
+) -> int:
     probes, enough = _Probes(), asyncio.Event()
-    async with line_to(output, name, "ping") as line:
+    async with line_to(output, name, "ping", relay_only=relay_only) as line:
         try:
             with interrupt_sets(enough):
                 await _probe_until(enough, output, line, probes, count, interval)

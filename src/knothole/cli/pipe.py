@@ -17,6 +17,7 @@ def pipe(
     name: Annotated[str, Parameter(help="To whom: somebody who runs knothole listen --pipe")],
     /,
     *,
+    relay_only: bool = False,
     json: bool = False,
 ) -> int:
     """Join stdin and stdout to NAME's, like netcat.
@@ -27,14 +28,16 @@ def pipe(
 
     Parameters
     ----------
+    relay_only
+        Go by a relay only, so that NAME learns no address of yours.
     json
         One JSON object per line, on stderr: stdout is the pipe's.
     """
-    return run(_pipe(Output(json=json, stdout_is_data=True), name))
+    return run(_pipe(Output(json=json, stdout_is_data=True), name, relay_only))
 
 
-async def _pipe(output: Output, name: str) -> int:
-    async with line_to(output, name, APP) as line:
+async def _pipe(output: Output, name: str, relay_only: bool) -> int:
+    async with line_to(output, name, APP, relay_only=relay_only) as line:
         await join_standard(line)
         output.note("over", "", peer=line.peer_name, **path_facts(line.path))
     return 0

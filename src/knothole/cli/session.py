@@ -105,12 +105,14 @@ def interrupt_sets(event: asyncio.Event) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def line_to(output: Output, name: str, app: str) -> AsyncIterator[Line]:
+async def line_to(
+    output: Output, name: str, app: str, *, relay_only: bool = False
+) -> AsyncIterator[Line]:
     """A line to ``name`` from the profile in KNOTHOLE_HOME, closed at the end.
 
     It is announced, with the words to compare when the key is seen for the first time.
     """
-    async with Peer(callable=False) as peer:
+    async with Peer(callable=False, relay_only=relay_only) as peer:
         started = time.monotonic()
         try:
             line = await peer.connect(name, app=app)

@@ -45,14 +45,17 @@ class Accept:
             return name in self.names
         return key_known or not self.contacts_only
 
-    def disclosure(self, contacts: Collection[str], *, ask: bool) -> Audience:
+    def disclosure(
+        self, contacts: Collection[str], *, ask: bool, hidden_from: Collection[str] = ()
+    ) -> Audience:
         """To whom the switchboard may show our addresses before we have answered; ``contacts`` are
-        the names of those whose keys are remembered."""
+        the names of those whose keys are remembered. Where somebody is not to see them, nobody
+        unknown is: names cost nothing."""
         if ask:
             return NOBODY
-        if self.names is None and not self.contacts_only:
+        if self.names is None and not self.contacts_only and not hidden_from:
             return ANYONE
-        names = self.names if self.names is not None else contacts
+        names = frozenset(self.names if self.names is not None else contacts) - {*hidden_from}
         return Audience(AudienceKind.NAMES, tuple(sorted(names)[:MAX_NAMES]))
 
 

@@ -27,6 +27,7 @@ from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.peer.accept import Accept, Taking, parse_accept
 from knothole.peer.call import OutgoingRing, RefusedCall, Ring
 from knothole.peer.calls import Calls
+from knothole.peer.discretion import ByPolicy
 from knothole.peer.errors import NoAnswer, RegistrationRefused, UnknownName
 from knothole.peer.last_lines import Diary
 from knothole.peer.line import Line
@@ -35,7 +36,7 @@ from knothole.peer.profile import Profile
 from knothole.peer.reasons import lasting_error, server_unreachable
 from knothole.peer.remember import Memory
 from knothole.peer.runtime import Runtime
-from knothole.wire.signal.values import InvalidName, canonical_name
+from knothole.wire.signal.values import Audience, InvalidName, canonical_name
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Peer:
             taken. What is not taken here, another device of the same person may take.
         callable: False for a program that only calls: it is neither rung nor seen online.
         port: the UDP port wanted; another one when it is taken. 0 for any.
+        relay_only: no address of ours is shown to anybody: lines go by a relay, at both ends'
+            wish or not. A contact's policy (``knothole contacts --policy``) counts besides.
         ask: calls are not taken at once but come out of :meth:`rings`, and callers
             are shown no address before a ring is answered.
         invitation: the code that a switchboard asks of new names.
@@ -80,6 +83,7 @@ class Peer:
         takes: Callable[[str, str], Taking] | None = None,
         callable: bool = True,
         port: int = 0,
+        relay_only: bool = False,
         ask: bool = False,
         invitation: str | None = None,
         timeout: float = REGISTER_SECONDS,
@@ -90,12 +94,14 @@ class Peer:
         self._ask = ask
         self._port = port
         self._timeout = timeout
+        self._discretion = ByPolicy(self.profile.policies, relay_only=relay_only)
         self._endpoint = Endpoint(
             identity=self.profile.identity,
             name=self.profile.name,
             known=self.profile.known,
             random=secrets.token_bytes,
-            disclosure=self._accept.disclosure(self.profile.contacts(), ask=ask),
+            disclosure=self._disclosure(),
+            discretion=self._discretion,
             callable_=callable,
             invitation=invitation,
         )
@@ -276,9 +282,16 @@ class Peer:
             return Taking.NO
 
     def _contacts_changed(self) -> None:
-        if self._accept.contacts_only and not self._closed:
-            disclosure = self._accept.disclosure(self.profile.contacts(), ask=self._ask)
+        if self._discloses_to_contacts and not self._closed:
+            disclosure = self._disclosure()
             self._command(lambda now: self._endpoint.set_disclosure(disclosure, now))
+
+    def _disclosure(self) -> Audience:
+        hidden_from = self._discretion.hidden_from()
+        self._discloses_to_contacts = self._accept.contacts_only or bool(hidden_from)
+        contacts = self.profile.contacts()
+        ask = self._ask or self._discretion.nothing_on_file
+        return self._accept.disclosure(contacts, ask=ask, hidden_from=hidden_from)
 
     def _set_online(self, online: bool) -> None:
         self._is_online = online

@@ -19,6 +19,7 @@ import platformdirs
 from knothole.engine.secure.identity import Identity, MalformedIdentity
 from knothole.engine.secure.pins import KnownPeer
 from knothole.peer.contacts import Contacts
+from knothole.peer.discretion import Policies
 from knothole.peer.errors import ProfileError
 from knothole.peer.files import replace_file
 from knothole.peer.last_lines import LastLines
@@ -27,6 +28,7 @@ from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_u
 IDENTITY_FILE: Final = "identity.pem"
 SETTINGS_FILE: Final = "profile.json"
 CONTACTS_FILE: Final = "known_peers.json"
+POLICIES_FILE: Final = "policies.json"
 LAST_LINES_FILE: Final = "last_lines.json"
 
 
@@ -43,6 +45,7 @@ class Profile:
         self.name = name
         self.server = server
         self.identity = identity
+        self.policies = Policies(folder / POLICIES_FILE, server.identity)
         self.last_lines = LastLines(folder / LAST_LINES_FILE, server.identity)
         self.known = Contacts(folder / CONTACTS_FILE, server.identity)
 

@@ -19,6 +19,7 @@ from knothole.engine.endpoint.events import (
     LineSecured,
     Online,
 )
+from knothole.engine.endpoint.privacy import Discretion
 from knothole.engine.rendezvous.accounts import MemoryAccounts
 from knothole.engine.rendezvous.outputs import ConnectionId, SendTo
 from knothole.engine.rendezvous.server import RendezvousServer
@@ -232,6 +233,7 @@ class Town:
         known: dict[str, KnownPeer] | None = None,
         disclosure: Audience = ANYONE,
         callable_: bool = True,
+        discretion: Discretion | None = None,
         egress: Egress | None = None,
         line: Link | None = None,
     ) -> Resident:
@@ -263,6 +265,7 @@ class Town:
             random=self.world.random_bytes(f"{name}{number}"),
             disclosure=disclosure,
             callable_=callable_,
+            discretion=discretion,
         )
         who.program = run_phone(
             machine,

@@ -35,7 +35,7 @@ from knothole.engine.endpoint.events import (
     OpenSockets,
 )
 from knothole.engine.endpoint.exchange import CandidateExchange
-from knothole.engine.endpoint.history import CandidateCount, History
+from knothole.engine.endpoint.history import CandidateCount, History, RelayOnly
 from knothole.engine.endpoint.punching import Punching
 from knothole.engine.endpoint.reasons import channel_closed, line_lost
 from knothole.engine.ice.agent import agent_between_knotholes
@@ -85,8 +85,11 @@ class Call:
         self.history = History(now)
         self._us = ourselves
         self._state = CallState.OFFERED if self.incoming else CallState.LOOKING_UP
-        self._exchange = CandidateExchange(candidates)
-        self._punching = Punching(call_id, ourselves.way_out, self.history)
+        hidden = self.relay_only = ourselves.discretion.relay_only(name, self.incoming)
+        if hidden:
+            self.history.note(RelayOnly(ours=True), now)
+        self._exchange = CandidateExchange(candidates, relay_only=hidden)
+        self._punching = Punching(call_id, ourselves.way_out, self.history, relay_only=hidden)
         self._channel: SecureChannel | None = None
         self._secured = False
         self._timers: Timers[_Timer] = Timers()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from knothole.engine.core import RandomBytes
+from knothole.engine.endpoint.privacy import Discretion, Open
 from knothole.engine.punch.way_out import WayOut
 from knothole.engine.secure.identity import Identity
 
@@ -42,10 +43,11 @@ NEXT_STATES: Final = {
 @dataclass(frozen=True, slots=True)
 class Ourselves:
     """Who makes calls here: ``name`` on the switchboard, ``device_id`` among our devices, and the
-    ``way_out`` that all calls share."""
+    ``way_out`` that all calls share; ``discretion`` says how much of us others may see."""
 
     identity: Identity
     name: str
     device_id: bytes
     random: RandomBytes
     way_out: WayOut
+    discretion: Discretion = field(default_factory=Open)

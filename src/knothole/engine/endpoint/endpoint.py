@@ -32,6 +32,7 @@ from knothole.engine.endpoint.events import (
 from knothole.engine.endpoint.gather import CandidatesChanged, Gatherer
 from knothole.engine.endpoint.guess import guessed_report
 from knothole.engine.endpoint.history import CallHistory
+from knothole.engine.endpoint.privacy import Discretion, Open
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
 from knothole.engine.endpoint.servers import Resolver
 from knothole.engine.predict.budget import Budget
@@ -54,7 +55,8 @@ class Endpoint:
 
     ``known`` is what is remembered of other people by name, read at every call. ``disclosure`` says
     to whom the switchboard may show our candidates before we answer, ``callable_`` whether we are
-    rung at all, ``budget`` what plans may use.
+    rung at all, ``budget`` what plans may use, ``discretion`` who is shown no address of ours but a
+    relay's.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Endpoint:
         callable_: bool = True,
         invitation: str | None = None,
         budget: Budget | None = None,
+        discretion: Discretion | None = None,
     ) -> None:
         device_id = random(DEVICE_ID_BYTES)
         self._bases: frozenset[Address] = frozenset()
@@ -77,7 +80,8 @@ class Endpoint:
         self._gatherer = Gatherer(random)
         self.discovery = NatDiscovery(random)
         self.way_out = WayOut(random, budget)
-        ourselves = Ourselves(identity, name, device_id, random, self.way_out)
+        self._discretion = discretion or Open()
+        ourselves = Ourselves(identity, name, device_id, random, self.way_out, self._discretion)
         self._calls = CallBook(ourselves, known)
         self._rendezvous = RendezvousClient(
             identity=identity,
@@ -315,6 +319,8 @@ class Endpoint:
                 self.discovery.seen(self._gatherer.mapped_addresses(), now)
                 candidates = self._gatherer.candidates
                 self._calls.candidates_changed(candidates, now)
+                if self._discretion.nothing_on_file:
+                    return
                 lines = tuple(encode_candidate(c.candidate) for c in candidates[:MAX_CANDIDATES])
                 self._rendezvous.set_on_file(lines, now)
             case RelayedDataReceived(datagram):

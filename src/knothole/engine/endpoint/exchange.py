@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from knothole.engine.endpoint.history import CandidateCount
+from knothole.engine.endpoint.privacy import only_relayed
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.wire.address import Address
@@ -15,10 +16,14 @@ from knothole.wire.signal.values import MAX_CANDIDATES
 
 
 class CandidateExchange:
-    """Feeds the ICE agent of a call, once there is one (RFC 8838: in any order, at any time)."""
+    """Feeds the ICE agent of a call, once there is one (RFC 8838: in any order, at any time).
 
-    def __init__(self, locals_: tuple[LocalCandidate, ...]) -> None:
-        self._locals = locals_
+    With ``relay_only`` neither the agent nor the other side learns of any other candidate.
+    """
+
+    def __init__(self, locals_: tuple[LocalCandidate, ...], *, relay_only: bool = False) -> None:
+        self._relay_only = relay_only
+        self._locals = self._allowed(locals_)
         self._told: set[str] = set()
         self._ice: IceAgent | None = None
         self._bases: set[Address] = set()
@@ -70,7 +75,7 @@ class CandidateExchange:
 
     def set_locals(self, locals_: tuple[LocalCandidate, ...], now: float) -> None:
         """Our candidates are these now."""
-        self._locals = locals_
+        self._locals = self._allowed(locals_)
         if self._ice is not None:
             self._give(self._ice, now)
 
@@ -98,6 +103,9 @@ class CandidateExchange:
         True when :attr:`remotes` has become another."""
         before, self._used = self.remotes, remote
         return self.remotes != before
+
+    def _allowed(self, locals_: tuple[LocalCandidate, ...]) -> tuple[LocalCandidate, ...]:
+        return only_relayed(locals_) if self._relay_only else locals_
 
     def _give(self, ice: IceAgent, now: float) -> None:
         bases = {local.base for local in self._locals}

@@ -34,9 +34,15 @@ PunchingOutput: TypeAlias = Transmit | OpenSockets | CloseSockets | Move
 
 
 class Punching:
-    """What one call does beyond ordinary checks (an :class:`~knothole.engine.core.Engine`)."""
+    """What one call does beyond ordinary checks (an :class:`~knothole.engine.core.Engine`).
 
-    def __init__(self, call_id: bytes, way_out: WayOut, history: History) -> None:
+    With ``relay_only`` that is nothing, and nothing is told of us.
+    """
+
+    def __init__(
+        self, call_id: bytes, way_out: WayOut, history: History, *, relay_only: bool = False
+    ) -> None:
+        self._relay_only = relay_only
         self._call_id = call_id
         self._way_out = way_out
         self._history = history
@@ -53,7 +59,7 @@ class Punching:
 
     def offer_terms(self) -> PlanTerms | None:
         """Our terms, for an offer or an answer: these count for the whole call."""
-        self._ours = self._way_out.terms
+        self._ours = None if self._relay_only else self._way_out.terms
         return self._ours
 
     def has(self, base: Address) -> bool:
@@ -63,11 +69,11 @@ class Punching:
     @property
     def shows_host(self) -> bool:
         """Whether the server may vouch for our address to the other end: without it no plan."""
-        return self._way_out.makes_plans
+        return self._way_out.makes_plans and not self._relay_only
 
     def report_changed(self) -> None:
         """More is known of our NAT: the other end learns of it, unless we are at it already."""
-        terms = self._way_out.terms
+        terms = None if self._relay_only else self._way_out.terms
         if terms is not None and terms != self._ours and self._attempt is None:
             self._ours = terms
             self._outputs.append(terms)
@@ -79,7 +85,7 @@ class Punching:
 
     def consider(self, ice: IceAgent, locals_: Sequence[LocalCandidate], now: float) -> None:
         """Begin the attempt, if there is something to attempt and it is time."""
-        if not self._agreed or self._direct or self._attempt is not None:
+        if self._relay_only or not self._agreed or self._direct or self._attempt is not None:
             return
         plan = choose_plan(self._ours, self._theirs)
         if plan != self._plan:
