@@ -22,6 +22,8 @@ SUBCOMMANDS = [
     "diy punch",
     "lab demo",
     "lab matrix",
+    "lab shell",
+    "lab run",
 ]
 
 
@@ -131,6 +133,8 @@ def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("diy punch somewhere 53 --from 0", "0 is no port"),
         ("diy punch somewhere 53 --from 1 --hops 0", "--hops"),
         ("lab nonsense", "nonsense"),
+        ("lab run", "HOST is missing."),
+        ("lab shell nonsense", "no kind of NAT"),
         ("lab matrix --runs 0", "--runs"),
     ],
 )

@@ -50,7 +50,7 @@ COMMANDS: Final = {
     "ping": Command("ping:ping", "Open a line to NAME and measure it, probe by probe."),
     "diy": Command("diy:app", "Hole punching by hand: listen on a port, send from one, punch."),
     "why": Command("why:why", "Tell why a line to NAME is relayed or direct, and what was tried."),
-    "lab": Command("lab:app", "Real NATs on this machine: a demo, and a matrix of pairs."),
+    "lab": Command("lab:app", "Real NATs on this machine: a demo, a matrix, a shell."),
 }
 
 HELP: Final = """\

@@ -1,4 +1,4 @@
-"""``knothole lab``: the demo and the matrix."""
+"""``knothole lab``: the demo, the matrix, and the way into a lab."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from knothole.cli.lab_shell import run, shell
 from knothole.cli.output import Failure, Output, WrongUsage
 from knothole.lab.demo import picture_of, run_demo, went_well
 from knothole.lab.matrix import (
@@ -29,10 +30,12 @@ from knothole.lab.trial import Run, Verdict
 
 app = App(
     name="lab",
-    help="Real NATs on this machine: a demo, and a matrix of pairs.\n\nExample: knothole lab demo",
+    help="Real NATs on this machine: a demo, a matrix, a shell.\n\nExample: knothole lab demo",
     version_flags=(),
     group_parameters="Options",
 )
+app.command(shell)
+app.command(run)
 
 
 @app.command
