@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from knothole.cli.nat import FACTS, describe, facts
+from knothole.cli.nat import FACTS, describe, facts, ports_of, rows
+from knothole.engine.stun.assignment import Sample
 from knothole.engine.stun.behaviour import NatBehaviour
 from knothole.wire.address import Address
+from knothole.wire.nat import Modular, Offset, PortAssignment, Preserved, Random, Sequential
 
 BASE = Address("192.168.1.10", 5000)
 ONE, SAME_HOST, OTHER = Address("3.3.3.3", 3478), Address("3.3.3.3", 3479), Address("3.3.3.4", 3478)
@@ -14,7 +16,52 @@ KEPT, FIRST, SECOND = Address("1.1.1.1", 5000), Address("1.1.1.1", 6000), Addres
 
 
 def words(**seen: object) -> dict[str, str]:
-    return dict(describe(NatBehaviour(BASE, **seen)))  # type: ignore[arg-type]
+    behaviour = NatBehaviour(BASE, **seen)  # type: ignore[arg-type]
+    return dict(describe(behaviour, behaviour.report()))
+
+
+def samples(*ports: tuple[int, int]) -> tuple[Sample, ...]:
+    return tuple(
+        Sample(0.0, number, Address(BASE.host, inside), Address("1.1.1.1", outside))
+        for number, (inside, outside) in enumerate(ports)
+    )
+
+
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [
+        (None, "not known: too few samples"),
+        (Preserved(), "kept"),
+        (Offset(30000), "inside port + 30000"),
+        (Offset(-7), "inside port - 7"),
+        (Modular(30000, 10000), "30000 + inside port mod 10000"),
+        (Sequential(-2), "in sequence, each -2"),
+        (Random(1024, 3071), "random, from 1024 to 3071 or less"),
+    ],
+)
+def test_port_assignment_is_said_as_a_rule(ports: PortAssignment | None, said: str) -> None:
+    assert ports_of(ports) == said
+
+
+def test_every_row_has_its_evidence() -> None:
+    behaviour = NatBehaviour(
+        BASE,
+        {ONE: FIRST, SAME_HOST: SECOND},
+        None,
+        False,
+        False,
+        samples((5000, 6000), (5000, 6001), (20001, 6002), (40000, 6003), (41000, 6004)),
+    )
+    shown = {row.name: row for row in rows(behaviour, behaviour.report())}
+    assert shown["mapping"].evidence == "port 5000: 3.3.3.3:3478 sees 6000, 3.3.3.3:3479 sees 6001"
+    assert shown["ports"].evidence == (
+        "5 new mappings: 5000 -> 6000, 5000 -> 6001, 20001 -> 6002, 40000 -> 6003, ..."
+    )
+    assert shown["ports"].value == {"type": "sequential", "stride": 1}
+    assert "from another port of the same did not come in" in shown["filtering"].evidence
+    assert shown["hosts"].value == 1
+    assert shown["levels"].value is None
+    assert all(row.evidence for row in shown.values())
 
 
 def test_without_udp_nothing_is_claimed() -> None:
@@ -35,6 +82,7 @@ def test_a_nat_of_linux_is_described_in_the_standards_terms() -> None:
         answered_from_other_host=False,
         answered_from_other_port=False,
         hairpinning=False,
+        samples=samples((5000, 5000), (20001, 20001)),
     )
     assert said == {
         "NAT": "192.168.1.10 becomes 1.1.1.1",
@@ -47,8 +95,12 @@ def test_a_nat_of_linux_is_described_in_the_standards_terms() -> None:
 
 
 def test_ports_that_change_are_named() -> None:
-    said = words(mapped={ONE: FIRST, SAME_HOST: SECOND}, answered_from_other_port=False)
-    assert said["Ports"] == "changed (5000 became 6000, 6001)"
+    said = words(
+        mapped={ONE: FIRST, SAME_HOST: SECOND},
+        answered_from_other_port=False,
+        samples=samples((5000, 6000), (5000, 6001), (20001, 6002), (40000, 6003)),
+    )
+    assert said["Ports"] == "in sequence, each +1"
     assert said["Mapping"] == "address-and-port-dependent"
     assert "relay" in said["Lines"]
 

@@ -42,6 +42,11 @@ COMMANDS: Final = {
     "invite": Command("invite:invite", "Make an invitation to your server, good for one new name."),
     "join": Command("join:join", "Make an identity and register a name on a switchboard."),
     "status": Command("status:status", "Show who you are, on which server, what your NAT does."),
+    "check": Command(
+        "check:check",
+        "What your NAT does, whom you reach directly, what would help.",
+    ),
+    "stun": Command("stun:stun", "Ask a STUN server what stands between it and you."),
     "contacts": Command("contacts:contacts", "List the people whose keys are remembered."),
     "listen": Command("listen:listen", "Be online and take calls and lines."),
     "call": Command("call:call", "Call NAME and talk."),

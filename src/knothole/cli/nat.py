@@ -1,12 +1,26 @@
-"""What the NAT in front of us does, said in words."""
+"""What the NAT in front of us does, in words, each with the evidence for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
+import msgspec
+
+from knothole.engine.stun.assignment import Sample
 from knothole.engine.stun.behaviour import NatBehaviour
-from knothole.wire.nat import Dependence
+from knothole.wire.nat import (
+    Dependence,
+    Modular,
+    NatReport,
+    Offset,
+    PortAssignment,
+    Preserved,
+    Random,
+    Sequential,
+)
 
 FACTS: Final = (
     "base",
@@ -21,26 +35,145 @@ FACTS: Final = (
     "answered_from_other_port",
     "hairpinning",
 )
-"""What a ``--json`` object tells, by the names of NatBehaviour."""
+"""What a ``--json`` object of ``knothole status`` tells, by the names of NatBehaviour."""
+
+SHOWN_SAMPLES: Final = 4
+NOT_KNOWN: Final = "not known"
 
 
-def describe(seen: NatBehaviour) -> Iterator[tuple[str, str]]:
-    """What was seen, as pairs of a heading and words."""
-    if not seen.reaches_server:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fact. ``name`` and ``value`` are for programs, None is what could not be told."""
+
+    name: str
+    heading: str
+    words: str
+    value: object
+    evidence: str
+
+
+def rows(seen: NatBehaviour, report: NatReport) -> Iterator[Row]:
+    """What was seen, most important first. Without UDP there is one row."""
+    base = seen.base.host
+    if not report.udp:
+        yield Row("udp", "UDP", "does not reach the server", False, "no answer to any request")
         return
+    servers = [f"{server} sees {mapped}" for server, mapped in seen.mapped.items()]
+    yield Row("udp", "UDP", "works", True, servers[0])
     mapped = next(iter(seen.mapped.values()))
-    if not seen.translated:
-        yield "NAT", f"none: the server sees {seen.base.host} itself"
+    if not report.translated:
+        words = f"none: the server sees {base} itself"
     else:
-        yield "NAT", f"{seen.base.host} becomes {mapped.host}"
-        ports = ", ".join(str(each.port) for each in dict.fromkeys(seen.mapped.values()))
-        kept = "kept" if seen.preserves_port else f"changed ({seen.base.port} became {ports})"
-        yield "Ports", kept
-        yield "Mapping", mapping_of(seen)
-    yield "Filtering", filtering_of(seen)
-    if seen.translated:
-        yield "Hairpinning", {True: "yes", False: "no", None: "not known"}[seen.hairpinning]
-    yield "Lines", prospect(seen)
+        words = f"{base} becomes {mapped.host}"
+    yield Row("translated", "NAT", words, report.translated, f"{seen.base} becomes {mapped}")
+    if report.translated:
+        yield from _translation(seen, report)
+    else:
+        yield Row("levels", "NATs in a row", "0", 0, "nothing is translated")
+    tried = (
+        f"an answer from another address {_came(seen.answered_from_other_host)}, "
+        f"from another port of the same {_came(seen.answered_from_other_port)}"
+    )
+    yield Row("filtering", "Filtering", filtering_of(seen), _plain(report.filtering), tried)
+    yield _ipv6(report.filtering_ipv6)
+
+
+def _translation(seen: NatBehaviour, report: NatReport) -> Iterator[Row]:
+    hosts = sorted(seen.hosts)
+    yield Row("hosts", "Addresses", f"{len(hosts)} public", report.hosts, ", ".join(hosts))
+    levels = NOT_KNOWN if report.levels is None else str(report.levels)
+    yield Row(
+        "levels",
+        "NATs in a row",
+        f"{levels} (one at least)" if report.levels is None else levels,
+        report.levels,
+        "the address changes on the way; how often cannot be seen from the server",
+    )
+    servers = [f"{server.host}:{server.port} sees {at.port}" for server, at in seen.mapped.items()]
+    asked = f"port {seen.base.port}: {', '.join(servers)}"
+    yield Row("mapping", "Mapping", mapping_of(seen), _plain(report.mapping), asked)
+    value = None if report.ports is None else msgspec.to_builtins(report.ports)
+    yield Row("ports", "Ports", ports_of(report.ports), value, _samples(seen.samples))
+    words = {True: "kept", False: "not kept", None: NOT_KNOWN}[report.keeps_parity]
+    even = sum(sample.offset % 2 == 0 for sample in seen.samples)
+    kept = f"{even} of {len(seen.samples)} mappings"
+    yield Row("keeps_parity", "Parity", words, report.keeps_parity, kept)
+    yield _neighbours(seen, report)
+    hairpins = {True: "yes", False: "no", None: NOT_KNOWN}[report.hairpinning]
+    own = f"a packet to {next(iter(seen.mapped.values()))} {_came(seen.hairpinning)}"
+    yield Row("hairpinning", "Hairpinning", hairpins, report.hairpinning, own)
+    yield Row(
+        "lifetime_seconds",
+        "Lifetime",
+        NOT_KNOWN
+        if report.lifetime_seconds is None
+        else f"{report.lifetime_seconds:g} s at least without a packet",
+        report.lifetime_seconds,
+        "measured in the background while one is online",
+    )
+
+
+def _neighbours(seen: NatBehaviour, report: NatReport) -> Row:
+    rate = report.ports_per_second
+    words = f"{NOT_KNOWN}: it shows in a sequence of ports only"
+    evidence = "none"
+    if rate is not None:
+        words = f"take {rate:g} ports a second" if rate else "quiet"
+        certain = sorted((s for s in seen.samples if s.certain), key=lambda s: s.number)
+        gaps = [(b.at - a.at, a, b) for a, b in pairwise(certain)]
+        seconds, before, after = max(gaps, key=lambda gap: gap[0])
+        ours = after.number - before.number
+        evidence = (
+            f"{before.outside.port} and {seconds:.1f} s later {after.outside.port}, {ours} of ours"
+        )
+    return Row("ports_per_second", "Neighbours", words, rate, evidence)
+
+
+def _ipv6(filtering: Dependence | None) -> Row:
+    words = f"{NOT_KNOWN}: no server was reached over IPv6"
+    if filtering is Dependence.ENDPOINT_INDEPENDENT:
+        words = "no firewall: anybody gets in"
+    elif filtering is not None:
+        words = f"firewall, {filtering.value}"
+    evidence = "none" if filtering is None else "answers from other addresses were asked for"
+    return Row("filtering_ipv6", "IPv6", words, _plain(filtering), evidence)
+
+
+def ports_of(ports: PortAssignment | None) -> str:
+    """How a new mapping gets its port."""
+    match ports:
+        case None:
+            return f"{NOT_KNOWN}: too few samples"
+        case Preserved():
+            return "kept"
+        case Offset(offset):
+            return f"inside port {'+' if offset > 0 else '-'} {abs(offset)}"
+        case Modular(first, size):
+            return f"{first} + inside port mod {size}"
+        case Sequential(stride):
+            return f"in sequence, each {stride:+d}"
+        case Random(first, last):
+            return f"random, from {first} to {last} or less"
+
+
+def describe(seen: NatBehaviour, report: NatReport) -> Iterator[tuple[str, str]]:
+    """What was seen in short, as pairs of a heading and words."""
+    if report.udp:
+        shown = ("translated", "ports", "mapping", "filtering", "hairpinning")
+        for row in rows(seen, report):
+            if row.name in shown:
+                yield row.heading, row.words
+        yield "Lines", prospect(seen)
+
+
+def _samples(samples: Sequence[Sample]) -> str:
+    shown = [f"{each.inside.port} -> {each.outside.port}" for each in samples[:SHOWN_SAMPLES]]
+    more = [] if len(samples) <= SHOWN_SAMPLES else ["..."]
+    return f"{len(samples)} new mappings: {', '.join(shown + more)}"
+
+
+def _came(through: bool | None) -> str:
+    return {True: "came in", False: "did not come in", None: "could not be had"}[through]
 
 
 def mapping_of(seen: NatBehaviour) -> str:

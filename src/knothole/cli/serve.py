@@ -24,6 +24,7 @@ def serve(
     also_listen: Annotated[tuple[int, ...], Parameter(negative=())] = (),
     data: Path | None = None,
     config: Path | None = None,
+    classic_stun: bool = False,
     json: bool = False,
 ) -> int:
     """Run a server: switchboard, STUN and TURN on one port number.
@@ -44,6 +45,8 @@ def serve(
         Folder for the accounts and the server's own key.
     config
         TOML file; docs/server.md lists its keys.
+    classic_stun
+        Answer STUN clients of RFC 3489, too.
     json
         One JSON object per line.
     """
@@ -58,6 +61,7 @@ def serve(
             hosts=host,
             port=port,
             also_listen=also_listen,
+            classic_stun=classic_stun,
         )
     except UsageError as error:
         raise WrongUsage(f"{error}.") from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Final
 
+from knothole.cli.check import until
 from knothole.cli.nat import describe, facts
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import run
@@ -20,7 +19,6 @@ from knothole.wire.candidate import CandidateKind
 
 SERVER_SECONDS: Final = 6.0  # ours: a server that is being restarted is back by then
 GATHER_SECONDS: Final = 3.0  # ours: where UDP is blocked, the relay is reached over TCP by then
-LOOK_SECONDS: Final = 0.05
 DISCOVERY_SECONDS: Final = 6.0  # ours: a survey takes 3 s, and begins 1 s late without UDP
 
 KINDS: Final = {
@@ -76,17 +74,18 @@ async def _status(output: Output) -> int:
 
 async def _network(output: Output, endpoint: Endpoint) -> None:
     gatherer, discovery = endpoint.gatherer, endpoint.discovery
-    await _until(lambda: gatherer.udp_works, GATHER_SECONDS)
+    await until(lambda: gatherer.udp_works, GATHER_SECONDS)
     _row(
         output,
         "UDP",
         "works" if gatherer.udp_works else "does not reach the server: lines go over its relay",
     )
-    await _until(lambda: discovery.complete, DISCOVERY_SECONDS)
+    await until(lambda: discovery.complete, DISCOVERY_SECONDS)
     seen = discovery.behaviour
-    await _until(lambda: bool(_of_kind(gatherer, CandidateKind.RELAYED)), GATHER_SECONDS)
-    if seen is not None:
-        for heading, words in describe(seen):
+    await until(lambda: bool(_of_kind(gatherer, CandidateKind.RELAYED)), GATHER_SECONDS)
+    report = discovery.report
+    if seen is not None and report is not None:
+        for heading, words in describe(seen, report):
             _row(output, heading, words)
     relayed = _of_kind(gatherer, CandidateKind.RELAYED)
     _row(output, "Relay", ", ".join(map(str, relayed)) or "none: the server gave no address")
@@ -111,14 +110,6 @@ async def _network(output: Output, endpoint: Endpoint) -> None:
 
 def _of_kind(gatherer: Gatherer, kind: CandidateKind) -> list[Address]:
     return [c.candidate.address for c in gatherer.candidates if c.candidate.kind is kind]
-
-
-async def _until(holds: Callable[[], bool], seconds: float) -> None:
-    """Wait until it holds, at most so long."""
-    for _ in range(round(seconds / LOOK_SECONDS)):
-        if holds():
-            return
-        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _row(output: Output, heading: str, words: str) -> None:

@@ -41,6 +41,7 @@ class ServerConfig:
     for udp and tcp, ``also_listen`` further TCP ports, ``name`` the host that the printed address
     names, ``discovery_port`` the second UDP port of RFC 5780 (0: none), ``external`` what the
     outside knows us by, at most one of each family. No ``allocations``: no relaying here.
+    ``classic_stun``: clients of RFC 3489 are answered.
     """
 
     data: Path
@@ -59,6 +60,7 @@ class ServerConfig:
     allocations_per_user: int = 16
     other_turn: tuple[OtherTurn, ...] = ()
     invitation_required: bool = False
+    classic_stun: bool = False
 
 
 def load_config(
@@ -69,6 +71,7 @@ def load_config(
     hosts: tuple[str, ...] = (),
     port: int | None = None,
     also_listen: tuple[int, ...] = (),
+    classic_stun: bool = False,
 ) -> ServerConfig:
     """The configuration of ``file`` (None: the defaults) with the command line's values on top.
 
@@ -102,6 +105,7 @@ def load_config(
         allocations_per_user=relay.allocations_per_user,
         other_turn=_other_turn(source, content),
         invitation_required=content.accounts.invitation_required,
+        classic_stun=classic_stun or content.classic_stun,
     )
 
 

@@ -61,6 +61,7 @@ class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     data: str = ""
     name: str = ""
     discovery_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    classic_stun: bool = False
     tls: TlsTable = msgspec.field(default_factory=TlsTable)
     relay: RelayTable = msgspec.field(default_factory=RelayTable)
     turn: Annotated[list[OtherTurnTable], msgspec.Meta(max_length=8)] = []

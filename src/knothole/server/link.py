@@ -33,7 +33,8 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
 
     ``relay_hosts`` are the hosts that relayed addresses name, each with the address of this machine
     that it is: another one where a 1:1 NAT stands in front. ``machine`` are all addresses of this
-    machine, ``partners`` the second address of RFC 5780 for those hosts that have one.
+    machine, ``partners`` the second address of RFC 5780 for those hosts that have one. With
+    ``classic_stun`` clients of RFC 3489 are answered.
     """
 
     hosts: list[str]
@@ -51,6 +52,7 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
     allocations_per_user: int
     chain: str
     key: str
+    classic_stun: bool = False
 
 
 class TakeTurn(msgspec.Struct, tag="turn", frozen=True):

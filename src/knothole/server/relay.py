@@ -276,9 +276,11 @@ class Relay:
 
 
 def _binding_server(start: RelayStart, address: Address) -> BindingServer:
+    classic = start.classic_stun
     if not start.discovery_port:
-        return BindingServer()
+        return BindingServer(classic=classic)
     partner = start.partners.get(address.host)
     return BindingServer(
-        alternates=AlternateAddresses(address.host, start.port, start.discovery_port, partner)
+        alternates=AlternateAddresses(address.host, start.port, start.discovery_port, partner),
+        classic=classic,
     )

@@ -167,6 +167,7 @@ class Server:
             allocations_per_user=config.allocations_per_user,
             chain=str(certificate.chain),
             key=str(certificate.key),
+            classic_stun=config.classic_stun,
         )
 
     # ----------------------------------------------------------------- while it serves

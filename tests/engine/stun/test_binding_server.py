@@ -264,7 +264,8 @@ def test_padding_is_answered_with_no_more_than_came() -> None:
 
 
 def test_classic_client_is_answered_in_its_own_words() -> None:
-    datagram, message = answer(BindingServer(), request(cookie=False))
+    assert ask(BindingServer(), request(cookie=False)) is None, "unless that is asked for"
+    datagram, message = answer(BindingServer(classic=True), request(cookie=False))
     assert not message.cookie
     assert message.transaction_id == bytes(range(16))
     assert message.attributes == (MappedAddress(CLIENT), SourceAddress(SERVER))
@@ -273,7 +274,9 @@ def test_classic_client_is_answered_in_its_own_words() -> None:
 
 def test_classic_client_learns_the_other_address_and_may_ask_for_it() -> None:
     change = ChangeRequest(change_ip=True, change_port=True)
-    datagram, message = answer(BindingServer(alternates=FOUR), request(change, cookie=False))
+    datagram, message = answer(
+        BindingServer(alternates=FOUR, classic=True), request(change, cookie=False)
+    )
     other = Address(OTHER_HOST, OTHER_PORT)
     assert datagram.source == other
     assert message.attributes == (
@@ -286,7 +289,7 @@ def test_classic_client_learns_the_other_address_and_may_ask_for_it() -> None:
 @pytest.mark.parametrize("cookie", [True, False])
 def test_response_address_is_never_followed(cookie: bool) -> None:
     victim = Address("198.51.100.1", 53)
-    server = BindingServer(alternates=FOUR)
+    server = BindingServer(alternates=FOUR, classic=True)
     datagram, message = answer(server, request(ResponseAddress(victim), cookie=cookie))
     assert datagram.destination == CLIENT
     assert message.get(ErrorCode) == ErrorCode(420, "Unknown Attribute")
@@ -297,5 +300,5 @@ def test_response_address_is_never_followed(cookie: bool) -> None:
 def test_classic_list_of_unknown_attributes_is_even() -> None:
     """RFC 3489 Section 11.2.10: padded by repeating one of them."""
     payload = request(UnknownAttribute(0x7777, b""), cookie=False)
-    _, message = answer(BindingServer(), payload)
+    _, message = answer(BindingServer(classic=True), payload)
     assert message.get(UnknownAttributes) == UnknownAttributes((0x7777, 0x7777))

@@ -38,6 +38,15 @@ class _Timer(enum.Enum):
     REST = enum.auto()
 
 
+def fresh_ports(count: int, random: RandomBytes) -> tuple[int, ...]:
+    """Port numbers without a pattern, from low and high ones in turn."""
+    ranges = (LOW_PORTS, HIGH_PORTS)
+    return tuple(
+        first + int.from_bytes(random(4), "big") % (last - first + 1)
+        for first, last in (ranges[number % 2] for number in range(count))
+    )
+
+
 class NatDiscovery:
     """Keeps :attr:`report` (an :class:`~knothole.engine.core.Engine`).
 
@@ -173,15 +182,9 @@ class NatDiscovery:
             hosts = [host for host in family if host in reaching] or ([] if ipv6 else family)
             if hosts and any(server.is_ipv6 == ipv6 for server in self._servers):
                 self._asked[hosts[0]] = count
-                self._outputs.append(OpenSockets(DISCOVERY, hosts[0], count, self._ports(count)))
-
-    def _ports(self, count: int) -> tuple[int, ...]:
-        """Port numbers without a pattern, from low and high ones in turn."""
-        ranges = (LOW_PORTS, HIGH_PORTS)
-        return tuple(
-            first + int.from_bytes(self._random(4), "big") % (last - first + 1)
-            for first, last in (ranges[number % 2] for number in range(count))
-        )
+                self._outputs.append(
+                    OpenSockets(DISCOVERY, hosts[0], count, fresh_ports(count, self._random))
+                )
 
     def _survey(self, host: str, now: float) -> None:
         del self._asked[host]

@@ -1,8 +1,9 @@
 """The STUN server: answers Binding requests, and nothing else (RFC 8489 Section 12).
 
 Stateless: every request is answered by itself, retransmissions alike. With a second address it
-serves NAT behaviour discovery too (RFC 5780 Section 6). Clients of RFC 3489 are answered in kind,
-but no answer ever goes to an address that the request names, only to where it came from.
+serves NAT behaviour discovery too (RFC 5780 Section 6). Clients of RFC 3489 are answered in kind
+where that is asked for. No answer ever goes to an address that the request names, only to where it
+came from.
 """
 
 from __future__ import annotations
@@ -80,12 +81,17 @@ class BindingServer:
 
     A datagram's ``destination`` must be the very address it arrived at when there are
     ``alternates``. A ``software`` of None keeps the answers short, and with them what an attacker
-    gains by a forged source.
+    gains by a forged source. With ``classic`` clients of RFC 3489 are answered, too.
     """
 
     def __init__(
-        self, *, alternates: AlternateAddresses | None = None, software: str | None = None
+        self,
+        *,
+        alternates: AlternateAddresses | None = None,
+        software: str | None = None,
+        classic: bool = False,
     ) -> None:
+        self._classic = classic
         self._alternates = alternates
         self._software = software
         self._outputs: deque[Transmit] = deque()
@@ -108,7 +114,7 @@ class BindingServer:
     def answer(self, datagram: Datagram) -> Datagram | None:
         """The answer to one datagram, None when it deserves none: not a Binding request."""
         try:
-            request = decode(datagram.payload, classic=True)
+            request = decode(datagram.payload, classic=self._classic)
         except MalformedMessage:
             return None
         if request.message_class is not MessageClass.REQUEST or request.method != Method.BINDING:

@@ -45,6 +45,7 @@ from knothole.wire.stun.integrity import (
     userhash,
 )
 from knothole.wire.stun.message import (
+    CLASSIC_TRANSACTION_ID_SIZE,
     HEADER_SIZE,
     MAGIC_COOKIE,
     TRANSACTION_ID_SIZE,
@@ -76,6 +77,7 @@ from knothole.wire.stun.turn_attributes import (
 )
 
 __all__ = [
+    "CLASSIC_TRANSACTION_ID_SIZE",
     "HEADER_SIZE",
     "MAGIC_COOKIE",
     "TRANSACTION_ID_SIZE",

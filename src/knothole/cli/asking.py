@@ -1,0 +1,119 @@
+"""STUN servers asked from sockets of one's own, for commands that need no profile."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from knothole.cli.output import Failure, WrongUsage
+from knothole.engine.core import Datagram, Engine
+from knothole.engine.endpoint.discovery import SAMPLES, fresh_ports
+from knothole.engine.stun.behaviour import NatBehaviour
+from knothole.engine.stun.classic import ClassicDiscovery, ClassicLearned
+from knothole.engine.stun.survey import ROLES, BehaviourLearned, Survey
+from knothole.io.driver import Driver
+from knothole.io.udp import UdpLink, open_udp
+from knothole.wire.address import Address, parse_address
+from knothole.wire.malformed import MalformedMessage
+from knothole.wire.turn_uri import parse_server_uri
+
+STUN_PORT: Final = 3478  # RFC 8489 Section 18.6
+T = TypeVar("T")
+
+
+async def find_server(text: str) -> tuple[str, Address]:
+    """Of ``HOST[:PORT]``, with or without ``stun:``: our address towards it, and its own.
+
+    IPv4 where there is a choice: NATs are there. Raises WrongUsage and Failure.
+    """
+    bare = text.removeprefix("stun:")
+    try:
+        uri = parse_server_uri(f"stun:{bare}")
+    except MalformedMessage as error:
+        raise WrongUsage(f"{text!r} is no STUN server: HOST or HOST:PORT, please.") from error
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(uri.host, uri.port or STUN_PORT, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise Failure(f"{uri.host} has no address: {error.strerror or error}") from error
+    family, _, _, _, place = min(found, key=lambda each: each[0] != socket.AF_INET)
+    server = parse_address(str(place[0]), int(place[1]))
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as towards:
+            towards.connect(place)
+            return str(towards.getsockname()[0]), server
+    except OSError as error:
+        raise Failure(f"There is no way to {server.host}: {error.strerror}.") from error
+
+
+async def survey(host: str, servers: Sequence[Address]) -> NatBehaviour:
+    """What stands between new sockets on ``host`` and ``servers``; takes 3 s at most."""
+    return await _run(
+        host,
+        ROLES + SAMPLES,
+        lambda bases, now: Survey(bases, servers, random=secrets.token_bytes, now=now),
+        lambda output: (
+            output.behaviour if isinstance(output, BehaviourLearned) and output.final else None
+        ),
+    )
+
+
+async def classic(host: str, server: Address) -> ClassicLearned:
+    """RFC 3489's verdict on what stands between a new socket on ``host`` and ``server``."""
+    return await _run(
+        host,
+        1,
+        lambda bases, now: ClassicDiscovery(bases[0], server, random=secrets.token_bytes, now=now),
+        lambda output: output if isinstance(output, ClassicLearned) else None,
+    )
+
+
+async def _run(
+    host: str,
+    count: int,
+    make: Callable[[Sequence[Address], float], Engine[object]],
+    result: Callable[[object], T | None],
+) -> T:
+    """Run one engine on ``count`` fresh sockets until it gives a result."""
+    ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    driver: Driver[object] | None = None
+    links: list[UdpLink] = []
+
+    def handle(output: object) -> None:
+        found = result(output)
+        if found is not None and not ended.done():
+            ended.set_result(found)
+
+    def receive(datagrams: Sequence[Datagram]) -> None:
+        if driver is not None:
+            driver.receive(datagrams)
+
+    try:
+        for port in fresh_ports(count, secrets.token_bytes):
+            link = await _open(host, port, receive)
+            links.append(link)
+        engine = make([link.address for link in links], time.monotonic())
+        driver = Driver(engine, handle)
+        for link in links:
+            driver.attach(link, link.address)
+        driver.wake()
+        return await ended
+    finally:
+        if driver is not None:
+            driver.close()
+        for link in links:
+            link.close()
+
+
+async def _open(host: str, port: int, receive: Callable[[Sequence[Datagram]], None]) -> UdpLink:
+    try:
+        return await open_udp(Address(host, port), receive)
+    except OSError:
+        try:
+            return await open_udp(Address(host, 0), receive)
+        except OSError as error:
+            raise Failure(f"No UDP socket at {host}: {error.strerror}.") from error
