@@ -21,7 +21,7 @@ from knothole.engine.ice.pair import Pair
 from knothole.engine.secure.events import ChannelEvent, Closed, PingAnswered
 from knothole.engine.secure.quic import SecureChannel
 from knothole.wire import stun
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 from knothole.wire.signal.values import MAX_EARLY_DATAGRAMS
 
 PATH_ZERO_BYTES: Final = 48 * 1024
@@ -59,6 +59,7 @@ class PathInfo:
     rtt_seconds: float | None
     local_kind: str = ""
     remote_kind: str = ""
+    transport: Transport = Transport.UDP
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,12 +307,13 @@ class Connection:
     def _send(self, now: float) -> None:
         if self._pair is not None:
             source, destination = self._pair.base, self._pair.remote_address
+            transport = self._pair.transport
             sent = False
             while bursts := tuple(self.channel.bursts(now)):
                 sent = True
                 for payload, segment_size in bursts:
                     self._outputs.append(
-                        Transmit(Datagram(source, destination, payload, segment_size))
+                        Transmit(Datagram(source, destination, payload, segment_size, transport))
                     )
             due = sent and self.channel.probes_unanswered is not None
             if due and not self._timers.is_armed(_Timer.SUSPECT):
@@ -365,4 +367,6 @@ class Connection:
 
 def _path_info(pair: Pair) -> PathInfo:
     kinds = pair.local.kind.value, pair.remote.kind.value
-    return PathInfo(pair.relayed, pair.base, pair.remote_address, pair.rtt_seconds, *kinds)
+    return PathInfo(
+        pair.relayed, pair.base, pair.remote_address, pair.rtt_seconds, *kinds, pair.transport
+    )

@@ -23,13 +23,15 @@ from knothole.engine.endpoint.events import (
     SendSignalling,
 )
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
+from knothole.engine.endpoint.tcp_events import CloseTcp, OpenTcp, ProbeTcp
 from knothole.engine.secure.rehearsal import rehearse
 from knothole.io.driver import Driver
 from knothole.io.interfaces import InterfaceWatch
 from knothole.io.signalling import SignallingLink
+from knothole.io.tcp_punch import TcpPuncher
 from knothole.io.turn_stream import TurnStream
 from knothole.io.udp import UdpLink, open_udp
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 from knothole.wire.server_url import ServerUrl
 
 SOCKETS_A_TURN: Final = 32
@@ -68,6 +70,15 @@ class Runtime:
         self._spare: dict[Address, UdpLink] = {}
         self._signalling: dict[int, SignallingLink] = {}
         self._turn_streams: dict[tuple[Address, Address], TurnStream] = {}
+        self._tcp = TcpPuncher(
+            self._spawn,
+            self._driver.receive,
+            lambda owner, event: self._driver.command(
+                lambda now: self.endpoint.tcp_happened(owner, event, now)
+            ),
+            lambda stream: self._driver.attach(stream, stream.local, Transport.TCP, stream.remote),
+            lambda stream: self._driver.detach(stream.local, Transport.TCP, stream.remote),
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: InterfaceWatch | None = None
         self._rebinding = asyncio.Lock()
@@ -96,6 +107,7 @@ class Runtime:
             await link.close()
         for stream in tuple(self._turn_streams.values()):
             stream.close()
+        self._tcp.close()
         for udp in (*self._udp.values(), *self._spare.values()):
             udp.close()
         await asyncio.sleep(0)
@@ -130,6 +142,8 @@ class Runtime:
                 self._spawn(self._open_sockets(owner, host, count, ports))
             case CloseSockets(bases):
                 self._close_sockets(bases)
+            case ProbeTcp() | OpenTcp() | CloseTcp():
+                self._tcp.carry_out(output)
             case Transmit():
                 pass  # the driver's
             case _:

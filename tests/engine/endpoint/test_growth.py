@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from knothole.engine.endpoint.events import KIND_CALL
+from knothole.engine.endpoint.saying import say
 from knothole.engine.secure.replay import SeenCalls
 from knothole.wire.signal import messages as signal
 from knothole.wire.signal.values import Reason, TurnService
@@ -142,8 +143,8 @@ def test_peer_that_trickles_without_end_is_cut_short(town, pair) -> None:
             for n in range(32)
         )
         alice.do(
-            lambda endpoint, now, lines=lines: endpoint._say(
-                signal.Trickle(call_id, call._seal_trickle(lines)), now
+            lambda endpoint, now, lines=lines: say(
+                endpoint._rendezvous, signal.Trickle(call_id, call._seal_trickle(lines)), now
             )
         )
     town.world.trace.enabled = True

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from knothole.engine.connection import (
     Connection,
@@ -15,7 +14,7 @@ from knothole.engine.connection import (
     PathSuspect,
 )
 from knothole.engine.core import Datagram, Timers, Transmit, least
-from knothole.engine.endpoint.call_outputs import CallOutput, CheckMapping, RemotesChanged, Say
+from knothole.engine.endpoint.call_outputs import CallOutput, CheckMapping, RemotesChanged
 from knothole.engine.endpoint.call_state import (
     NEXT_STATES,
     RING_SECONDS,
@@ -24,19 +23,17 @@ from knothole.engine.endpoint.call_state import (
     CallState,
     Ourselves,
 )
+from knothole.engine.endpoint.call_ways import CallWays
 from knothole.engine.endpoint.events import (
     CallFault,
     CallOver,
-    CloseSockets,
     LineEvent,
     LinePath,
     LineReady,
     LineSecured,
-    OpenSockets,
 )
 from knothole.engine.endpoint.exchange import CandidateExchange
-from knothole.engine.endpoint.history import CandidateCount, History, RelayOnly
-from knothole.engine.endpoint.punching import Punching
+from knothole.engine.endpoint.history import CandidateCount
 from knothole.engine.endpoint.reasons import channel_closed, line_lost
 from knothole.engine.ice.agent import agent_between_knotholes
 from knothole.engine.ice.credentials import IceCredentials
@@ -47,10 +44,9 @@ from knothole.engine.secure.events import Closed, Secured
 from knothole.engine.secure.identity import PeerKeys
 from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.words import comparison_words
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 from knothole.wire.signal import messages as signal
 from knothole.wire.signal.content import TrickledCandidates
-from knothole.wire.signal.plans import Move
 from knothole.wire.signal.values import Reason
 
 
@@ -60,10 +56,8 @@ class _Timer(enum.Enum):
     TELL_AGAIN = enum.auto()
 
 
-class Call:
+class Call(CallWays):
     """One call (an :class:`~knothole.engine.core.Engine`); see the two subclasses."""
-
-    incoming: bool
 
     def __init__(
         self,
@@ -75,25 +69,18 @@ class Call:
         candidates: tuple[LocalCandidate, ...],
         now: float,
     ) -> None:
-        self.call_id = call_id
+        super().__init__(ourselves, call_id, name, now)
         self.name = name
         self.kind = kind
         self.app = app
         self.key = b""
         self.key_known = False
-        self.connection: Connection | None = None
-        self.history = History(now)
         self._us = ourselves
         self._state = CallState.OFFERED if self.incoming else CallState.LOOKING_UP
-        hidden = self.relay_only = ourselves.discretion.relay_only(name, self.incoming)
-        if hidden:
-            self.history.note(RelayOnly(ours=True), now)
-        self._exchange = CandidateExchange(candidates, relay_only=hidden)
-        self._punching = Punching(call_id, ourselves.way_out, self.history, relay_only=hidden)
+        self._exchange = CandidateExchange(candidates, relay_only=self.relay_only)
         self._channel: SecureChannel | None = None
         self._secured = False
         self._timers: Timers[_Timer] = Timers()
-        self._outputs: deque[CallOutput] = deque()
         self._timers.arm(_Timer.RING, now + RING_SECONDS)
 
     @property
@@ -170,13 +157,15 @@ class Call:
             if timeout is not None and timeout <= now:
                 self.connection.handle_timeout(now)
             self._punching.handle_timeout(now)
+            self._tcp.handle_timeout(now)
             self._drain(now)
 
     def next_timeout(self) -> float | None:
         if self.is_over:
             return None
         connection = self.connection.next_timeout() if self.connection is not None else None
-        return least(self._timers.next(), connection, self._punching.next_timeout())
+        children = self._punching.next_timeout(), self._tcp.next_timeout()
+        return least(self._timers.next(), connection, *children)
 
     def outputs(self) -> Iterator[CallOutput]:
         while self._outputs:
@@ -209,18 +198,6 @@ class Call:
         self._tell_candidates()
         self.flush(now)
 
-    def sockets_opened(self, bases: Sequence[Address], now: float) -> None:
-        """Further sockets, which this call asked for by OpenSockets."""
-        self._punching.opened(bases, now)
-        self._drain_punching()
-
-    def socket_closed(self, base: Address, now: float) -> None:
-        """The local address of a further socket is gone, and the socket with it."""
-        self._punching.lost(base)
-        if self.connection is not None:
-            self.connection.ice.remove_local_base(base, now)
-            self.flush(now)
-
     def report_changed(self, now: float) -> None:
         """More is known of our NAT."""
         if self._is_heard:
@@ -251,14 +228,8 @@ class Call:
 
     # ------------------------------------------------------------- for the subclasses
 
-    def _seal_trickle(self, lines: tuple[str, ...], move: Move | None = None) -> bytes:
-        raise NotImplementedError
-
     def _rang_out(self) -> None:
         raise NotImplementedError
-
-    def _say(self, message: signal.ClientMessage) -> None:
-        self._outputs.append(Say(message))
 
     def _tell_candidates(self) -> None:
         """Trickle what the other side does not know yet (RFC 8838)."""
@@ -295,10 +266,13 @@ class Call:
         self._drain_punching()
 
     def _heard(self, trickled: TrickledCandidates, now: float) -> None:
-        """More candidates of the other side's, or its next step of a plan."""
+        """More candidates of the other side's, or its next step of a plan or of TCP."""
         if trickled.move is not None:
             self._punching.heard(trickled.move, now)
         self._add_remotes(trickled.candidates, now)
+        if trickled.tcp is not None:
+            self._tcp.heard(trickled.tcp, now)
+            self._drain_tcp(now)
 
     def _begin_line(self, now: float) -> None:
         """Answered: path zero may be used, and the keys must be proven soon."""
@@ -306,6 +280,7 @@ class Call:
         self._move(CallState.LINE)
         self._timers.disarm(_Timer.RING)
         self._timers.arm(_Timer.SECURE, now + SECURE_SECONDS)
+        self._tcp.begin(now)
         self.connection.signalling_ready(now)
 
     def _ready(self) -> None:
@@ -340,17 +315,10 @@ class Call:
         self._timers.clear()
         self._punching.end()
         self._drain_punching()
+        self._outputs.extend(self._tcp.end())
         self._outputs.append(RemotesChanged())
 
     # ------------------------------------------------------------------------- inside
-
-    def _drain_punching(self) -> None:
-        for output in self._punching.outputs():
-            match output:
-                case Transmit() | OpenSockets() | CloseSockets():
-                    self._outputs.append(output)
-                case _:
-                    self._say(signal.Trickle(self.call_id, self._seal_trickle((), output)))
 
     def _drain(self, now: float) -> None:
         assert self.connection is not None
@@ -375,10 +343,12 @@ class Call:
                 case _:
                     self._outputs.append(LineEvent(self.call_id, output))
         self._drain_punching()
+        self._drain_tcp(now)
 
     def _path_changed(self, path: PathInfo | None, now: float) -> None:
         self._punching.path_changed(path is not None and not path.relayed, now)
-        if self._exchange.use(None if path is None else path.remote):
+        self._tcp.path_changed(path is not None and not path.relayed, now)
+        if self._exchange.use(path.remote if path and path.transport is Transport.UDP else None):
             self._outputs.append(RemotesChanged())
         self._outputs.append(LinePath(self.call_id, path))
 

@@ -21,6 +21,7 @@ from knothole.engine.endpoint.events import (
     OpenSockets,
     RemoteRinging,
 )
+from knothole.engine.endpoint.tcp_events import TcpRequest
 from knothole.wire.address import Address
 from knothole.wire.signal import messages as signal
 
@@ -62,6 +63,6 @@ CallEventOutput: TypeAlias = (
     | CallOver
     | KeysFound
 )
-Sockets: TypeAlias = OpenSockets | CloseSockets
+Sockets: TypeAlias = OpenSockets | CloseSockets | TcpRequest
 CallOutput: TypeAlias = Transmit | Say | RemotesChanged | CheckMapping | Sockets | CallEventOutput
 CallBookOutput: TypeAlias = Transmit | Say | Reach | CheckMapping | Sockets | CallEventOutput

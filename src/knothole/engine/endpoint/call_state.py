@@ -8,6 +8,7 @@ from typing import Final
 
 from knothole.engine.core import RandomBytes
 from knothole.engine.endpoint.privacy import Discretion, Open
+from knothole.engine.endpoint.tcp_punch import TcpOutlet
 from knothole.engine.punch.way_out import WayOut
 from knothole.engine.secure.identity import Identity
 
@@ -51,3 +52,4 @@ class Ourselves:
     random: RandomBytes
     way_out: WayOut
     discretion: Discretion = field(default_factory=Open)
+    tcp_outlet: TcpOutlet = field(default_factory=TcpOutlet)

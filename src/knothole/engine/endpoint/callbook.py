@@ -7,7 +7,8 @@ The order is the article's: the switchboard tells both sides at once, the callee
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 from knothole.engine.connection import Connection
@@ -26,6 +27,7 @@ from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.history_notes import history_of, note_output
 from knothole.engine.endpoint.incoming import OfferedCall
 from knothole.engine.endpoint.outgoing import OutgoingCall
+from knothole.engine.endpoint.tcp_events import TcpEvent
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.rendezvous.events import CallEvent, IncomingCall, SignallingProblem
 from knothole.engine.rendezvous.glare import own_call_wins
@@ -141,10 +143,7 @@ class CallBook:
 
     def flush(self, call_id: bytes, now: float) -> None:
         """Carry out what was commanded to the connection's channel."""
-        call = self._calls.get(call_id)
-        if call is not None:
-            call.flush(now)
-            self._drain(call, now)
+        self._do(call_id, lambda call: call.flush(now), now)
 
     def candidates_changed(self, candidates: tuple[LocalCandidate, ...], now: float) -> None:
         """Our standing candidates are these now."""
@@ -155,19 +154,15 @@ class CallBook:
 
     def sockets_opened(self, owner: bytes, bases: Sequence[Address], now: float) -> bool:
         """Sockets that the call with the id ``owner`` asked for; False when it is over."""
-        call = self._calls.get(owner)
-        if call is None:
-            return False
-        call.sockets_opened(bases, now)
-        self._drain(call, now)
-        return True
+        return self._do(owner, lambda call: call.sockets_opened(bases, now), now)
 
     def socket_closed(self, owner: bytes, base: Address, now: float) -> None:
         """A socket of the call with the id ``owner`` is gone."""
-        call = self._calls.get(owner)
-        if call is not None:
-            call.socket_closed(base, now)
-            self._drain(call, now)
+        self._do(owner, lambda call: call.socket_closed(base, now), now)
+
+    def tcp_happened(self, owner: bytes, event: TcpEvent, now: float) -> bool:
+        """What io tells the call with the id ``owner``; False when it is over."""
+        return self._do(owner, lambda call: call.tcp_happened(event, now), now)
 
     def report_changed(self, now: float) -> None:
         """More is known of our NAT."""
@@ -247,6 +242,13 @@ class CallBook:
             call.peer_away(now)
 
     # -------------------------------------------------------------------------- inside
+
+    def _do(self, call_id: bytes, command: Callable[[Call], None], now: float) -> bool:
+        call = self._calls.get(call_id)
+        if call is not None:
+            command(call)
+            self._drain(call, now)
+        return call is not None
 
     def _waiting_for(self, name: str) -> list[OutgoingCall]:
         return [
@@ -342,7 +344,7 @@ class CallBook:
                 parts.setdefault(call.call_id, []).append(payload)
         for call_id, payloads in parts.items():
             for payload, segment_size in join_segments(payloads):
-                part = Datagram(datagram.source, datagram.destination, payload, segment_size)
+                part = replace(datagram, payload=payload, segment_size=segment_size)
                 self._give(by_id[call_id], part, now)
 
     def _find(self, call_id: bytes, kind: type[CallT]) -> CallT | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from knothole.engine.connection import Connection
@@ -34,17 +35,19 @@ from knothole.engine.endpoint.guess import guessed_report
 from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.privacy import Discretion, Open
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
+from knothole.engine.endpoint.saying import say
 from knothole.engine.endpoint.servers import Resolver
+from knothole.engine.endpoint.tcp_events import TcpEvent
+from knothole.engine.endpoint.tcp_punch import TcpOutlet, tcp_servers
 from knothole.engine.predict.budget import Budget
 from knothole.engine.punch.way_out import WayOut
 from knothole.engine.rendezvous import events as rendezvous
 from knothole.engine.rendezvous.client import RendezvousClient
 from knothole.engine.secure.identity import Identity
 from knothole.engine.turn.client import RelayedDataReceived
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 from knothole.wire.candidate import encode_candidate
 from knothole.wire.nat import NatReport
-from knothole.wire.signal import messages as signal
 from knothole.wire.signal.values import MAX_CANDIDATES, Audience
 
 DEVICE_ID_BYTES: Final = 16  # docs/protocol/signal.md
@@ -80,8 +83,10 @@ class Endpoint:
         self._gatherer = Gatherer(random)
         self.discovery = NatDiscovery(random)
         self.way_out = WayOut(random, budget)
-        self._discretion = discretion or Open()
-        ourselves = Ourselves(identity, name, device_id, random, self.way_out, self._discretion)
+        self._discretion, self._tcp = discretion or Open(), TcpOutlet()
+        ourselves = Ourselves(
+            identity, name, device_id, random, self.way_out, self._discretion, self._tcp
+        )
         self._calls = CallBook(ourselves, known)
         self._rendezvous = RendezvousClient(
             identity=identity,
@@ -174,6 +179,7 @@ class Endpoint:
     def set_bases(self, bases: Sequence[Address], now: float) -> None:
         """The UDP sockets there are, best first."""
         self._bases = frozenset(bases)
+        self._tcp.host = next((base.host for base in bases if not base.is_ipv6), "")
         self._gatherer.set_bases(bases, now)
         self.discovery.set_bases(bases, now)
         self._rendezvous.network_changed(now)
@@ -234,13 +240,19 @@ class Endpoint:
         self._gatherer.stream_closed(local, server, now)
         self._drain(now)
 
+    def tcp_happened(self, owner: bytes, event: TcpEvent, now: float) -> bool:
+        """What became of ProbeTcp and OpenTcp; False: nobody wants it any more, close it."""
+        wanted = self._calls.tcp_happened(owner, event, now)
+        self._drain(now)
+        return wanted
+
     # -------------------------------------------------------------------------- engine
 
     def receive(self, datagram: Datagram, now: float) -> None:
         if datagram.segment_size and not datagram.payload[0] & 0xC0:
             # RFC 7983: STUN. The kernel may glue messages that happen to have the same size.
             for payload in datagram.segments():
-                self.receive(Datagram(datagram.source, datagram.destination, payload), now)
+                self.receive(replace(datagram, payload=payload, segment_size=0), now)
             return
         if self._gatherer.knows(datagram):
             self._gatherer.receive(datagram, now)
@@ -298,12 +310,12 @@ class Endpoint:
                 match call_output:
                     case Transmit(datagram) if self._gatherer.is_relayed(datagram.source):
                         self._gatherer.send(datagram, now)
-                    case Transmit(Datagram(source)) if (
+                    case Transmit(Datagram(source, transport=Transport.UDP)) if (
                         source not in self._bases and source not in self._spare
                     ):
                         pass  # the socket or allocation went in this very turn
                     case Say(message):
-                        self._say(message, now)
+                        say(self._rendezvous, message, now)
                     case Reach(peers):
                         self._gatherer.set_peers(peers, now)
                     case CheckMapping():
@@ -318,6 +330,7 @@ class Endpoint:
             case CandidatesChanged():
                 self.discovery.seen(self._gatherer.mapped_addresses(), now)
                 candidates = self._gatherer.candidates
+                self._tcp.udp_works = self._gatherer.udp_works
                 self._calls.candidates_changed(candidates, now)
                 if self._discretion.nothing_on_file:
                     return
@@ -361,28 +374,6 @@ class Endpoint:
             case _:
                 self._calls.signalled(event, now)
 
-    def _say(self, message: signal.ClientMessage, now: float) -> None:
-        client = self._rendezvous
-        match message:
-            case signal.Lookup(name):
-                client.look_up(name, now)
-            case signal.Call(call_id, to, sealed_to, offer, show_host=shown):
-                client.call(call_id, to, sealed_to, offer, now, show_host=shown)
-            case signal.Ringing(call_id):
-                client.ringing(call_id, now)
-            case signal.Answer(call_id, answer, shown):
-                client.answer(call_id, answer, now, show_host=shown)
-            case signal.Decline(call_id, reason):
-                client.decline(call_id, reason, now)
-            case signal.Cancel(call_id, reason):
-                client.cancel(call_id, reason, now)
-            case signal.HangUp(call_id, reason):
-                client.hang_up(call_id, reason, now)
-            case signal.Trickle(call_id, sealed):
-                client.trickle(call_id, sealed, now)
-            case signal.Early(call_id, datagrams):
-                client.early(call_id, datagrams, now)
-
     def _close_sockets(self, bases: Iterable[Address]) -> None:
         known = tuple(base for base in bases if self._spare.pop(base, None) is not None)
         if known:
@@ -401,3 +392,4 @@ class Endpoint:
         self._gatherer.set_servers(servers.stun, servers.turn, now)
         self.way_out.servers = servers.stun
         self.discovery.set_servers(servers.stun, now)
+        self._tcp.servers = tcp_servers(servers.turn)

@@ -10,6 +10,7 @@ from knothole.engine.connection import PathInfo
 from knothole.engine.core import Transmit
 from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream
+from knothole.engine.endpoint.tcp_events import TcpRequest
 from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.engine.secure.events import ChannelEvent
 from knothole.engine.secure.identity import PeerKeys
@@ -246,6 +247,7 @@ EndpointOutput: TypeAlias = (
     | OpenSockets
     | CloseSockets
     | NatLearned
+    | TcpRequest
     | Online
     | Offline
     | Refused

@@ -40,4 +40,11 @@ def history_of(call: Call, now: float) -> CallHistory:
 def _path_used(path: PathInfo | None) -> PathUsed:
     if path is None:
         return PathUsed(relayed=True)
-    return PathUsed(path.relayed, path.local, path.remote, path.local_kind, path.remote_kind)
+    return PathUsed(
+        path.relayed,
+        path.local,
+        path.remote,
+        path.local_kind,
+        path.remote_kind,
+        path.transport.value,
+    )

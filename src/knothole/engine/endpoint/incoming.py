@@ -15,6 +15,7 @@ from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.seal import SealRefused
 from knothole.wire.signal import messages as signal
 from knothole.wire.signal.plans import Move
+from knothole.wire.signal.tcp import TcpWord
 from knothole.wire.signal.values import MAX_CANDIDATES, Reason
 
 
@@ -128,5 +129,5 @@ class OfferedCall(Call):
         self._say(signal.Decline(self.call_id, Reason.NO_ANSWER))
         self._over(CallFault.CANCELLED, explain(CallFault.NO_ANSWER, self._us.name))
 
-    def _seal_trickle(self, lines: tuple[str, ...], move: Move | None = None) -> bytes:
-        return self._seal.seal_trickle(lines, move=move)
+    def _seal_trickle(self, lines: tuple[str, ...], step: Move | TcpWord | None = None) -> bytes:
+        return self._seal.seal_trickle(lines, step=step)

@@ -24,6 +24,7 @@ from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.seal import SealRefused
 from knothole.wire.signal import messages as signal
 from knothole.wire.signal.plans import Move
+from knothole.wire.signal.tcp import TcpWord
 from knothole.wire.signal.values import DeviceOnFile, Failure, Reason
 
 
@@ -186,6 +187,6 @@ class OutgoingCall(Call):
             self._say(signal.Cancel(self.call_id, Reason.NO_ANSWER))
         self._over(CallFault.NO_ANSWER, explain(CallFault.NO_ANSWER, self.name))
 
-    def _seal_trickle(self, lines: tuple[str, ...], move: Move | None = None) -> bytes:
+    def _seal_trickle(self, lines: tuple[str, ...], step: Move | TcpWord | None = None) -> bytes:
         assert self._seal is not None
-        return self._seal.seal_trickle(lines, move=move)
+        return self._seal.seal_trickle(lines, step=step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Final
 
 from knothole.engine.core import Datagram, RandomBytes, least
@@ -11,7 +12,7 @@ from knothole.engine.ice.candidates import LocalCandidates
 from knothole.engine.ice.credentials import IceCredentials, split_username
 from knothole.engine.ice.events import BestPairChanged, IceOutput, RoleChanged
 from knothole.engine.ice.options import BETWEEN_KNOTHOLES, STANDARD, IceOptions
-from knothole.engine.ice.pair import CandidatePair, Pair
+from knothole.engine.ice.pair import CandidatePair, LocalCandidate, Pair
 from knothole.engine.ice.role import Role
 from knothole.engine.ice.session import Session
 from knothole.engine.ice.stray import stray_check
@@ -153,6 +154,17 @@ class IceAgent:
             self._current.local_added(added, now)
             self._settle(now)
 
+    def add_stream(self, local: LocalCandidate, remote: Candidate, now: float) -> None:
+        """A connection to the peer is open: a pair of its own, until :meth:`remove_local_base`.
+
+        Raises ValueError when something is sent from ``local.base`` already.
+        """
+        if self._locals.best_of(local.base) is not None:
+            raise ValueError(f"{local.base} is a base already")
+        self._locals.add_stream(local, remote)
+        self._current.stream_added(local, remote, now)
+        self._settle(now)
+
     def retain_local_candidates(self, gathered: Collection[tuple[Address, Address]]) -> None:
         """Of the candidates that were added only these, as address and base, are still true: a NAT
         has another mapping now. Their bases stay, see :meth:`remove_local_base`."""
@@ -216,6 +228,8 @@ class IceAgent:
             self._previous = self._current
         self._farewell_at = None
         self._current = self._session(local)
+        for stream in self._locals.streams:
+            self._current.stream_added(*stream, now)
         restarted, self._peer_restart = self._peer_restart, None
         if restarted is not None:
             self.set_remote_credentials(restarted, now)
@@ -277,7 +291,7 @@ class IceAgent:
             session = self._session_of(message)
             if session is None or message.method != Method.BINDING:
                 continue
-            part = Datagram(datagram.source, datagram.destination, payload)
+            part = replace(datagram, payload=payload, segment_size=0)
             check = session.find_check(message.transaction_id)
             if message.message_class is MessageClass.REQUEST:
                 session.receive_request(message, part, now)

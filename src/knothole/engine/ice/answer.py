@@ -109,4 +109,4 @@ def _reply(
 ) -> Datagram:
     message = Message(message_class, request.method, request.transaction_id, attributes)
     payload = encode(message, key=key, fingerprint=True)
-    return Datagram(datagram.destination, datagram.source, payload)
+    return Datagram(datagram.destination, datagram.source, payload, transport=datagram.transport)

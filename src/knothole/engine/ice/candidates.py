@@ -24,10 +24,19 @@ REPLACEMENTS_AT_ONCE: Final = 16  # ours: four changes of a peer's network
 
 
 class LocalCandidates:
-    """Our candidates; they outlive an ICE restart as long as their base does."""
+    """Our candidates; they outlive an ICE restart as long as their base does.
+
+    ``streams`` are connections that are open: our end of each, and what is at the other.
+    """
 
     def __init__(self) -> None:
         self._candidates: list[LocalCandidate] = []
+        self.streams: list[tuple[LocalCandidate, Candidate]] = []
+
+    def add_stream(self, local: LocalCandidate, remote: Candidate) -> None:
+        """A connection from ``local``; no other candidate has its base."""
+        self._candidates.append(local)
+        self.streams.append((local, remote))
 
     def add(self, candidate: Candidate, base: Address) -> LocalCandidate | None:
         """The new candidate, or None when it is redundant (RFC 8445 Section 5.1.3).
@@ -53,6 +62,7 @@ class LocalCandidates:
             each
             for each in self._candidates
             if each.candidate.kind is CandidateKind.PEER_REFLEXIVE
+            or each.candidate.transport == "tcp"
             or (each.candidate.address, each.base) in gathered
         ]
 
@@ -60,6 +70,7 @@ class LocalCandidates:
         """Forget what is sent from ``base``; whether there was anything."""
         kept = [each for each in self._candidates if each.base != base]
         gone = len(kept) < len(self._candidates)
+        self.streams = [each for each in self.streams if each[0].base != base]
         self._candidates = kept
         return gone
 
@@ -79,8 +90,10 @@ class LocalCandidates:
         return max(found, key=lambda each: each.candidate.priority, default=None)
 
     def bases(self) -> Iterator[LocalCandidate]:
-        """One candidate for each base (RFC 8445 Section 6.1.2.4: reflexive ones are replaced)."""
-        for base in dict.fromkeys(each.base for each in self._candidates):
+        """One candidate for each UDP base (RFC 8445 Section 6.1.2.4: reflexive ones are
+        replaced)."""
+        udp = (each.base for each in self._candidates if each.candidate.transport == "udp")
+        for base in dict.fromkeys(udp):
             best = self.best_of(base)
             if best is not None:
                 yield best
@@ -99,11 +112,12 @@ class LocalCandidates:
             Candidate(
                 foundation="P" + base.candidate.foundation[:31],
                 component=COMPONENT,
-                transport="udp",
+                transport=base.candidate.transport,
                 priority=priority,
                 address=address,
                 kind=CandidateKind.PEER_REFLEXIVE,
                 related=base.base,
+                tcp_type=base.candidate.tcp_type,
             ),
             base.base,
         )

@@ -119,7 +119,7 @@ class Checks:
         payload = encode(message, key=remote.key, fingerprint=True)
         check = Check(
             pair=pair,
-            datagram=Datagram(pair.base, pair.remote.address, payload),
+            datagram=Datagram(pair.base, pair.remote.address, payload, transport=pair.transport),
             transaction_id=transaction_id,
             key=remote.key,
             role=self._role.attribute,

@@ -24,6 +24,23 @@ def ranked(pairs: Iterable[CandidatePair], role: Role, options: IceOptions) -> l
     return sorted((pair for pair in pairs if pair.valid), key=merit, reverse=True)
 
 
+def pace_consent(
+    pairs: list[CandidatePair], concluded: bool, options: IceOptions, now: float
+) -> None:
+    """Of these valid pairs, best first, the best is asked for consent often, a few spare ones
+    seldom, a relayed one among them."""
+    spares = pairs[1 : 1 + options.spare_pairs]
+    relayed = next((pair for pair in pairs if pair.relayed), None)
+    for pair in pairs:
+        interval: float | None = None
+        if pair is pairs[0]:
+            interval = options.consent_interval_seconds
+        elif not concluded and (pair in spares or pair is relayed):
+            interval = options.spare_interval_seconds
+        assert pair.consent is not None
+        pair.consent.keep(interval, now)
+
+
 class Nominator:
     """When to stop hoping for a better pair; regular nomination (RFC 8445 Section 8.1.1)."""
 

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from knothole.engine.ice.consent import Consent
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 from knothole.wire.candidate import Candidate, CandidateKind
 
 
@@ -43,6 +43,11 @@ class Pair:
     priority: int = field(compare=False)
     nominated: bool = field(compare=False)
     rtt_seconds: float | None = field(compare=False)
+
+    @property
+    def transport(self) -> Transport:
+        """What carries it between the ends, or to our relay's address."""
+        return Transport.TCP if self.local.transport == "tcp" else Transport.UDP
 
     @property
     def relayed(self) -> bool:
@@ -83,6 +88,10 @@ class CandidatePair:
     @property
     def key(self) -> tuple[Address, Address]:
         return self.local.base, self.remote.address
+
+    @property
+    def transport(self) -> Transport:
+        return Transport.TCP if self.local.candidate.transport == "tcp" else Transport.UDP
 
     @property
     def foundation(self) -> tuple[str, str]:
@@ -135,5 +144,9 @@ def pair_priority(local: int, remote: int, controlling: bool) -> int:
 
 
 def check_priority(candidate: Candidate) -> int:
-    """The PRIORITY attribute: the candidate's, were it peer-reflexive (RFC 8445 Section 7.1.1)."""
+    """The PRIORITY attribute: the candidate's, were it peer-reflexive (RFC 8445 Section 7.1.1).
+
+    That of a TCP candidate stays, so that TCP remains behind UDP."""
+    if candidate.transport == "tcp":
+        return candidate.priority
     return CandidateKind.PEER_REFLEXIVE.type_preference << 24 | candidate.priority & 0xFFFFFF

@@ -16,11 +16,12 @@ from knothole.engine.ice.check import Check
 from knothole.engine.ice.checker import Checker, Outcome
 from knothole.engine.ice.consent import Alarm, Consent
 from knothole.engine.ice.credentials import IceCredentials
-from knothole.engine.ice.nominate import Nominator, ranked
+from knothole.engine.ice.nominate import Nominator, pace_consent, ranked
 from knothole.engine.ice.options import IceOptions
 from knothole.engine.ice.pair import CandidatePair, LocalCandidate, PairState
 from knothole.engine.ice.role import Role
 from knothole.engine.ice.tally import Tally
+from knothole.engine.ice.tcp import is_stream
 from knothole.wire.address import Address
 from knothole.wire.candidate import Candidate, CandidateKind
 from knothole.wire.stun import Message, XorMappedAddress
@@ -85,7 +86,7 @@ class Session:
         """The agent has a new candidate: form pairs, or improve those of its base."""
         best = self._locals.best_of(added.base) or added
         for pair in self._checklist:
-            if pair.base == added.base:
+            if pair.base == added.base and not is_stream(pair.local):
                 pair.local = best
                 seen_as = pair.seen_as
                 if seen_as and seen_as.candidate.address == added.candidate.address:
@@ -97,13 +98,19 @@ class Session:
                 self._form(best, remote)
         self.advance(now)
 
+    def stream_added(self, local: LocalCandidate, remote: Candidate, now: float) -> None:
+        """A connection is open: one pair (RFC 6544), whatever else there is."""
+        if not self._checklist.concluded:
+            self._checklist.add(local, remote)
+        self.advance(now)
+
     def add_remote(self, candidate: Candidate, now: float) -> None:
         """A candidate of the peer's, whenever it comes (RFC 8838 Section 11)."""
         if not self.remotes.add(candidate, now):
             return
         self._remove_forgotten()
         for pair in self._checklist:
-            if pair.remote.address == candidate.address:
+            if pair.remote.address == candidate.address and not is_stream(pair.local):
                 pair.remote = candidate
         self._checklist.reprioritize()
         for local in self._locals.bases():
@@ -216,7 +223,7 @@ class Session:
             if chosen is not None:
                 chosen.nominating = True
                 self._checklist.trigger(chosen)
-        self._pace_consent(now)
+        pace_consent(self.valid_pairs(), self._checklist.concluded, self._options, now)
         self._outputs.extend(Transmit(datagram) for datagram in self._checker.send(now))
         if not self._retired:
             self._review(now)
@@ -238,8 +245,10 @@ class Session:
         local = self._locals.best_of(check.base)
         if check.remote_ufrag != self.remote.ufrag or local is None:
             return
-        remote = self.remotes.get(check.source) or self._discover(check, now)
-        pair = remote and self._checklist.add_triggered(local, remote)
+        pair = self._checklist.get(check.base, check.source)
+        if not is_stream(local):
+            remote = self.remotes.get(check.source) or self._discover(check, now)
+            pair = self._checklist.add_triggered(local, remote) if remote else None
         if not pair or pair.revoked:
             return
         pair.checked_by_peer = True
@@ -348,7 +357,7 @@ class Session:
 
     def _remove_forgotten(self) -> None:
         for pair in list(self._checklist):
-            if self.remotes.get(pair.remote.address) is None:
+            if not is_stream(pair.local) and self.remotes.get(pair.remote.address) is None:
                 self._remove(pair)
 
     def _remove(self, pair: CandidatePair) -> None:
@@ -356,20 +365,6 @@ class Session:
         self._checklist.remove(pair)
         if pair.valid:
             self._outputs.append(events.ConsentLost(pair.snapshot(self._role.controlling)))
-
-    def _pace_consent(self, now: float) -> None:
-        """The best pair is asked often, a few spare ones seldom, a relayed one among them."""
-        pairs = self.valid_pairs()
-        spares = pairs[1 : 1 + self._options.spare_pairs]
-        relayed = next((pair for pair in pairs if pair.relayed), None)
-        for pair in pairs:
-            interval: float | None = None
-            if pair is pairs[0]:
-                interval = self._options.consent_interval_seconds
-            elif not self._checklist.concluded and (pair in spares or pair is relayed):
-                interval = self._options.spare_interval_seconds
-            assert pair.consent is not None
-            pair.consent.keep(interval, now)
 
     def _review(self, now: float) -> None:
         """Whether ICE failed: not before the PAC timer ends (RFC 8863), nor while there is hope."""

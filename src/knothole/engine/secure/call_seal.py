@@ -28,6 +28,7 @@ from knothole.wire.signal.content import (
     encode_content,
 )
 from knothole.wire.signal.plans import Move, PlanTerms
+from knothole.wire.signal.tcp import TcpWord
 
 _ICE_CONTEXT: Final = b"knothole/1 ice\x00"
 
@@ -130,11 +131,15 @@ class CallerSeal:
         return sealed
 
     def seal_trickle(
-        self, candidates: tuple[str, ...] = (), *, end: bool = False, move: Move | None = None
+        self,
+        candidates: tuple[str, ...] = (),
+        *,
+        end: bool = False,
+        step: Move | TcpWord | None = None,
     ) -> bytes:
-        """More candidates for every device of the callee, or the next step of a plan."""
+        """More candidates for every device of the callee, or the next step of a plan or of TCP."""
         self._sequence += 1
-        return self._seal(ContentKind.TRICKLE, TrickledCandidates(candidates, end, move))
+        return self._seal(ContentKind.TRICKLE, _trickled(candidates, end, step))
 
     def open_answer(self, device_id: bytes, sealed: bytes) -> CallAnswer:
         """The answer of ``device_id``. Raises :class:`SealRefused`."""
@@ -240,11 +245,15 @@ class CalleeSeal:
         )
 
     def seal_trickle(
-        self, candidates: tuple[str, ...] = (), *, end: bool = False, move: Move | None = None
+        self,
+        candidates: tuple[str, ...] = (),
+        *,
+        end: bool = False,
+        step: Move | TcpWord | None = None,
     ) -> bytes:
-        """More candidates for the caller, or the next step of a plan."""
+        """More candidates for the caller, or the next step of a plan or of TCP."""
         self._sequence += 1
-        return self._seal(ContentKind.TRICKLE, TrickledCandidates(candidates, end, move))
+        return self._seal(ContentKind.TRICKLE, _trickled(candidates, end, step))
 
     def open_trickle(self, sealed: bytes) -> TrickledCandidates:
         """Candidates of the caller. Raises :class:`SealRefused`."""
@@ -280,6 +289,14 @@ class CalleeSeal:
             device_id=None,
             about=self._offer_hash,
         )
+
+
+def _trickled(
+    candidates: tuple[str, ...], end: bool, step: Move | TcpWord | None
+) -> TrickledCandidates:
+    if isinstance(step, TcpWord):
+        return TrickledCandidates(candidates, end, tcp=step)
+    return TrickledCandidates(candidates, end, step)
 
 
 def _body(statement: Statement, kind: type[BodyT]) -> BodyT:

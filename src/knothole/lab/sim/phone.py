@@ -20,6 +20,7 @@ from knothole.engine.endpoint.events import (
     SendSignalling,
 )
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream
+from knothole.engine.endpoint.tcp_events import ProbeTcp, TcpProbed
 from knothole.lab.sim.host import Host, Program
 from knothole.lab.sim.stream import StreamClosed
 from knothole.lab.sim.switchboard import PIN, UPGRADE, UPGRADED
@@ -135,6 +136,8 @@ class Phone:
                 wanted = [*ports[:count], *[0] * (count - len(ports))]
                 opened = [self._open(host, port) for port in wanted]
                 self.endpoint.sockets_opened(owner, opened, now)
+            case ProbeTcp(owner):  # no simultaneous open here: nothing is promised
+                self.endpoint.tcp_happened(owner, TcpProbed(()), now)
             case CloseSockets(bases):
                 for base in bases:
                     self._close(base)

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.signal.plans import Move, PlanTerms
+from knothole.wire.signal.tcp import TcpWord
 from knothole.wire.signal.values import (
     MAX_SEALED_BYTES,
     CallId,
@@ -97,11 +98,12 @@ class CallAnswer(Struct, frozen=True, omit_defaults=True):
 
 class TrickledCandidates(Struct, frozen=True, omit_defaults=True):
     """Candidates found since (RFC 8838); ``end`` is its end-of-candidates indication. ``move`` is
-    the next step of a plan."""
+    the next step of a plan, ``tcp`` a word about a simultaneous open."""
 
     candidates: Candidates = ()
     end: bool = False
     move: Move | None = None
+    tcp: TcpWord | None = None
 
 
 Body = CallOffer | CallAnswer | TrickledCandidates
