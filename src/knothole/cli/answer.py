@@ -6,6 +6,7 @@ import asyncio
 
 from knothole.apps.call_outcome import CallOutcome
 from knothole.cli.listener import turned_away, watch_server
+from knothole.cli.network import Network
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import CALL, PING, announce
 from knothole.cli.sound import Sound, recording
@@ -26,7 +27,7 @@ async def answer_calls(
     source: str | None,
     sink: str | None,
     once: bool,
-    relay_only: bool,
+    network: Network,
 ) -> int:
     """Take calls one at a time, asking first where a person sits in front.
 
@@ -34,8 +35,7 @@ async def answer_calls(
     """
     (await Sound.open(source, sink)).close()  # said now rather than when somebody calls
     telephone = Telephone(output, source, sink, once=once)
-    takes = telephone.takes
-    async with Peer(accept=accept, ask=True, takes=takes, relay_only=relay_only) as peer:
+    async with Peer(accept=accept, ask=True, takes=telephone.takes, **network.for_peer()) as peer:
         output.result("ready", "ready", name=peer.name)
         await telephone.run(peer)
     return 0

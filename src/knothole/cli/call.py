@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from knothole.cli.listener import turned_away
+from knothole.cli.network import ANY_NETWORK, Network, NetworkOptions
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import CALL, announce, run
 from knothole.cli.sound import Sound
@@ -26,7 +27,7 @@ def call(
     *,
     input: Annotated[str | None, Parameter(name="--in")] = None,
     out: str | None = None,
-    relay_only: bool = False,
+    network: NetworkOptions = ANY_NETWORK,
     json: bool = False,
 ) -> int:
     """Call NAME and talk.
@@ -44,16 +45,14 @@ def call(
     out
         Where it is heard: FILE.wav (a recording), null, or a sound device. Default: the
         loudspeaker.
-    relay_only
-        Go by a relay only, so that NAME learns no address of yours.
     json
         One JSON object per line; one with statistics every second.
     """
-    return run(_call(Output(json=json), name, input, out, relay_only))
+    return run(_call(Output(json=json), name, input, out, network))
 
 
 async def _call(
-    output: Output, name: str, source: str | None, sink: str | None, relay_only: bool
+    output: Output, name: str, source: str | None, sink: str | None, network: Network
 ) -> int:
     sound = await Sound.open(source, sink)
 
@@ -64,7 +63,7 @@ async def _call(
         return Taking.BUSY
 
     try:
-        async with Peer(ask=True, takes=takes, relay_only=relay_only) as peer:
+        async with Peer(ask=True, takes=takes, **network.for_peer()) as peer:
             ring = peer.ring(name, app=CALL)
             try:
                 line = await _answered(output, ring)

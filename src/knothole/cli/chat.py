@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from knothole.apps.chat import APP, Chat, start_chat
+from knothole.cli.network import ANY_NETWORK, Network, NetworkOptions
 from knothole.cli.output import Output
 from knothole.cli.session import line_to, run
 from knothole.cli.terminal import Piped, Typed, typing
@@ -22,7 +23,7 @@ def chat(
     name: Annotated[str, Parameter(help="To whom: somebody who runs knothole listen")],
     /,
     *,
-    relay_only: bool = False,
+    network: NetworkOptions = ANY_NETWORK,
     json: bool = False,
 ) -> int:
     """Write to NAME and read the answers, line by line.
@@ -34,16 +35,14 @@ def chat(
 
     Parameters
     ----------
-    relay_only
-        Go by a relay only, so that NAME learns no address of yours.
     json
         One JSON object per line; what is said is still read from stdin line by line.
     """
-    return run(_chat(Output(json=json), name, relay_only))
+    return run(_chat(Output(json=json), name, network))
 
 
-async def _chat(output: Output, name: str, relay_only: bool) -> int:
-    async with line_to(output, name, APP, relay_only=relay_only) as line:
+async def _chat(output: Output, name: str, network: Network) -> int:
+    async with line_to(output, name, APP, network) as line:
         await converse(output, line, Piped(), leave_at_end=True)
     return 0
 

@@ -98,7 +98,9 @@ async def _list(output: Output) -> int:
 async def _presence(output: Output, profile: Profile, names: list[str]) -> dict[str, bool]:
     """Who is online; empty, with a note, when the server cannot be asked."""
     try:
-        async with Peer(profile, callable=False, timeout=SERVER_SECONDS) as peer:
+        async with Peer(
+            profile, callable=False, port_mapping=False, timeout=SERVER_SECONDS
+        ) as peer:
             return await peer.presence(names, PRESENCE_SECONDS)
     except KnotholeError as error:
         output.note("offline", f"Who is online is not known: {error}", why=str(error))

@@ -57,7 +57,7 @@ async def _join(output: Output, name: str, url: ServerUrl, invitation: str | Non
     profile = Profile.create(None, name, url)
     # Before the name is registered for it: a name whose key is lost is lost for good.
     profile.save_identity()
-    async with Peer(profile, callable=False, invitation=invitation):
+    async with Peer(profile, callable=False, invitation=invitation, port_mapping=False):
         pass
     profile.save()
     if before is not None and (before.name, before.server.identity) != (name, url.identity):

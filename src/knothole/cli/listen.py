@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from knothole.cli.network import ANY_NETWORK, NetworkOptions
 from knothole.cli.output import Output, WrongUsage
 from knothole.cli.session import run
 from knothole.peer.accept import BadAccept, parse_accept
@@ -20,7 +21,7 @@ def listen(
     accept: str = "anyone",
     input: Annotated[str | None, Parameter(name="--in")] = None,
     out: str | None = None,
-    relay_only: bool = False,
+    network: NetworkOptions = ANY_NETWORK,
     json: bool = False,
 ) -> int:
     """Be online and take calls and lines.
@@ -48,9 +49,6 @@ def listen(
     out
         With --answer, where it is heard: FILE.wav (the next call: FILE-2.wav), null, or a sound
         device.
-    relay_only
-        Lines go by a relay only, so that callers learn no address of yours; only contacts with
-        the policy "direct" do.
     json
         One JSON object per line; with --pipe on stderr, because stdout is the pipe's.
     """
@@ -67,14 +65,14 @@ def listen(
         from knothole.cli.answer import answer_calls
 
         task = answer_calls(
-            output, accept=accept, source=input, sink=out, once=once, relay_only=relay_only
+            output, accept=accept, source=input, sink=out, once=once, network=network
         )
         return run(task, when_terminated=0)
     if pipe:
         from knothole.cli.listener import take_pipe
 
-        return run(take_pipe(output, accept, relay_only))
+        return run(take_pipe(output, accept, network))
     from knothole.cli.listener import chat_with_all, echo_all
 
     take = echo_all if echo else chat_with_all
-    return run(take(output, accept, once, relay_only), when_terminated=0)
+    return run(take(output, accept, once, network), when_terminated=0)

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from knothole.apps import chat, pipe
 from knothole.apps.echo import echo
+from knothole.cli.network import Network
 from knothole.cli.output import Output
 from knothole.cli.pipe import join_standard
 from knothole.cli.session import HOW, PING, announce
@@ -122,13 +123,13 @@ def turned_away(output: Output, name: str, app: str, why: str) -> None:
     output.note("turned-away", text, peer=name, app=app, why=why)
 
 
-async def echo_all(output: Output, accept: str, once: bool, relay_only: bool) -> int:
+async def echo_all(output: Output, accept: str, once: bool, network: Network) -> int:
     """``listen --echo``: everything goes back to where it came from; calls are not taken."""
     handlers: dict[str | None, Handler] = {None: echo, pipe.APP: echo, chat.APP: echo}
-    return await _listen(output, accept, relay_only, Reception(output, handlers, once=once))
+    return await _listen(output, accept, Reception(output, handlers, once=once), network)
 
 
-async def chat_with_all(output: Output, accept: str, once: bool, relay_only: bool) -> int:
+async def chat_with_all(output: Output, accept: str, once: bool, network: Network) -> int:
     """``listen``: chats on the terminal, one after the other."""
     from knothole.cli.chat import converse
     from knothole.cli.terminal import Piped
@@ -139,13 +140,13 @@ async def chat_with_all(output: Output, accept: str, once: bool, relay_only: boo
         await converse(output, line, typed, leave_at_end=False)
 
     reception = Reception(output, {chat.APP: chat_with}, once=once, one_at_a_time=True)
-    return await _listen(output, accept, relay_only, reception)
+    return await _listen(output, accept, reception, network)
 
 
-async def take_pipe(output: Output, accept: str, relay_only: bool) -> int:
+async def take_pipe(output: Output, accept: str, network: Network) -> int:
     """``listen --pipe``: the first pipe gets stdin and stdout."""
     reception = Reception(output, {pipe.APP: join_standard}, once=True, one_at_a_time=True)
-    return await _listen(output, accept, relay_only, reception)
+    return await _listen(output, accept, reception, network)
 
 
 async def watch_server(output: Output, peer: Peer) -> None:
@@ -160,8 +161,8 @@ async def watch_server(output: Output, peer: Peer) -> None:
             )
 
 
-async def _listen(output: Output, accept: str, relay_only: bool, reception: Reception) -> int:
-    async with Peer(accept=accept, takes=reception.takes, relay_only=relay_only) as peer:
+async def _listen(output: Output, accept: str, reception: Reception, network: Network) -> int:
+    async with Peer(accept=accept, takes=reception.takes, **network.for_peer()) as peer:
         output.result("ready", "ready", name=peer.name)
         await reception.run(peer)
     return 0

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from knothole.cli.network import ANY_NETWORK, Network, NetworkOptions
 from knothole.cli.output import Failure, Output, WrongUsage
 from knothole.cli.session import interrupt_sets, line_to, path_facts, run
 from knothole.peer.explanation import SOON_SECONDS
@@ -22,7 +23,7 @@ def ping(
     *,
     count: Annotated[int | None, Parameter(name=["--count", "-c"])] = None,
     interval: Annotated[float, Parameter(name=["--interval", "-i"])] = 1.0,
-    relay_only: bool = False,
+    network: NetworkOptions = ANY_NETWORK,
     json: bool = False,
 ) -> int:
     """Open a line to NAME and measure it, probe by probe.
@@ -38,8 +39,6 @@ def ping(
         How many probes; without it until Ctrl-C.
     interval
         Seconds between two probes.
-    relay_only
-        Go by a relay only, so that NAME learns no address of yours.
     json
         One JSON object per line.
     """
@@ -47,7 +46,7 @@ def ping(
         raise WrongUsage("-c must be at least 1.")
     if not 0 < interval < 1e6:
         raise WrongUsage("-i must be above 0 seconds.")
-    return run(_ping(Output(json=json), name, count, interval, relay_only))
+    return run(_ping(Output(json=json), name, count, interval, network))
 
 
 @dataclass(slots=True)
@@ -59,10 +58,10 @@ class _Probes:
 
 
 async def _ping(
-    output: Output, name: str, count: int | None, interval: float, relay_only: bool
+    output: Output, name: str, count: int | None, interval: float, network: Network
 ) -> int:
     probes, enough = _Probes(), asyncio.Event()
-    async with line_to(output, name, "ping", relay_only=relay_only) as line:
+    async with line_to(output, name, "ping", network) as line:
         try:
             with interrupt_sets(enough):
                 await _probe_until(enough, output, line, probes, count, interval)

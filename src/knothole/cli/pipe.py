@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from knothole.apps.pipe import APP, join
+from knothole.cli.network import ANY_NETWORK, Network, NetworkOptions
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import line_to, path_facts, run
 from knothole.peer.line import Line
@@ -17,7 +18,7 @@ def pipe(
     name: Annotated[str, Parameter(help="To whom: somebody who runs knothole listen --pipe")],
     /,
     *,
-    relay_only: bool = False,
+    network: NetworkOptions = ANY_NETWORK,
     json: bool = False,
 ) -> int:
     """Join stdin and stdout to NAME's, like netcat.
@@ -28,16 +29,14 @@ def pipe(
 
     Parameters
     ----------
-    relay_only
-        Go by a relay only, so that NAME learns no address of yours.
     json
         One JSON object per line, on stderr: stdout is the pipe's.
     """
-    return run(_pipe(Output(json=json, stdout_is_data=True), name, relay_only))
+    return run(_pipe(Output(json=json, stdout_is_data=True), name, network))
 
 
-async def _pipe(output: Output, name: str, relay_only: bool) -> int:
-    async with line_to(output, name, APP, relay_only=relay_only) as line:
+async def _pipe(output: Output, name: str, network: Network) -> int:
+    async with line_to(output, name, APP, network) as line:
         await join_standard(line)
         output.note("over", "", peer=line.peer_name, **path_facts(line.path))
     return 0

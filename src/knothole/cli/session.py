@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from knothole.apps import chat, pipe
+from knothole.cli.network import ANY_NETWORK, Network
 from knothole.cli.output import Failure, Output
 from knothole.engine.secure.identity import fingerprint
 from knothole.io.loop import run_loop
@@ -106,13 +107,13 @@ def interrupt_sets(event: asyncio.Event) -> Iterator[None]:
 
 @asynccontextmanager
 async def line_to(
-    output: Output, name: str, app: str, *, relay_only: bool = False
+    output: Output, name: str, app: str, network: Network = ANY_NETWORK
 ) -> AsyncIterator[Line]:
     """A line to ``name`` from the profile in KNOTHOLE_HOME, closed at the end.
 
     It is announced, with the words to compare when the key is seen for the first time.
     """
-    async with Peer(callable=False, relay_only=relay_only) as peer:
+    async with Peer(callable=False, **network.for_peer()) as peer:
         started = time.monotonic()
         try:
             line = await peer.connect(name, app=app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from knothole.cli.check import until
+from knothole.cli.mappings import mapping_facts, mapping_words
 from knothole.cli.nat import describe, facts
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import run
@@ -65,6 +66,9 @@ async def _status(output: Output) -> int:
             _row(output, "Registered", "yes")
             output.result("server", "", online=True, why=None)
             await _network(output, peer.endpoint)
+            _row(output, "Mapped port", mapping_words(peer.endpoint))
+            for mapping in mapping_facts(peer.endpoint):
+                output.result("port-mapping", "", **mapping)
     except KnotholeError as error:
         _row(output, "Registered", "no")
         output.result("server", "", online=False, why=str(error))

@@ -129,6 +129,7 @@ class _SimulatedRuntime(Runtime):
         settled: Callable[[], None],
         *,
         port: int = 0,
+        port_mapping: bool = True,
     ) -> None:
         self.endpoint = endpoint
         self._internet, self._host, self._base, self.public = self.place

@@ -23,6 +23,7 @@ from knothole.engine.endpoint.events import (
     Refused,
 )
 from knothole.engine.endpoint.history import CallHistory
+from knothole.engine.portmap.mapping import PortMapping
 from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.peer.accept import Accept, Taking, parse_accept
 from knothole.peer.call import OutgoingRing, RefusedCall, Ring
@@ -64,6 +65,8 @@ class Peer:
             wish or not. A contact's policy (``knothole contacts --policy``) counts besides.
         ask: calls are not taken at once but come out of :meth:`rings`, and callers
             are shown no address before a ring is answered.
+        port_mapping: the gateways of the local network are asked to let others in to our port (PCP,
+            NAT-PMP, UPnP), which is given back at the end. Never with a server on this machine.
         invitation: the code that a switchboard asks of new names.
         timeout: seconds until entering raises ServerUnreachable.
 
@@ -84,6 +87,7 @@ class Peer:
         callable: bool = True,
         port: int = 0,
         relay_only: bool = False,
+        port_mapping: bool = True,
         ask: bool = False,
         invitation: str | None = None,
         timeout: float = REGISTER_SECONDS,
@@ -93,6 +97,7 @@ class Peer:
         self._takes = takes
         self._ask = ask
         self._port = port
+        self._port_mapping = port_mapping
         self._timeout = timeout
         self._discretion = ByPolicy(self.profile.policies, relay_only=relay_only)
         self._endpoint = Endpoint(
@@ -140,6 +145,11 @@ class Peer:
         """The engine beneath, for those who look at candidates and mappings."""
         return self._endpoint
 
+    @property
+    def port_mappings(self) -> tuple[PortMapping, ...]:
+        """What the routers in front of us have granted."""
+        return self._endpoint.port_mappings
+
     async def __aenter__(self) -> Peer:
         if self._runtime is not None or self._closed:
             raise RuntimeError("a peer is entered once; make another one")
@@ -151,6 +161,7 @@ class Peer:
             self._failed,
             self._calls.settled,
             port=self._port,
+            port_mapping=self._port_mapping,
         )
         try:
             await self._runtime.start()

@@ -24,6 +24,7 @@ from knothole.engine.endpoint.events import (
 )
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
 from knothole.engine.endpoint.tcp_events import CloseTcp, OpenTcp, ProbeTcp
+from knothole.engine.portmap.mapper import GatewayInDoubt
 from knothole.engine.secure.rehearsal import rehearse
 from knothole.io.driver import Driver
 from knothole.io.interfaces import InterfaceWatch
@@ -31,6 +32,7 @@ from knothole.io.signalling import SignallingLink
 from knothole.io.tcp_punch import TcpPuncher
 from knothole.io.turn_stream import TurnStream
 from knothole.io.udp import UdpLink, open_udp
+from knothole.peer.port_mapping import PortMapping, may_map
 from knothole.wire.address import Address, Transport
 from knothole.wire.server_url import ServerUrl
 
@@ -59,6 +61,7 @@ class Runtime:
         settled: Callable[[], None],
         *,
         port: int = 0,
+        port_mapping: bool = True,
     ) -> None:
         self.endpoint = endpoint
         self._server = server
@@ -82,6 +85,8 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: InterfaceWatch | None = None
         self._rebinding = asyncio.Lock()
+        self._port_mapping: PortMapping | None = None
+        self._may_map = port_mapping and may_map(server)
 
     async def start(self) -> None:
         """Bind the sockets and go online, and meanwhile rehearse a call."""
@@ -90,6 +95,8 @@ class Runtime:
         self._watch = InterfaceWatch(
             lambda hosts: self._spawn(self._rebind(hosts)), loopback=loopback
         )
+        if self._may_map:
+            self._port_mapping = PortMapping(self.endpoint, self._driver.command)
         await self._rebind(self._watch.hosts)
         self._driver.command(self.endpoint.start)
 
@@ -97,6 +104,8 @@ class Runtime:
         """Leave the switchboard, give the relay back, close every socket."""
         if self._watch is not None:
             self._watch.close()
+        if self._port_mapping is not None:
+            await self._port_mapping.close()
         self._driver.command(self.endpoint.close)
         await asyncio.sleep(FAREWELL_SECONDS)
         self._driver.close()
@@ -144,6 +153,9 @@ class Runtime:
                 self._close_sockets(bases)
             case ProbeTcp() | OpenTcp() | CloseTcp():
                 self._tcp.carry_out(output)
+            case GatewayInDoubt():
+                if self._port_mapping is not None:
+                    self._port_mapping.ask_again()
             case Transmit():
                 pass  # the driver's
             case _:
@@ -239,6 +251,8 @@ class Runtime:
                         self._driver.attach(link, link.address)
             bases = [self._udp[host].address for host in hosts if host in self._udp]
             self._driver.command(lambda now: self.endpoint.set_bases(bases, now))
+            if self._port_mapping is not None:
+                self._spawn(self._port_mapping.set_bases(bases))
 
     async def _open_sockets(
         self, owner: bytes, host: str, count: int, ports: tuple[int, ...]

@@ -92,6 +92,7 @@ def test_nat_pmp_answers_are_read() -> None:
         natpmp.MapResponse(7, 5000, 6000, 600)
     )
     assert natpmp.decode_response(b"\0\x81\0\x02" + epoch) == natpmp.Refusal(1, 2, 7)
+    assert natpmp.decode_response(b"\0\0\0\x01" + epoch) == natpmp.Refusal(0, 1, 7)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ of them and a server in virtual time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -30,15 +30,17 @@ from knothole.engine.endpoint.events import (
     Resolve,
     SendSignalling,
 )
-from knothole.engine.endpoint.gather import CandidatesChanged, Gatherer
+from knothole.engine.endpoint.gather import CandidatesChanged, Gatherer, GathererOutput
 from knothole.engine.endpoint.guess import guessed_report
 from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.privacy import Discretion, Open
-from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream, TurnServer
+from knothole.engine.endpoint.relays import TurnServer
 from knothole.engine.endpoint.saying import say
 from knothole.engine.endpoint.servers import Resolver
 from knothole.engine.endpoint.tcp_events import TcpEvent
 from knothole.engine.endpoint.tcp_punch import TcpOutlet, tcp_servers
+from knothole.engine.portmap.mapper import PortMapper
+from knothole.engine.portmap.mapping import PortMapping
 from knothole.engine.predict.budget import Budget
 from knothole.engine.punch.way_out import WayOut
 from knothole.engine.rendezvous import events as rendezvous
@@ -58,8 +60,7 @@ class Endpoint:
 
     ``known`` is what is remembered of other people by name, read at every call. ``disclosure`` says
     to whom the switchboard may show our candidates before we answer, ``callable_`` whether we are
-    rung at all, ``budget`` what plans may use, ``discretion`` who is shown no address of ours but a
-    relay's.
+    rung at all, ``budget`` what plans may use, ``discretion`` who is shown a relay's address only.
     """
 
     def __init__(
@@ -107,6 +108,11 @@ class Endpoint:
     def nat_report(self) -> NatReport | None:
         """What the NAT in front of us does, None while nothing is known of this network."""
         return self.discovery.report
+
+    @property
+    def port_mappings(self) -> tuple[PortMapping, ...]:
+        """What the gateways have granted; see :class:`PortMappingsChanged`."""
+        return self._gatherer.mapper.mappings
 
     def connection(self, call_id: bytes) -> Connection | None:
         """The connection of a line, for commands to its channel; :meth:`flush` follows."""
@@ -170,7 +176,6 @@ class Endpoint:
         self._drain(now)
         self._gatherer.close(now)
         self.discovery.close()
-        self._drain(now)
         self._rendezvous.stop(now)
         self._drain(now)
 
@@ -186,8 +191,7 @@ class Endpoint:
         self._drain(now)
 
     def sockets_opened(self, owner: bytes, bases: Sequence[Address], now: float) -> None:
-        """Some of the sockets that OpenSockets asked for; those that nobody wants any more are to
-        be closed again."""
+        """Some of the sockets that OpenSockets asked for; what nobody wants any more is closed."""
         self._spare.update((base, owner) for base in bases)
         if owner == DISCOVERY:
             self.discovery.sockets_opened(bases, now)
@@ -246,6 +250,11 @@ class Endpoint:
         self._drain(now)
         return wanted
 
+    def map_ports(self, do: Callable[[PortMapper, float], None], now: float) -> None:
+        """What io has found out about gateways: ``do`` tells the port mapper."""
+        self._gatherer.map_ports(do, now)
+        self._drain(now)
+
     # -------------------------------------------------------------------------- engine
 
     def receive(self, datagram: Datagram, now: float) -> None:
@@ -300,11 +309,10 @@ class Endpoint:
                 match found:
                     case CloseSockets(bases):
                         self._close_sockets(bases)
-                    case NatLearned():
-                        self._outputs.append(found)
-                        self._learn_of_nat(now)
                     case _:
                         self._outputs.append(found)
+                        if isinstance(found, NatLearned):
+                            self._learn_of_nat(now)
             for call_output in self._calls.outputs():
                 busy = True
                 match call_output:
@@ -325,20 +333,19 @@ class Endpoint:
                     case _:
                         self._outputs.append(call_output)
 
-    def _from_gatherer(self, output: object, now: float) -> None:
+    def _from_gatherer(self, output: GathererOutput, now: float) -> None:
         match output:
             case CandidatesChanged():
                 self.discovery.seen(self._gatherer.mapped_addresses(), now)
                 candidates = self._gatherer.candidates
                 self._tcp.udp_works = self._gatherer.udp_works
                 self._calls.candidates_changed(candidates, now)
-                if self._discretion.nothing_on_file:
-                    return
-                lines = tuple(encode_candidate(c.candidate) for c in candidates[:MAX_CANDIDATES])
-                self._rendezvous.set_on_file(lines, now)
+                if not self._discretion.nothing_on_file:
+                    told = tuple(encode_candidate(c.candidate) for c in candidates[:MAX_CANDIDATES])
+                    self._rendezvous.set_on_file(told, now)
             case RelayedDataReceived(datagram):
                 self._calls.receive(datagram, now)
-            case Transmit() | OpenTurnStream() | CloseTurnStream():
+            case _:
                 self._outputs.append(output)
 
     def _from_rendezvous(self, event: rendezvous.ClientOutput, now: float) -> None:
@@ -375,13 +382,11 @@ class Endpoint:
                 self._calls.signalled(event, now)
 
     def _close_sockets(self, bases: Iterable[Address]) -> None:
-        known = tuple(base for base in bases if self._spare.pop(base, None) is not None)
-        if known:
+        if known := tuple(base for base in bases if self._spare.pop(base, None) is not None):
             self._outputs.append(CloseSockets(known))
 
     def _learn_of_nat(self, now: float) -> None:
-        guess = guessed_report(self._gatherer.mapped_addresses())
-        report = self.discovery.report or guess
+        report = self.discovery.report or guessed_report(self._gatherer.mapped_addresses())
         if report != self.way_out.report:
             self.way_out.report = report
             self._calls.report_changed(now)

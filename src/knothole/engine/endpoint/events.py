@@ -11,6 +11,7 @@ from knothole.engine.core import Transmit
 from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.relays import CloseTurnStream, OpenTurnStream
 from knothole.engine.endpoint.tcp_events import TcpRequest
+from knothole.engine.portmap.mapper import GatewayInDoubt, PortMappingsChanged
 from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.engine.secure.events import ChannelEvent
 from knothole.engine.secure.identity import PeerKeys
@@ -248,6 +249,8 @@ EndpointOutput: TypeAlias = (
     | CloseSockets
     | NatLearned
     | TcpRequest
+    | PortMappingsChanged
+    | GatewayInDoubt
     | Online
     | Offline
     | Refused

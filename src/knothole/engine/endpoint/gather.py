@@ -8,7 +8,7 @@ is gathered at call time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -22,9 +22,11 @@ from knothole.engine.endpoint.relays import (
     TurnServer,
 )
 from knothole.engine.ice.pair import LocalCandidate
+from knothole.engine.portmap.mapper import GatewayInDoubt, PortMapper, PortMappingsChanged
 from knothole.engine.stun.client import BindingClient, MappedAddressChanged, MappedAddressLearned
 from knothole.engine.turn.client import RelayedDataReceived
 from knothole.wire.address import Address, Transport
+from knothole.wire.portmap.pcp import SERVER_PORT
 
 KEEPALIVE_SECONDS: Final = 12.0
 """Ours: Linux forgets a UDP mapping 30 s after the last packet; two keepalives may be lost."""
@@ -36,7 +38,13 @@ class CandidatesChanged:
 
 
 GathererOutput: TypeAlias = (
-    Transmit | CandidatesChanged | RelayedDataReceived | OpenTurnStream | CloseTurnStream
+    Transmit
+    | CandidatesChanged
+    | RelayedDataReceived
+    | OpenTurnStream
+    | CloseTurnStream
+    | PortMappingsChanged
+    | GatewayInDoubt
 )
 
 
@@ -53,6 +61,7 @@ class Gatherer:
         self._warm: frozenset[Address] = frozenset()
         self._bindings: dict[tuple[Address, Address], BindingClient] = {}
         self._relays = Relays(random)
+        self._mapper = PortMapper(random)
         self._describe = Describer()
         self._candidates: tuple[LocalCandidate, ...] = ()
         self._deadline: float | None = None  # asked for at every datagram, so kept ready
@@ -67,6 +76,11 @@ class Gatherer:
     def udp_works(self) -> bool:
         """Whether a STUN server has answered over UDP."""
         return any(binding.mapped is not None for binding in self._bindings.values())
+
+    @property
+    def mapper(self) -> PortMapper:
+        """The port mappings, to look at."""
+        return self._mapper
 
     def mapped_addresses(self) -> dict[Address, dict[Address, Address]]:
         """What each server sees each base as: base -> server -> mapped address."""
@@ -95,6 +109,11 @@ class Gatherer:
         self._warm = frozenset({server.is_ipv6: server for server in reversed(self._stun)}.values())
         self._ask_missing(now)
         self._relays.set_servers(turn, now)
+        self._drain(now)
+
+    def map_ports(self, do: Callable[[PortMapper, float], None], now: float) -> None:
+        """What io has found out about gateways: ``do`` tells the port mapper."""
+        do(self._mapper, now)
         self._drain(now)
 
     def set_peers(self, peers: frozenset[Address], now: float) -> None:
@@ -138,8 +157,9 @@ class Gatherer:
         return self._relays.is_relayed(address)
 
     def close(self, now: float) -> None:
-        """Give the allocations back and stop."""
+        """Give allocations and port mappings back and stop."""
         self._relays.close(now)
+        self._mapper.close(now)
         for binding in self._bindings.values():
             binding.close()
         self._bindings.clear()
@@ -151,17 +171,19 @@ class Gatherer:
     def knows(self, datagram: Datagram) -> bool:
         """Whether ``datagram`` comes from a server of ours, so that it is for :meth:`receive`."""
         is_binding = (datagram.destination, datagram.source) in self._bindings
-        return is_binding or self._relays.knows(datagram)
+        return is_binding or self._relays.knows(datagram) or self._mapper.knows(datagram)
 
     def receive(self, datagram: Datagram, now: float) -> None:
         binding = self._bindings.get((datagram.destination, datagram.source))
         if binding is not None and datagram.transport is Transport.UDP:
             binding.receive(datagram, now)
         self._relays.receive(datagram, now)
+        self._mapper.receive(datagram, now)
         self._drain(now)
 
     def handle_timeout(self, now: float) -> None:
-        children: tuple[BindingClient | Relays, ...] = (*self._bindings.values(), self._relays)
+        children: tuple[BindingClient | Relays | PortMapper, ...]
+        children = (*self._bindings.values(), self._relays, self._mapper)
         for child in children:
             timeout = child.next_timeout()
             if timeout is not None and timeout <= now:
@@ -205,6 +227,7 @@ class Gatherer:
                     case MappedAddressChanged(base, server) if server in self._warm:
                         self._update_candidates()
                         self._relays.mapping_changed(base, server, now)
+                        self._mapper.ask_again(now)
                     case _:
                         pass
         for relays_output in self._relays.outputs():
@@ -212,8 +235,12 @@ class Gatherer:
                 self._update_candidates()
             else:
                 self._outputs.append(relays_output)
+        for mapper_output in self._mapper.outputs():
+            if isinstance(mapper_output, PortMappingsChanged):
+                self._update_candidates()
+            self._outputs.append(mapper_output)
         bindings = (binding.next_timeout() for binding in self._bindings.values())
-        self._deadline = least(self._relays.next_timeout(), *bindings)
+        self._deadline = least(self._relays.next_timeout(), self._mapper.next_timeout(), *bindings)
 
     def _update_candidates(self) -> None:
         candidates = self._describe.candidates(
@@ -223,6 +250,11 @@ class Gatherer:
                 (b.base, b.server, b.mapped)
                 for b in self._bindings.values()
                 if b.mapped and b.server in self._warm
+            ]
+            + [
+                (each.base, Address(each.gateway, SERVER_PORT), each.external)
+                for each in self._mapper.mappings
+                if each.is_public
             ],
             self._relays.relayed,
         )

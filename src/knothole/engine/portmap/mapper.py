@@ -36,7 +36,12 @@ class PortMappingsChanged:
     """:attr:`PortMapper.mappings` or :attr:`PortMapper.attempts` is another list than before."""
 
 
-PortMapperOutput: TypeAlias = Transmit | PortMappingsChanged
+@dataclass(frozen=True, slots=True)
+class GatewayInDoubt:
+    """A gateway may have forgotten what it gave: to be asked by UPnP too."""
+
+
+PortMapperOutput: TypeAlias = Transmit | PortMappingsChanged | GatewayInDoubt
 
 
 class PortMapper:
@@ -94,6 +99,8 @@ class PortMapper:
         """A gateway may have been restarted: ask all of them for what we had."""
         for client in self._each():
             client.ask_again(now)
+        if self._clients:
+            self._outputs.append(GatewayInDoubt())
         self._drain(now)
 
     def announced(self, gateway: str, payload: bytes, now: float) -> None:
@@ -109,8 +116,7 @@ class PortMapper:
         except MalformedMessage:
             return
         if clients and self._epoch(gateway, protocol).restarted(epoch, now):
-            for client in clients:
-                client.ask_again(now)
+            self.ask_again(now)
         self._drain(now)
 
     def set_upnp(self, mappings: Iterable[PortMapping], attempts: Iterable[MappingAttempt]) -> None:
@@ -129,7 +135,10 @@ class PortMapper:
 
     def knows(self, datagram: Datagram) -> bool:
         """Whether ``datagram`` comes from a gateway of ours, so that it is for :meth:`receive`."""
-        return (datagram.destination, datagram.source) in self._clients
+        return (
+            datagram.source.port == pcp.SERVER_PORT
+            and (datagram.destination, datagram.source) in self._clients
+        )
 
     def receive(self, datagram: Datagram, now: float) -> None:
         for client in self._clients.get((datagram.destination, datagram.source), ()):
@@ -196,6 +205,8 @@ class PortMapper:
                         if self._epoch(host, client.protocol).restarted(epoch_seconds, now):
                             restarted.add(host)
                             answering.append(client)
+        if restarted:
+            self._outputs.append(GatewayInDoubt())
         for client in self._each():
             # The one that was answered has its mapping anew already.
             if client.gateway.host in restarted and client not in answering:

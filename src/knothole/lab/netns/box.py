@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import Final
 
 from knothole.lab.netns.nat import NatKind, Unsolicited, kind_named
+from knothole.lab.netns.port_mapper import Mapping
 
 
 class Egress(enum.Enum):
@@ -22,7 +24,8 @@ class Box:
     """A kind of NAT and how it is set up.
 
     ``busy`` is how many new ports a second other hosts behind it take, on average. ``hairpins``
-    lets hosts behind it reach each other by its mapped addresses.
+    lets hosts behind it reach each other by its mapped addresses. ``mapping`` is what its router
+    can be asked by for port mappings.
     """
 
     kind: NatKind
@@ -30,12 +33,23 @@ class Box:
     egress: Egress = Egress.ALL
     hairpins: bool = False
     busy: float = 0.0
+    mapping: Mapping = Mapping.NONE
 
 
 GRAMMAR = (
     "KIND[@RATE][+WORD]...; @5 has neighbours that take 5 ports a second; WORD is no-udp, tcp443 "
-    "or proxy (all that gets out), hairpin, reject or accept (what becomes of unsolicited packets)"
+    "or proxy (all that gets out), hairpin, reject or accept (what becomes of unsolicited "
+    "packets), upnp, natpmp, pcp or portmap for all three (how its router can be asked for port "
+    "mappings)"
 )
+
+
+_MAPPINGS: Final = {
+    "upnp": Mapping.UPNP,
+    "natpmp": Mapping.NAT_PMP,
+    "pcp": Mapping.PCP,
+    "portmap": Mapping.UPNP | Mapping.NAT_PMP | Mapping.PCP,
+}
 
 
 def box_named(text: str) -> Box:
@@ -62,6 +76,8 @@ def box_named(text: str) -> Box:
 
 
 def _with_word(box: Box, word: str, text: str) -> Box:
+    if word in _MAPPINGS:
+        return replace(box, mapping=box.mapping | _MAPPINGS[word])
     if word == "hairpin":
         return replace(box, hairpins=True)
     if word in ("reject", "accept"):

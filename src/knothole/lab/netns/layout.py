@@ -19,6 +19,7 @@ from knothole.lab.netns.namespace import Namespace
 from knothole.lab.netns.nat import NatKind, Unsolicited, WanSide
 from knothole.lab.netns.neighbour import PORTS, BusyNeighbour, Neighbour
 from knothole.lab.netns.places import Host, Router
+from knothole.lab.netns.port_mapper import PortMapperDaemon
 from knothole.lab.netns.proxy import ConnectProxy
 from knothole.lab.netns.rules import router_rules
 from knothole.lab.netns.sysctl import IPV6, NO_IPV6, PLAIN, ROUTING, port_range
@@ -43,6 +44,7 @@ class Layout:
         self._namespaces: list[Namespace] = []
         self._new_interfaces: list[tuple[Namespace, str]] = []
         self.proxies: dict[str, ConnectProxy] = {}
+        self.mappers: dict[str, PortMapperDaemon] = {}
         self._neighbours: list[Neighbour] = []
         self._busy: list[BusyNeighbour] = []
         self._servers: list[str] = []
@@ -170,6 +172,10 @@ class Layout:
             self._add_busy_neighbour(router)
         if box.egress is Egress.PROXY:
             self.proxies[router.name] = ConnectProxy(namespace, f"{router.lan}.1")
+        if box.mapping:
+            self.mappers[router.name] = PortMapperDaemon(
+                namespace, box.mapping, lab=self.name, ipv6=router.ipv6
+            )
         return host
 
     def add_client_behind(
@@ -256,12 +262,14 @@ class Layout:
             busy.close()
         for server in self.proxies.values():
             server.close()
+        for mapper in self.mappers.values():
+            mapper.close()
         for exchange in self._exchanges:
             exchange.close()
         for namespace in self._namespaces:
             namespace.close()
         self._neighbours, self._busy, self._namespaces = [], [], []
-        self.proxies = {}
+        self.proxies, self.mappers = {}, {}
 
     def _namespace(self, name: str, *, routes: bool = False) -> Namespace:
         namespace = Namespace(name)

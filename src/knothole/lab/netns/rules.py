@@ -10,6 +10,7 @@ from typing import Final
 
 from knothole.lab.netns.box import Box, Egress
 from knothole.lab.netns.nat import Unsolicited, WanSide
+from knothole.lab.netns.port_mapper import mapping_lines
 
 MAPPING_SECONDS: Final = 30  # as conntrack keeps an unanswered UDP entry
 _PIECE: Final = 2000  # map elements that fit into a netlink message of a user without rights
@@ -48,6 +49,7 @@ def _filter_lines(box: Box) -> list[str]:
         for hook in ("input", "forward")
     ]
     lines += [f"add rule inet filter forward iifname lan {rule}" for rule in _egress(box.egress)]
+    lines += mapping_lines(box.mapping)
     if not box.kind.filters or box.unsolicited is Unsolicited.ACCEPT:
         return lines
     drop = box.unsolicited is Unsolicited.DROP

@@ -112,8 +112,13 @@ class Lab(Layout):
             wan = replace(wan, address=address)
             self._move(router, wan.address)
         router.wan = wan
+        daemon = self.mappers.get(router.name)
+        if daemon is not None:
+            daemon.stop()
         router.namespace.nft(*router_rules(router.box, wan))
         router.namespace.flush_conntrack()
+        if daemon is not None:
+            daemon.start()
         for neighbour in self._neighbours:
             neighbour.occupy_again()
 

@@ -83,6 +83,8 @@ def decode_response(data: bytes) -> NatPmpResponse:
     if len(data) < _HEADER.size:
         raise MalformedMessage("a short NAT-PMP response")
     version, opcode, result, epoch = _HEADER.unpack_from(data)
+    if version == VERSION and opcode == 0 and result == ResultCode.UNSUPPORTED_VERSION:
+        return Refusal(opcode, result, epoch)  # Section 3.5 draws it with an opcode of 0
     if version != VERSION or opcode < _RESPONSE:
         raise MalformedMessage("not a NAT-PMP response")
     opcode -= _RESPONSE
