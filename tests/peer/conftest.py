@@ -23,7 +23,12 @@ class Town:
         self._server: Server | None = None
 
     async def start(self) -> None:
-        config = ServerConfig(hosts=("127.0.0.1",), port=self.port, data=self.folder / "server")
+        config = ServerConfig(
+            hosts=("127.0.0.1",),
+            port=self.port,
+            discovery_port=self.port + 1,  # not 3479: other tests run at the same time
+            data=self.folder / "server",
+        )
         self._server = Server(config, lambda _event, _text: None)
         self.url = await self._server.start()
 

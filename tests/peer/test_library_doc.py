@@ -20,7 +20,9 @@ async def test_the_example_of_the_document_runs(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(compile(code[0], str(DOCUMENT), "exec"), names)
     port = 20_000 + secrets.randbelow(20_000)
-    config = ServerConfig(hosts=("127.0.0.1",), port=port, data=tmp_path / "server")
+    config = ServerConfig(
+        hosts=("127.0.0.1",), port=port, discovery_port=port + 1, data=tmp_path / "server"
+    )
     server = Server(config, lambda _event, _text: None)
     url = await server.start()
     try:
