@@ -16,6 +16,7 @@ from knothole.lab.sim import (
     Drop,
     FilterScope,
     Hairpinning,
+    Modular,
     Nat,
     NatBehaviour,
     Neighbours,
@@ -175,7 +176,7 @@ def test_sequential_ports_follow_each_other_by_the_stride(stride: int) -> None:
     nat = make(mapping=APD, ports=Sequential(30001, 60000, stride))
     ports = [out(nat, ALICE, Address(SERVER.host, port)).port for port in range(1, 6)]
     steps = [(after - before) % 30000 for before, after in itertools.pairwise(ports)]
-    assert ports[0] == 30001
+    assert ports[0] == (30001 if stride > 0 else 60000)
     assert steps == [stride % 30000] * 4
 
 
@@ -482,3 +483,26 @@ def test_preservation_is_a_value_that_several_nats_share() -> None:
     for nat in (first, second):
         out(nat, NEIGHBOUR, SERVER)
         assert out(nat, ALICE, SERVER).port == 30001
+
+
+@pytest.mark.parametrize(("own", "port"), [(1414, 31414), (45678, 35678), (50000, 30000)])
+def test_modular_ports_are_made_of_the_internal_port(own: int, port: int) -> None:
+    nat = make(ports=Modular(30000, 10000))
+    assert out(nat, Address("10.0.0.2", own), SERVER).port == port
+
+
+def test_a_port_that_a_neighbour_has_towards_a_peer_is_given_for_others_only() -> None:
+    nat = Nat(BEHAVIOURS["linux"], (OUTSIDE,), rng=Random(1))
+    other = Address("198.51.100.7", 3478)
+    nat.occupy([ALICE.port], other, 0.0, seconds=5.0)
+    assert out(nat, ALICE, SERVER).port == ALICE.port
+    collided = out(nat, ALICE, other)
+    assert collided.port != ALICE.port
+    assert out(nat, ALICE, Address("198.51.100.8", 3478)).port == collided.port, "the newest"
+
+
+def test_a_neighbour_that_comes_too_late_does_not_get_the_port() -> None:
+    nat = Nat(BEHAVIOURS["linux"], (OUTSIDE,), rng=Random(1))
+    before = out(nat, ALICE, SERVER)
+    nat.occupy([ALICE.port], SERVER, 1.0)
+    assert out(nat, ALICE, SERVER, 2.0) == before

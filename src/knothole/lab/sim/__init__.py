@@ -19,7 +19,14 @@ from knothole.lab.sim.link import Link
 from knothole.lab.sim.nat import Nat, Neighbours
 from knothole.lab.sim.network import Egress, Realm, Router
 from knothole.lab.sim.packet import Drop, Packet
-from knothole.lab.sim.ports import Offset, PortAssignment, Preservation, RandomPorts, Sequential
+from knothole.lab.sim.ports import (
+    Modular,
+    Offset,
+    PortAssignment,
+    Preservation,
+    RandomPorts,
+    Sequential,
+)
 from knothole.lab.sim.stream import StreamClosed
 from knothole.lab.sim.trace import Trace, TraceEntry
 from knothole.lab.sim.world import BrokenPromise, World
@@ -36,6 +43,7 @@ __all__ = [
     "Hairpinning",
     "Host",
     "Link",
+    "Modular",
     "Nat",
     "NatBehaviour",
     "Neighbours",

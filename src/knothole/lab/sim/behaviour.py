@@ -6,7 +6,14 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 
-from knothole.lab.sim.ports import Offset, PortAssignment, Preservation, RandomPorts, Sequential
+from knothole.lab.sim.ports import (
+    Modular,
+    Offset,
+    PortAssignment,
+    Preservation,
+    RandomPorts,
+    Sequential,
+)
 from knothole.wire.address import Address
 
 
@@ -142,11 +149,34 @@ def _conntrack(ports: PortAssignment, *, reuse_newest: bool) -> NatBehaviour:
     )
 
 
+def _pool(filtering: Dependence) -> NatBehaviour:
+    """Endpoint-independent mapping with ports of its own."""
+    return NatBehaviour(
+        filtering=filtering,
+        ports=RandomPorts(20000, 21999),
+        lifetime_seconds=30.0,
+        two_way_lifetime_seconds=120.0,
+        inbound_refresh=True,
+        hairpinning=Hairpinning.OFF,
+    )
+
+
 BEHAVIOURS: Final[dict[str, NatBehaviour]] = {
     "rfc4787": NatBehaviour(),
     "linux": _conntrack(Preservation(RandomPorts()), reuse_newest=True),
-    "range": _conntrack(Offset(30000), reuse_newest=True),
-    "sequential": _conntrack(Sequential(30001, 50000), reuse_newest=False),
+    "linux-collision": _conntrack(Preservation(RandomPorts()), reuse_newest=True),
+    "range": _conntrack(Modular(30000, 10000), reuse_newest=True),
+    "sequential": _conntrack(Sequential(30001, 34000), reuse_newest=False),
     "random": _conntrack(RandomPorts(), reuse_newest=False),
+    "eim-apdf": _pool(Dependence.ADDRESS_AND_PORT_DEPENDENT),
+    "eim-eif": _pool(Dependence.ENDPOINT_INDEPENDENT),
+    "sequential-2": _conntrack(Sequential(30001, 34000, 2), reuse_newest=False),
+    "sequential-down": _conntrack(Sequential(30001, 34000, -1), reuse_newest=False),
+    "offset": _conntrack(Offset(1111), reuse_newest=True),
+    "modulo": _conntrack(Modular(20000, 5000), reuse_newest=True),
+    "pool-256": _conntrack(RandomPorts(20000, 20255), reuse_newest=False),
+    "pool-2048": _conntrack(RandomPorts(20000, 22047), reuse_newest=False),
 }
-"""NATs by the names that ``knothole lab`` gives to those it builds from a Linux kernel."""
+"""NATs by the names that ``knothole lab`` gives to those it builds from a Linux kernel. What these
+names leave open, a neighbour for ``linux-collision`` and two routers for ``carrier``, places.py
+adds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeAlias
@@ -101,6 +101,19 @@ class Nat:
         """The living mappings, oldest first, those of the neighbours included."""
         self._serve_neighbours(now)
         return [mapping for mapping in self._by_key.values() if mapping.expires > now]
+
+    def occupy(
+        self, ports: Iterable[int], peer: Address, now: float, *, seconds: float = math.inf
+    ) -> None:
+        """A neighbour has these ports of the first external address towards ``peer`` from now on;
+        where it comes too late, the older mapping keeps its port."""
+        self._serve_neighbours(now)
+        for port in ports:
+            external = Address(self._external[0], port)
+            if self._is_free(Protocol.UDP, external, peer, now):
+                internal = Address("198.18.0.1", port)
+                key = ("occupied", port, peer)
+                self._add(Mapping(Protocol.UDP, internal, external, peer, key, now, now + seconds))
 
     def outbound(self, packet: Packet, now: float) -> Packet | Drop:
         """Translate a packet on its way out, making or refreshing the mapping it needs."""

@@ -39,7 +39,8 @@ class RandomPorts:
 
 @dataclass(frozen=True, slots=True)
 class Sequential:
-    """``first``, ``first + stride``, ... and after ``last`` from the beginning."""
+    """``first``, ``first + stride``, ... and after ``last`` from the beginning; with a stride below
+    0 from ``last`` downwards."""
 
     first: int = 30001
     last: int = LAST_PORT
@@ -71,6 +72,19 @@ class Offset:
         return _PreferenceAssigner(self.offset, self.otherwise.start(rng))
 
 
+@dataclass(frozen=True, slots=True)
+class Modular:
+    """``first + p mod size`` for the internal port ``p``; when it is taken, what ``otherwise``
+    says."""
+
+    first: int = 30000
+    size: int = 10000
+    otherwise: PortAssignment = field(default_factory=RandomPorts)
+
+    def start(self, rng: Random) -> Assigner:
+        return _ModularAssigner(self, self.otherwise.start(rng))
+
+
 class _RandomAssigner:
     def __init__(self, spec: RandomPorts, rng: Random) -> None:
         self._spec, self._rng = spec, rng
@@ -90,13 +104,22 @@ class _SequentialAssigner:
     def __init__(self, spec: Sequential) -> None:
         self._spec = spec
         self._span = spec.last - spec.first + 1
-        self._next = 0
+        self._next = self._span - 1 if spec.stride < 0 else 0
 
     def candidates(self, internal_port: int) -> Iterator[int]:
         for _ in range(self._span // math.gcd(self._span, self._spec.stride)):
             port = self._spec.first + self._next
             self._next = (self._next + self._spec.stride) % self._span
             yield port
+
+
+class _ModularAssigner:
+    def __init__(self, spec: Modular, otherwise: Assigner) -> None:
+        self._spec, self._otherwise = spec, otherwise
+
+    def candidates(self, internal_port: int) -> Iterator[int]:
+        yield self._spec.first + internal_port % self._spec.size
+        yield from self._otherwise.candidates(internal_port)
 
 
 class _PreferenceAssigner:
