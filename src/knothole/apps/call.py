@@ -6,11 +6,11 @@ Whoever wants to call has rung and been answered before; this is what both sides
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from types import TracebackType
 from typing import Final, Protocol
 
 from knothole.apps.call_outcome import CallOutcome, CallStats, Ending, describe
@@ -24,7 +24,6 @@ from knothole.engine.voice.call import (
     VoiceCall,
 )
 from knothole.engine.voice.jitter import CALM_DELAY_SECONDS, FIRST_DELAY_SECONDS
-from knothole.engine.voice.level import SILENCE_DB, level_db
 from knothole.io.audio.backend import SAMPLE_BYTES, AudioError, Sink, Source
 from knothole.io.audio.echo import VoiceProcessor, voice_processor
 from knothole.io.audio.null import NullSource
@@ -44,7 +43,7 @@ log = logging.getLogger(__name__)
 class DatagramLine(Protocol):
     """What a call needs of a line: unreliable datagrams. :class:`knothole.peer.line.Line` is one.
 
-    Both methods raise LineClosed when the line is over.
+    ``send_datagram`` raises LineClosed when the line is over.
     """
 
     @property
@@ -52,7 +51,8 @@ class DatagramLine(Protocol):
     @property
     def max_datagram_size(self) -> int: ...
     def send_datagram(self, data: bytes) -> None: ...
-    async def receive_datagram(self) -> bytes: ...
+    def deliver_to(self, receiver: Callable[[bytes], None] | None) -> None: ...
+    async def wait_closed(self) -> str: ...
 
 
 async def talk(
@@ -77,6 +77,24 @@ async def talk(
     return await call.run(until)
 
 
+class _Watched:
+    """Whatever fails inside is told to ``failed``: callbacks have nobody to raise to."""
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
+        self._failed = failed
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._failed(error)
+        return True
+
+
 class Call:
     """What :func:`talk` runs, for whoever wants to mute or hang up by a method."""
 
@@ -94,6 +112,7 @@ class Call:
         self._sink = sink
         self._on_stats = on_stats
         self._end_with_source = end_with_source
+        self._watched = _Watched(self._fail)
         self._muted = False
         self._reason = EndReason.HUNG_UP
         self._spoken_since: float | None = None
@@ -135,12 +154,13 @@ class Call:
             self._processor = voice_processor(delay_seconds=latency)
         calm = CALM_DELAY_SECONDS if self._sink.is_device else FIRST_DELAY_SECONDS
         self._call = VoiceCall(OpusDecoder(), now=self._started_at, calm_delay_seconds=calm)
-        tasks = [self._loop.create_task(self._receive())]
+        tasks = [self._loop.create_task(self._wait_closed())]
         if until is not None:
             tasks.append(self._loop.create_task(self._watch(until)))
         try:
+            self._line.deliver_to(self._receive)
             self._sink.start(self._pull, self._sink_stopped)
-            with self._watched():
+            with self._watched:
                 self._drain()
             self._arm_stats(1)
             ending, text = await self._done
@@ -151,6 +171,7 @@ class Call:
             self._end(EndReason.TROUBLE)
             raise
         finally:
+            self._line.deliver_to(None)
             for timer in (self._timer, self._stats_timer):
                 if timer is not None:
                     timer.cancel()
@@ -161,13 +182,15 @@ class Call:
 
     # -------------------------------------------------------------- from the line, and time
 
-    async def _receive(self) -> None:
-        with self._watched():
-            while True:
-                payload = await self._line.receive_datagram()
-                self._call.receive(payload, self._loop.time())
-                self._sink.nudge()
-                self._drain()
+    def _receive(self, payload: bytes) -> None:
+        with self._watched:
+            self._call.receive(payload, self._loop.time())
+            self._sink.nudge()
+            self._drain()
+
+    async def _wait_closed(self) -> None:
+        with self._watched:
+            raise LineClosed(await self._line.wait_closed())
 
     async def _watch(self, until: asyncio.Event) -> None:
         await until.wait()
@@ -175,7 +198,7 @@ class Call:
 
     def _on_timer(self) -> None:
         self._timer = None
-        with self._watched():
+        with self._watched:
             # A loop that counts milliseconds may wake a little early; the deadline counts.
             self._call.handle_timeout(max(self._loop.time(), self._armed_for))
             self._drain()
@@ -187,26 +210,25 @@ class Call:
     def _tell(self, number: int) -> None:
         self._arm_stats(number + 1)
         if self._on_stats is not None:
-            with self._watched():
+            with self._watched:
                 self._on_stats(self._stats())
 
     # -------------------------------------------------------------- from source and sink
 
     def _push(self, frame: bytes) -> None:
-        with self._watched():
+        with self._watched:
             if self._processor is not None:
                 frame = self._processor.clean(frame)
-            payload, level = b"", SILENCE_DB
+            payload = b""
             if not self._muted:
-                level = level_db(frame)
                 most = self._line.max_datagram_size - MEDIA_HEADER_BYTES
                 payload = self._encoder.encode(frame, most)
-            self._call.speak(payload, level, self._loop.time())
+            self._call.speak(payload, frame, self._loop.time())
             self._drain()
 
     def _pull(self, count: int, now: float) -> bytes:
         samples = bytes(count * SAMPLE_BYTES)
-        with self._watched():
+        with self._watched:
             samples = self._call.pull(count, now)
             if self._processor is not None:
                 self._processor.played(samples)
@@ -238,7 +260,7 @@ class Call:
 
     def _end(self, reason: EndReason) -> None:
         self._reason = reason
-        with self._watched():
+        with self._watched:
             self._call.end(reason, self._loop.time())
             self._drain()
 
@@ -272,18 +294,13 @@ class Call:
             _MOST_LOSS_PERCENT, max(LEAST_LOSS_PERCENT, percent)
         )
 
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Whatever fails inside ends the call: callbacks have nobody to raise to."""
-        try:
-            yield
-        except LineClosed as error:
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, LineClosed):
             self._line_closed(error)
-        except (AudioError, OSError) as error:
+        elif isinstance(error, (AudioError, OSError)):
             self._give_up(error)
-        except Exception as error:
-            if not self._done.done():
-                self._done.set_exception(error)
+        elif not self._done.done():
+            self._done.set_exception(error)
 
     def _line_closed(self, error: LineClosed) -> None:
         match self._call.state:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Final
 
 from knothole.peer.errors import LineClosed
@@ -33,7 +34,9 @@ class LossyLine:
         self.dropped = 0
         self._random = random.Random(seed)  # noqa: S311 - the same loss every time
         self._arrived: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._receiver: Callable[[bytes], None] | None = None
         self._closed = False
+        self._over = asyncio.Event()
 
     def send_datagram(self, data: bytes) -> None:
         """Send; raises LineClosed after :meth:`close`."""
@@ -46,7 +49,7 @@ class LossyLine:
             self.dropped += 1
             return
         loop = asyncio.get_running_loop()
-        loop.call_later(self.delay_seconds + late, self.other._arrived.put_nowait, data)
+        loop.call_later(self.delay_seconds + late, self.other._arrive, data)
 
     async def receive_datagram(self) -> bytes:
         """The next datagram; raises LineClosed when either end has closed."""
@@ -56,12 +59,29 @@ class LossyLine:
             raise LineClosed("closed by the other end")
         return data
 
+    def deliver_to(self, receiver: Callable[[bytes], None] | None) -> None:
+        """Hand datagrams to ``receiver`` as they come; None: keep them again."""
+        self._receiver = receiver
+
+    async def wait_closed(self) -> str:
+        """Wait until either end has closed; the reason."""
+        await self._over.wait()
+        return "closed by the other end"
+
     def close(self) -> None:
         """Both ends learn of it, after the delay."""
         self._closed = True
-        self._arrived.put_nowait(None)
+        self._arrive(None)
         loop = asyncio.get_running_loop()
-        loop.call_later(self.delay_seconds, self.other._arrived.put_nowait, None)
+        loop.call_later(self.delay_seconds, self.other._arrive, None)
+
+    def _arrive(self, data: bytes | None) -> None:
+        if data is None:
+            self._over.set()
+        if data is None or self._receiver is None:
+            self._arrived.put_nowait(data)
+        else:
+            self._receiver(data)
 
 
 def lossy_lines(

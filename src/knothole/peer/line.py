@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -115,6 +115,7 @@ class Line:
         self._streams: dict[int, Stream] = {}
         self._arrived: deque[Stream] = deque()
         self._datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_KEPT)
+        self._receiver: Callable[[bytes], None] | None = None
         self._pings: dict[int, asyncio.Future[float]] = {}
         self._paths: deque[Path] = deque(maxlen=PATHS_KEPT)
         self._path_count = 0
@@ -176,9 +177,12 @@ class Line:
 
         Raises ValueError for more, LineClosed when the line is over.
         """
-        with self._open():
-            self._connection.channel.send_datagram(bytes(data))
-            self._flush()
+        self._require_open()
+        try:
+            self._connection.channel.send_datagram(data)
+        except ChannelClosed as error:
+            raise self._is_over() from error
+        self._flush()
 
     async def receive_datagram(self) -> bytes:
         """The next datagram from the other end. Raises LineClosed when none will come."""
@@ -186,6 +190,13 @@ class Line:
             self._require_open()
             await self._news.next()
         return self._datagrams.popleft()
+
+    def deliver_to(self, receiver: Callable[[bytes], None] | None) -> None:
+        """Hand each datagram to ``receiver`` as it comes, those that wait at once; None: keep them
+        for :meth:`receive_datagram` again. ``receiver`` must not raise."""
+        self._receiver = receiver
+        while receiver is not None and self._datagrams:
+            receiver(self._datagrams.popleft())
 
     # -------------------------------------------------------------------------- streams
 
@@ -236,8 +247,11 @@ class Line:
     async def probe(self, timeout: float) -> float:
         """Like :meth:`ping`, asked once: a lost question or answer is a TimeoutError."""
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        with self._open():
+        self._require_open()
+        try:
             number = self._send_ping()
+        except ChannelClosed as error:
+            raise self._is_over() from error
         self._pings[number] = answer
         try:
             async with asyncio.timeout(timeout):
@@ -279,6 +293,9 @@ class Line:
     def _event(self, event: ChannelEvent) -> None:
         match event:
             case DatagramReceived(data):
+                if self._receiver is not None:
+                    self._receiver(data)
+                    return
                 self._datagrams.append(data)
             case StreamOpened(stream_id):
                 self._stream_opened(stream_id)
@@ -340,9 +357,12 @@ class Line:
     # -------------------------------------------------------------- called by streams
 
     def _write(self, stream_id: int, data: bytes, end: bool) -> None:
-        with self._open():
+        self._require_open()
+        try:
             self._connection.channel.write(stream_id, data, end)
-            self._flush()
+        except ChannelClosed as error:
+            raise self._is_over() from error
+        self._flush()
 
     def _backlog(self, stream_id: int) -> int:
         return 0 if self.closed else self._connection.channel.send_backlog(stream_id)
@@ -378,14 +398,9 @@ class Line:
         if self.closed:
             raise LineClosed(self.close_reason)
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[None]:
-        """Commands to the channel, which may have ended in this very turn."""
-        self._require_open()
-        try:
-            yield
-        except ChannelClosed as error:
-            raise LineClosed(f"the line with {self.peer_name} is over") from error
+    def _is_over(self) -> LineClosed:
+        """The channel has ended in this very turn."""
+        return LineClosed(f"the line with {self.peer_name} is over")
 
     def _wake_flush_waiters(self) -> None:
         waiters, self._flush_waiters = self._flush_waiters, []

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from knothole.engine.core import Timers
 from knothole.engine.voice.jitter import FIRST_DELAY_SECONDS
-from knothole.engine.voice.level import SILENCE_DB, LevelMeter
+from knothole.engine.voice.level import LevelMeter
 from knothole.engine.voice.playout import Decoder, Playout
 from knothole.engine.voice.reception import Reception
 from knothole.wire.malformed import MalformedMessage
@@ -43,6 +43,7 @@ DRAIN_SECONDS: Final = 1.0
 """What has arrived before the end is played, but no longer than that."""
 MUTE_INTERVAL_FRAMES: Final = 10
 _MUTE_BURST_FRAMES: Final = 3  # the first ones are all sent, in case one is lost
+_QUIET: Final = bytes(2 * FRAME_SAMPLES)
 
 _MICROSECONDS: Final = 1_000_000
 _WRAP: Final = 1 << 32
@@ -190,15 +191,15 @@ class VoiceCall:
     def is_over(self) -> bool:
         return self.state in (CallState.GONE, CallState.ENDED)
 
-    def speak(self, payload: bytes, level: float, now: float) -> None:
-        """Send the next 20 ms: one Opus packet of ``level`` dBov, or b"" while muted.
+    def speak(self, payload: bytes, frame: bytes, now: float) -> None:
+        """Send the next 20 ms: the Opus packet of ``frame`` (samples), or b"" while muted.
 
         To be called once for every frame of the microphone, muted or not: that is what keeps the
         timestamps true.
         """
         if self.state not in _OPEN:
             return
-        self._level_out.add(level if payload else SILENCE_DB)
+        self._level_out.add(frame if payload else _QUIET)
         due = self._muted_frames
         self._muted_frames = 0 if payload else due + 1
         if payload or due < _MUTE_BURST_FRAMES or due % MUTE_INTERVAL_FRAMES == 0:

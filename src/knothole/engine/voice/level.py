@@ -30,17 +30,15 @@ def level_db(frame: bytes) -> float:
 
 
 class LevelMeter:
-    """The mean level of the last second."""
+    """The mean level of the last second. It is worked out when it is read: that is seldom."""
 
     def __init__(self) -> None:
-        self._powers: deque[float] = deque(maxlen=round(1 / FRAME_SECONDS))
+        self._frames: deque[bytes] = deque(maxlen=round(1 / FRAME_SECONDS))
 
-    def add(self, decibels: float) -> None:
-        """Count one more frame of that level."""
-        self._powers.append(10 ** (decibels / 10))
+    def add(self, frame: bytes) -> None:
+        """One more frame, as 16-bit samples."""
+        self._frames.append(frame)
 
     def read(self) -> float:
         """The mean in dBov, that of silence before the first frame."""
-        if not self._powers:
-            return SILENCE_DB
-        return max(SILENCE_DB, 10 * math.log10(sum(self._powers) / len(self._powers)))
+        return level_db(b"".join(self._frames))

@@ -13,7 +13,7 @@ from knothole.engine.voice.jitter import (
     Recover,
     Silence,
 )
-from knothole.engine.voice.level import SILENCE_DB, LevelMeter, level_db
+from knothole.engine.voice.level import LevelMeter, level_db
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.voice import FRAME_SAMPLES, MediaPacket
 
@@ -86,8 +86,9 @@ class Playout:
     def _next(self, now: float) -> bytes:
         playable = self._buffer.take(now)
         if isinstance(playable, Silence):
-            self.level.add(SILENCE_DB)
-            return bytes(playable.samples * _SAMPLE_BYTES)
+            samples = bytes(playable.samples * _SAMPLE_BYTES)
+            self.level.add(samples)
+            return samples
         self.frames += 1
         try:
             match playable:
@@ -102,10 +103,10 @@ class Playout:
         except MalformedMessage:
             samples = self._decoder.conceal(FRAME_SAMPLES)
             self.concealed += 1
-        level = level_db(samples)
-        self.level.add(level)
-        if level < _PAUSE_DB and self._buffer.excess_samples > 0:
-            cut = min(_CUT_SAMPLES, self._buffer.excess_samples)
+        self.level.add(samples)
+        excess = self._buffer.excess_samples
+        if excess > 0 and level_db(samples) < _PAUSE_DB:
+            cut = min(_CUT_SAMPLES, excess)
             self._buffer.cut(cut)
             samples = samples[: -cut * _SAMPLE_BYTES]
         return samples
