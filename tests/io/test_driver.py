@@ -147,6 +147,27 @@ async def test_an_earlier_timeout_replaces_a_later_one() -> None:
     driver.close()
 
 
+async def test_a_timer_that_would_soon_wake_for_nothing_is_moved() -> None:
+    class Asked(Scripted):
+        times = 0
+
+        def next_timeout(self) -> float | None:
+            self.times += 1
+            return self.due
+
+    engine, said = Asked(), asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    driver = Driver(engine, said.put_nowait, clock=loop.time)
+    for seconds in (0.005, 0.03):
+        engine.due = loop.time() + seconds
+        driver.wake()
+        await turns()
+    async with asyncio.timeout(5):
+        assert await said.get() == "timeout"
+    assert engine.times == 4  # after each of two turns, and before and after the timeout
+    driver.close()
+
+
 async def test_an_engine_that_always_has_more_leaves_turns_to_others() -> None:
     engine, said = Scripted(), []
     driver = Driver(engine, said.append)

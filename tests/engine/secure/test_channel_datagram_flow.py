@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from knothole.engine.secure.events import DatagramReceived, PingAnswered
 
 
@@ -43,3 +45,34 @@ def test_a_round_trip_is_not_measured_longer_than_it_is_once_datagrams_rest(pair
     talk.run(0.2)
     (answer,) = talk.got("client", PingAnswered)
     assert answer.rtt_seconds < 0.03
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.0005, 0.003, 0.008, 0.0155, 0.019])
+def test_acknowledgements_ride_whenever_the_other_side_speaks(pair, offset: float) -> None:
+    """Also where a packet comes before ours goes, and where ours goes at once when one comes."""
+    alone = 0
+
+    def line(_to_server: bool, datagram: bytes) -> list[tuple[float, bytes]]:
+        nonlocal alone
+        alone += len(datagram) < 100
+        return [(0.0, datagram)]
+
+    talk = pair(line=line, delay=0.0213)
+    talk.run(1.0)
+    alone = 0
+    for _ in range(100):
+        talk.ends[0].send_datagram(b"x" * 120)
+        talk.run(offset)
+        talk.ends[1].send_datagram(b"x" * 120)
+        talk.run(0.02 - offset)
+    assert alone <= 6
+
+
+def test_a_stream_is_acknowledged_while_datagrams_flow_too(pair) -> None:
+    talk = pair(delay=0.01)
+    stream = talk.client.open_stream()
+    talk.client.write(stream, bytes(2_000_000))
+    for _ in range(100):
+        talk.server.send_datagram(b"x" * 120)
+        talk.run(0.02)
+    assert talk.client.is_flushed

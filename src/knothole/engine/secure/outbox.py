@@ -96,6 +96,8 @@ class Outbox:
         burst = library.take_datagrams(self._quic, inner_now, most)
         if not library.is_congested(self._quic):
             self._in_library = 0
+        if burst:
+            self._timers.sent()
         if burst and was_idle and library.is_confirmed(self._quic):
             self._timers.acknowledged(now)
         if burst and sent_datagram:

@@ -157,6 +157,7 @@ class SecureChannel:
         if not self._handshake_complete:
             self._early.keep(payload, segment_size)
         inner = self._clock.inner(now)
+        self._timers.received(len(payload) // segment_size + 1 if segment_size else 1)
         try:
             library.give_datagrams(self._quic, payload, segment_size, inner)
             self._after_input(now)

@@ -17,6 +17,9 @@ TIMERS_AT_ONCE: Final = 4  # ours: the library expires one packet number space a
 # (one every 20 ms), it may wait for the next of ours and ride along: half the packets, and half the
 # wake-ups. Both together stay below the 25 ms of RFC 9000 Section 18.2 (max_ack_delay).
 ACKNOWLEDGEMENT_PATIENCE: Final = 0.022
+# RFC 9000 Section 13.2.2: an acknowledgement for every second packet. What waits for a datagram of
+# ours may be one more, because an acknowledgement younger than 1 ms does not ride along.
+PACKETS_UNACKNOWLEDGED: Final = 2
 DATAGRAMS_FLOW: Final = 0.05  # ours: after a datagram the next one is expected for so long
 # Ours: a receiver of a stream acknowledges once in this many seconds, not once for every burst that
 # comes; at 1.5 Gbit/s that is every 150 packets, and one packet of three less to make and to read.
@@ -34,6 +37,7 @@ class ChannelTimers:
         self._input_at = now
         self._datagram_at = now - DATAGRAMS_FLOW
         self._next_acknowledgement = now
+        self._unanswered = 0
         self.keeps_alive = False
 
     def heard(self, now: float) -> None:
@@ -43,6 +47,14 @@ class ChannelTimers:
     def input(self, now: float) -> None:
         """Something was put in or taken out, after which the library may ask for a past moment."""
         self._input_at = now
+
+    def received(self, packets: int) -> None:
+        """So many packets came."""
+        self._unanswered += packets
+
+    def sent(self) -> None:
+        """Something was sent, and acknowledgements with it."""
+        self._unanswered = 0
 
     def datagram_sent(self, now: float) -> None:
         """We sent a datagram of our own."""
@@ -54,7 +66,18 @@ class ChannelTimers:
 
     def holds_back(self, now: float) -> bool:
         """Whether what the library wants to say by itself waits a moment longer."""
-        return now < self._next_acknowledgement
+        if now < self._next_acknowledgement:
+            return True
+        due = self._clock.outer(self._quic.get_timer())
+        return due is not None and self._rides_along(due) and due + ACKNOWLEDGEMENT_PATIENCE > now
+
+    def _rides_along(self, due: float) -> bool:
+        """Whether the library's next timer is an acknowledgement that waits for our datagram."""
+        return (
+            due < self._datagram_at + DATAGRAMS_FLOW
+            and self._unanswered <= PACKETS_UNACKNOWLEDGED
+            and library.next_is_acknowledgement(self._quic)
+        )
 
     def next(self) -> float | None:
         due = self._due()
@@ -75,11 +98,7 @@ class ChannelTimers:
 
     def _due(self) -> float | None:
         due = self._clock.outer(self._quic.get_timer())
-        if (
-            due is not None
-            and due < self._datagram_at + DATAGRAMS_FLOW
-            and library.next_is_acknowledgement(self._quic)
-        ):
+        if due is not None and self._rides_along(due):
             due += ACKNOWLEDGEMENT_PATIENCE
         if due is not None and due <= self._expired_at:  # it wants to send; nobody has fetched it
             due = self._expired_at + UNSENT_RETRY
