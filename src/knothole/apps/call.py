@@ -106,13 +106,17 @@ class Call:
         *,
         on_stats: Callable[[CallStats], None] | None = None,
         end_with_source: bool = True,
+        in_step: bool = False,
     ) -> None:
+        """With ``in_step`` the source falls into step with what comes, if it can. Only one side of
+        a call may: it would chase the other round the path."""
         self._line = line
         self._source = source
         self._sink = sink
         self._on_stats = on_stats
         self._end_with_source = end_with_source
         self._watched = _Watched(self._fail)
+        self._in_step = in_step
         self._muted = False
         self._reason = EndReason.HUNG_UP
         self._spoken_since: float | None = None
@@ -186,6 +190,8 @@ class Call:
         with self._watched:
             self._call.receive(payload, self._loop.time())
             self._sink.nudge()
+            if self._in_step:
+                self._source.nudge()
             self._drain()
 
     async def _wait_closed(self) -> None:

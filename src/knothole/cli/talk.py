@@ -37,6 +37,7 @@ async def talk(
         sound.sink,
         on_stats=(display := _display(output, line)).show,
         end_with_source=end_with_source,
+        in_step=not line.incoming,
     )
     hang_up = asyncio.Event()
     with contextlib.ExitStack() as around:

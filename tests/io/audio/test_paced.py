@@ -4,6 +4,8 @@ import asyncio
 from array import array
 from itertools import pairwise
 
+import pytest
+
 from knothole.io.audio.backend import FRAME_BYTES, PacedSink, PacedSource
 from knothole.io.audio.null import NullSource
 from knothole.io.audio.tone import ToneSource
@@ -166,6 +168,28 @@ def test_a_nudge_pulls_what_is_due_and_no_more() -> None:
 
     pulled = run_virtually(main())
     assert [round(at, 3) for at in pulled] == [0.0, 0.02, 0.043]
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.007, 0.013])
+def test_a_source_that_is_nudged_falls_into_step_and_loses_no_time(offset: float) -> None:
+    async def main() -> tuple[list[float], int]:
+        pushed: list[float] = []
+        in_step = 0
+        source = CountingSource()
+        source.start(lambda frame: pushed.append(loop().time()), lambda error: None)
+        await asyncio.sleep(offset)
+        for _ in range(500):
+            await asyncio.sleep(0.02)
+            before = len(pushed)
+            source.nudge()
+            in_step += len(pushed) > before
+        source.close()
+        return pushed, in_step
+
+    pushed, in_step = run_virtually(main())
+    assert in_step > 440  # after a second at most
+    assert 499 <= len(pushed) <= 501
+    assert max(b - a for a, b in pairwise(pushed)) < 0.0235
 
 
 def test_what_fails_is_told_and_ends_it() -> None:

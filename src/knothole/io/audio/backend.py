@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
-from knothole.wire.voice import FRAME_SAMPLES, SAMPLE_RATE
+from knothole.wire.voice import FRAME_SAMPLES, FRAME_SECONDS, SAMPLE_RATE
 
 SAMPLE_BYTES: Final = 2
 FRAME_BYTES: Final = FRAME_SAMPLES * SAMPLE_BYTES
@@ -27,6 +27,7 @@ Stopped: TypeAlias = Callable[[Exception | None], None]
 _FRAMES_A_TURN: Final = 10  # catching up after a stall must not stop the loop again
 _LATE_SECONDS: Final = 0.005
 _EARLY_SECONDS: Final = 0.001  # uvloop counts milliseconds: to wait for less is to spin
+_STEP_SECONDS: Final = 0.0002  # a frame: a hundredth of its length
 _TURNS_FOR_OTHERS: Final = 3  # from a socket to the receiver of a line
 
 
@@ -55,6 +56,9 @@ class Source(Protocol):
     def start(self, push: Push, stopped: Stopped) -> None:
         """Begin to push one frame every 20 ms. Raises AudioError."""
 
+    def nudge(self) -> None:
+        """Something has arrived: a good moment to push what is due."""
+
     def close(self) -> None:
         """Stop and free everything. Idempotent."""
 
@@ -82,15 +86,19 @@ class PacedSource(ABC):
     """A source that is read ahead of nothing: frame k is pushed when it would have been spoken.
 
     Deadlines are counted from the start, so that late wake-ups never add up; after a stall the
-    frames that are due follow at once.
+    frames that are due follow at once. One that is nudged falls into step with that, by so little a
+    frame that nobody hears it: then one wake-up does for what comes and for what goes, and wake-ups
+    are most of what a call costs.
     """
 
     is_device = False
-    latency_seconds = 0.0
+    latency_seconds = 0.003
 
     def __init__(self) -> None:
         self.started_at: float | None = None
         self._frames = 0
+        self._in_step = False
+        self._shift = 0.0
         self._timer: asyncio.Handle | None = None
 
     async def open(self) -> None:  # noqa: B027 - most have nothing to do
@@ -107,13 +115,25 @@ class PacedSource(ABC):
             self._timer.cancel()
             self._timer = None
 
+    def nudge(self) -> None:
+        """Push what is about due now rather than a little later."""
+        if self._timer is None:
+            return
+        self._in_step = True
+        half = FRAME_SECONDS / 2
+        off = (self._loop.time() - self._due() + half) % FRAME_SECONDS - half
+        self._shift += max(-_STEP_SECONDS, min(off, _STEP_SECONDS))
+        if self._is_due(self.latency_seconds):
+            self._timer.cancel()
+            self._tick(self.latency_seconds)
+
     @abstractmethod
     def read(self) -> bytes | None:
         """The next frame, None at the end. Raises AudioError or OSError."""
 
-    def _tick(self) -> None:
+    def _tick(self, early_seconds: float = _EARLY_SECONDS) -> None:
         for _ in range(_FRAMES_A_TURN):
-            if self._loop.time() < self._due() - _EARLY_SECONDS:
+            if not self._is_due(early_seconds):
                 self._arm()
                 return
             try:
@@ -133,11 +153,15 @@ class PacedSource(ABC):
         self._timer = self._loop.call_soon(self._tick)
 
     def _arm(self) -> None:
-        self._timer = self._loop.call_at(self._due(), self._tick)
+        waits = self.latency_seconds if self._in_step else 0.0
+        self._timer = self._loop.call_at(self._due() + waits, self._tick)
+
+    def _is_due(self, early_seconds: float) -> bool:
+        return self._loop.time() >= self._due() - early_seconds
 
     def _due(self) -> float:
         assert self.started_at is not None
-        return self.started_at + (self._frames + 1) * FRAME_SAMPLES / SAMPLE_RATE
+        return self.started_at + self._shift + (self._frames + 1) * FRAME_SAMPLES / SAMPLE_RATE
 
 
 class PacedSink(ABC):

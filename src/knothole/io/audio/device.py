@@ -189,6 +189,9 @@ class DeviceSource(_Device):
         self._push = push
         self._begin(stopped)
 
+    def nudge(self) -> None:
+        """The device alone says when there is more."""
+
     def _connect(self, rate: int, channels: int) -> None:
         if (rate, channels) != (SAMPLE_RATE, 1):
             self._resampler = Resampler(rate, channels, SAMPLE_RATE, 1)
