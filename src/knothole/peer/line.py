@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from knothole.engine.connection import PathInfo
 from knothole.engine.endpoint.history import CallHistory
@@ -25,8 +24,9 @@ from knothole.engine.secure.quic import MAX_DATAGRAM_SIZE
 from knothole.peer.errors import LineClosed
 from knothole.peer.explanation import Explanation, explain
 from knothole.peer.news import News
+from knothole.peer.path import Path as Path
+from knothole.peer.path import path_of
 from knothole.peer.stream import Stream
-from knothole.wire.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,29 +40,6 @@ STREAMS_KEPT: Final = 128  # opened by the other end and not yet asked for; more
 
 FLUSH_SECONDS: Final = 2.0
 """Ours: how long the end of an ``async with`` waits for the other end to have everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """Where payload travels: from hole to hole, or by way of a relay.
-
-    ``local`` is the address it leaves from (the relayed address when our relay carries it),
-    ``remote`` where it goes to, ``rtt_seconds`` the last measured round trip, None before the
-    first. A relayed path with no addresses is path zero: the signalling, until there is a better.
-    """
-
-    kind: Literal["direct", "relayed"]
-    local: Address | None
-    remote: Address | None
-    rtt_seconds: float | None
-
-    def __str__(self) -> str:
-        if self.local is None or self.remote is None:
-            return f"{self.kind} (by the switchboard)"
-        return f"{self.kind} {self.local} - {self.remote}"
-
-
-PATH_ZERO: Final = Path("relayed", None, None, None)
 
 
 class Line:
@@ -128,7 +105,7 @@ class Line:
     @property
     def path(self) -> Path:
         """Where payload travels now."""
-        return _public(self._connection.path)
+        return path_of(self._connection.path)
 
     @property
     def max_datagram_size(self) -> int:
@@ -319,7 +296,7 @@ class Line:
         self._news.tell()
 
     def _path_changed(self, info: PathInfo | None) -> None:
-        self._paths.append(_public(info))
+        self._paths.append(path_of(info))
         self._path_count += 1
         self._news.tell()
 
@@ -407,10 +384,3 @@ class Line:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _public(info: PathInfo | None) -> Path:
-    if info is None:
-        return PATH_ZERO
-    kind: Literal["direct", "relayed"] = "relayed" if info.relayed else "direct"
-    return Path(kind, info.local, info.remote, info.rtt_seconds)

@@ -1,0 +1,40 @@
+"""Where a line's payload travels, as an application sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from knothole.engine.connection import PathInfo
+from knothole.wire.address import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where payload travels: from hole to hole, or by way of a relay.
+
+    ``local`` is the address it leaves from (the relayed address when our relay carries it),
+    ``remote`` where it goes to, ``rtt_seconds`` the last measured round trip, None before the
+    first. A relayed path with no addresses is path zero: the signalling, until there is a better.
+    """
+
+    kind: Literal["direct", "relayed"]
+    local: Address | None
+    remote: Address | None
+    rtt_seconds: float | None
+
+    def __str__(self) -> str:
+        if self.local is None or self.remote is None:
+            return f"{self.kind} (by the switchboard)"
+        return f"{self.kind} {self.local} - {self.remote}"
+
+
+PATH_ZERO: Final = Path("relayed", None, None, None)
+
+
+def path_of(info: PathInfo | None) -> Path:
+    """The path of a line; None: no pair of addresses carries payload yet, or any more."""
+    if info is None:
+        return PATH_ZERO
+    kind: Literal["direct", "relayed"] = "relayed" if info.relayed else "direct"
+    return Path(kind, info.local, info.remote, info.rtt_seconds)
