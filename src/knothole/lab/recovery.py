@@ -7,6 +7,7 @@ the answers' own times tell how long there was none.
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,14 +85,14 @@ class Stage:
         addresses = self.lab.hosts["server"].addresses
         argv = KnotholeCommands().serve(addresses, self._folder / "server")
         argv += self._serve_arguments
-        program = Program(self.lab, "server", argv, {})
+        program = Program(self.lab, "server", argv, dict(os.environ))
         self._programs.append(program)
         self.url = str(program.expect("ready", timeout=START_SECONDS)["url"])
         return program
 
     def start(self, name: str, *arguments: str) -> Program:
         """Start ``knothole ARGUMENTS --json`` as ``name``."""
-        home = {"KNOTHOLE_HOME": str(self._folder / name)}
+        home = {**os.environ, "KNOTHOLE_HOME": str(self._folder / name)}
         program = Program(self.lab, name, knothole(*arguments, "--json"), home)
         self._programs.append(program)
         return program
