@@ -17,6 +17,8 @@ from knothole.wire.signal.plans import PlanTerms
 LIKELY: Final = 0.5
 """Ours: below these odds the probes are not spent, and the relay carries payload at once."""
 
+POOL_SHARE: Final = 16  # ours: one port in so many at most is taken for holes
+
 AIM_ODDS: Final = 0.95  # ours: what the lab found for sampled ports, a few rounds each
 
 
@@ -104,6 +106,12 @@ def pool_size(report: NatReport) -> int:
     return report.ports.last - report.ports.first + 1 if isinstance(report.ports, Random) else 1
 
 
+def holes_of(terms: PlanTerms) -> int:
+    """How many ports the end with random ones takes: few of a small pool, which may be all that a
+    household or a carrier's customer has, and of which every port can be tried."""
+    return min(terms.sockets, max(1, pool_size(terms.nat) // POOL_SHARE))
+
+
 def _one_varies(shape: Shape, varying: PlanTerms, fixed: PlanTerms, ours_varies: bool) -> Plan:
     admits = fixed.nat.filtering in (Dependence.ENDPOINT_INDEPENDENT, Dependence.ADDRESS_DEPENDENT)
     if admits:
@@ -112,8 +120,7 @@ def _one_varies(shape: Shape, varying: PlanTerms, fixed: PlanTerms, ours_varies:
     if shape is Shape.SEQUENTIAL:
         reason = "one end takes the next port for each destination: sample before and after a check"
         return Plan(PlanKind.BRACKET, ours_varies, reason, AIM_ODDS)
-    pool = pool_size(varying.nat)
-    holes = min(varying.sockets, pool // 2)
+    pool, holes = pool_size(varying.nat), holes_of(varying)
     odds = birthday(holes, pool, fixed.probes)
     reason = (
         f"one end has a random port of {pool} for each destination: {holes} holes there, "

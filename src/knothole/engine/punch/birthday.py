@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from knothole.engine.predict.plan import pool_size
+from knothole.engine.predict.plan import holes_of
 from knothole.engine.punch.draw import Draw
 from knothole.engine.punch.means import Means, Sample
 from knothole.engine.punch.pace import Pace
@@ -29,9 +29,7 @@ class Scattering:
         self._pace: Pace | None = None
 
     def start(self, now: float) -> None:
-        # Half of a small pool at most: what else goes on here needs ports too.
-        most = pool_size(self._means.ours.nat) // 2
-        self._granted = self._means.open(min(self._means.ours.sockets, most))
+        self._granted = self._means.open(holes_of(self._means.ours))
 
     def opened(self, bases: Sequence[Address], now: float) -> None:
         self._waiting.extend(bases)
