@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def birthday(holes: int, pool: int, probes: int) -> float:
@@ -20,14 +21,15 @@ def birthday(holes: int, pool: int, probes: int) -> float:
     return -math.expm1(missed)
 
 
-def meeting(ours: int, theirs: int, our_pool: int, their_pool: int) -> float:
-    """The chance that two ends with random ports meet, each sending so many probes.
+def meeting(shares: Sequence[float], rounds: int) -> float:
+    """The chance that two ends meet whose aims are guesses.
 
-    A probe leaves from a random port of its own pool to a random port of the other's. Two meet
-    when each came from where the other went: each of the ``ours * theirs`` pairs by itself with
-    1 / (our_pool * their_pool).
+    ``shares`` are the shares of their pools that the ends with random ports send from in a round:
+    one, when the other end can be aimed at, or two. Each of the ``rounds`` of one end then counts
+    by itself, or together with each of the other's.
     """
-    return -math.expm1(-ours * theirs / (our_pool * their_pool))
+    missed = 1.0 - math.prod(shares)
+    return 1.0 - math.pow(missed, math.pow(rounds, len(shares)))
 
 
 def interval(successes: int, runs: int, z: float = 1.959964) -> tuple[float, float]:

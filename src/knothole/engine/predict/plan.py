@@ -29,7 +29,7 @@ class PlanKind(enum.Enum):
     BRACKET = "bracket"  # a check between two samples tells its own port
     AIM = "aim"  # both sample, and aim at each other's next ports
     BIRTHDAY = "birthday"  # many holes at one end, random ports from the other
-    MEETING = "meeting"  # random ports at one end and unforeseen ones at the other
+    MEETING = "meeting"  # the same with random ports, out of a small pool
     RELAY = "relay"  # the odds are too bad
 
 
@@ -131,6 +131,13 @@ def _one_varies(shape: Shape, varying: PlanTerms, fixed: PlanTerms, ours_varies:
     return Plan(PlanKind.BIRTHDAY, ours_varies, reason, odds)
 
 
+def crowd(terms: PlanTerms) -> int:
+    """How many sockets an end with random ports sends from at once: what it may, and of a small
+    pool so many that an eighth is left for whatever else goes on there."""
+    pool = pool_size(terms.nat)
+    return max(1, min(terms.sockets, terms.probes, pool - pool // 8))
+
+
 def _both_vary(ours: PlanTerms, theirs: PlanTerms) -> Plan:
     odds = meeting_odds(ours, theirs)
     pools = sorted((pool_size(ours.nat), pool_size(theirs.nat)))
@@ -143,14 +150,17 @@ def _both_vary(ours: PlanTerms, theirs: PlanTerms) -> Plan:
 
 
 def meeting_odds(ours: PlanTerms, theirs: PlanTerms) -> float:
-    """The odds of a meeting: an end with sequential ports says which ones its probes leave from,
-    so that its pool is as large as the number of its probes."""
-    probes = min(ours.probes, theirs.probes)
-    pools = [
-        probes if shape_of(each.nat) is Shape.SEQUENTIAL else pool_size(each.nat)
-        for each in (ours, theirs)
-    ]
-    return meeting(probes, probes, *pools) if probes else 0.0
+    """The odds where both ports are unforeseen and at least one of them is random.
+
+    In a round each end sends from its crowd of ports to one port of the other. Holes outlast a
+    round, so with random ports at both ends each round of one end counts with each of the other.
+    """
+    randoms = [each for each in (ours, theirs) if shape_of(each.nat) is Shape.RANDOM]
+    if any(not each.probes or not each.sockets for each in (ours, theirs)):
+        return 0.0
+    shares = [crowd(each) / pool_size(each.nat) for each in randoms]
+    rounds = min(each.probes // crowd(each) for each in randoms)
+    return meeting(shares, rounds)
 
 
 _MORE_PROBES: Final = "a larger budget of probes"

@@ -21,6 +21,7 @@ TACTICS: Final[dict[tuple[PlanKind, bool], Callable[[Means], Tactic]]] = {
     (PlanKind.AIM, True): Aiming,
     (PlanKind.BIRTHDAY, True): Scattering,
     (PlanKind.BIRTHDAY, False): Scanning,
+    (PlanKind.MEETING, True): Aiming,
 }
 """By the plan, and whether our end is the one with the unforeseen port."""
 
