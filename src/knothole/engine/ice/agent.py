@@ -15,10 +15,10 @@ from knothole.engine.ice.options import BETWEEN_KNOTHOLES, STANDARD, IceOptions
 from knothole.engine.ice.pair import CandidatePair, LocalCandidate, Pair
 from knothole.engine.ice.role import Role
 from knothole.engine.ice.session import Session
-from knothole.engine.ice.stray import stray_check
+from knothole.engine.ice.stray import STRAY_PRIORITY, stray_check
 from knothole.engine.ice.tally import CheckCount, Tally
 from knothole.wire.address import Address
-from knothole.wire.candidate import Candidate, CandidateKind, candidate_priority
+from knothole.wire.candidate import Candidate
 from knothole.wire.stun import (
     TRANSACTION_ID_SIZE,
     MalformedMessage,
@@ -34,9 +34,6 @@ TIE_BREAKER_BYTES: Final = 8  # RFC 8445 Section 16.1: 64 bits
 
 # RFC 8445 Section 8.3.1: "SHOULD wait an additional three seconds" before what is left behind ends.
 FAREWELL_SECONDS: Final = 3.0
-
-# What a peer-reflexive candidate of the last socket would have (RFC 8445 Sections 5.1.2 and 7.1.1).
-STRAY_PRIORITY: Final = candidate_priority(CandidateKind.PEER_REFLEXIVE, 0)
 
 # Ours: candidates of the peer's next generation that came before its credentials.
 MAX_EARLY_CANDIDATES: Final = 64

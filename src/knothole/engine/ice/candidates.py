@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from knothole.engine.ice.pair import LocalCandidate
+from knothole.engine.ice.stray import STRAY_PRIORITY
 from knothole.wire.address import Address
 from knothole.wire.candidate import Candidate, CandidateKind
 
@@ -21,6 +22,11 @@ holds for signalled candidates that take an older one's place: the peer is not t
 whole internet (RFC 8445 Section 19.5.1)."""
 
 REPLACEMENTS_AT_ONCE: Final = 16  # ours: four changes of a peer's network
+
+
+STRAY_LIMIT: Final = 4
+"""Ours: a scan of the peer's may come in from hundreds of ports at once where our NAT lets it; so
+many of them are enough, and the others leave room for checks of its candidates."""
 
 
 class LocalCandidates:
@@ -202,6 +208,9 @@ class RemoteCandidates:
         or when they come too fast (:data:`DISCOVERY_INTERVAL_SECONDS`).
         """
         found = [each for each in self if each.kind is CandidateKind.PEER_REFLEXIVE]
+        strays = sum(each.priority == STRAY_PRIORITY for each in found)
+        if priority == STRAY_PRIORITY and strays >= STRAY_LIMIT:
+            return None
         is_full = len(found) >= self._peer_reflexive_limit
         spare = self._spare(found) if is_full else None
         if (is_full and spare is None) or not self._discoveries.allows(now):

@@ -6,8 +6,11 @@ the hole that ours has opened or found (docs/protocol/plans.md Section 2).
 
 from __future__ import annotations
 
+from typing import Final
+
 from knothole.engine.core import Datagram
 from knothole.engine.ice.credentials import IceCredentials, check_username, split_username
+from knothole.wire.candidate import CandidateKind, candidate_priority
 from knothole.wire.stun import (
     IceControlled,
     IceControlling,
@@ -21,6 +24,9 @@ from knothole.wire.stun import (
     encode,
     verify_integrity,
 )
+
+# What a peer-reflexive candidate of the last socket would have (RFC 8445 Sections 5.1.2 and 7.1.1).
+STRAY_PRIORITY: Final = candidate_priority(CandidateKind.PEER_REFLEXIVE, 0)
 
 
 def stray_check(

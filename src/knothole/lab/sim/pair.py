@@ -28,13 +28,14 @@ from knothole.wire.signal.values import ANYONE
 from knothole.wire.stun import looks_like_stun
 
 SERVER: Final = "9.9.9.9"
-REGISTER_SECONDS: Final = 3.0  # ours: until both are online, with their candidates on file
+OTHER: Final = "9.9.9.10"  # the server's second address, for NAT discovery
+REGISTER_SECONDS: Final = 5.0  # ours: until both are online, and know what their NATs do
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One end: its NAT (None: a firewall that does not translate), what is known of it, who else
-    takes ports of it, and what plans may use."""
+    """One end: its NAT (None: a firewall that does not translate), what is to be believed of it in
+    place of what is found out, who else takes ports of it, and what plans may use."""
 
     nat: NatBehaviour | None
     report: NatReport | None = None
@@ -53,8 +54,9 @@ class Pair:
         self.routers: dict[str, Router] = {}
         self.programs: dict[str, Program[Phone]] = {}
         self.server = run_switchboard(
-            self.world.host("server", SERVER),
+            self.world.host("server", SERVER, OTHER),
             SERVER,
+            other=OTHER,
             accounts=MemoryAccounts(),
             random=self.world.random_bytes("server"),
             now=self.world.now,
@@ -74,7 +76,8 @@ class Pair:
         """Let Alice and Bob know this of their NATs, whatever they found out themselves."""
         for name, report in zip(self.programs, reports, strict=True):
             if report is not None:
-                self.endpoint(name).way_out.report = report
+                endpoint = self.endpoint(name)
+                endpoint.discovery.report = endpoint.way_out.report = report
 
     def call(self) -> None:
         """Alice calls Bob, who takes it."""
