@@ -218,3 +218,30 @@ def test_a_listener_says_when_the_server_is_away_and_when_it_is_back(
     with serving(tmp_path, port=port):
         listener.expect("Back on 127.0.0.1: you can be called again.")
         assert alice.run("ping", bob.name, "-c", "1").returncode == 0
+
+
+def test_a_proxy_is_kept_in_the_profile_and_its_password_only_comes_from_a_file(
+    home: Path, server_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = tmp_path / "proxy"
+    secret.write_text("http://dora:hush@proxy.example:3128\n")
+    join = ["join", "dora-2", "--server", server_url, "--json", "--proxy"]
+    assert run([*join, "http://dora:hush@proxy.example:3128"]) == 2
+    assert run([*join, "socks5://dora:hush@proxy.example"]) == 2
+    assert run([*join, f"@{tmp_path / 'missing'}"]) == 2
+    assert not (home / SETTINGS).exists()
+    assert run([*join, f"@{secret}"]) == 0
+    assert json.loads((home / SETTINGS).read_text())["proxy"] == secret.read_text().strip()
+    assert stat.S_IMODE((home / SETTINGS).stat().st_mode) == 0o600
+    captured = capsys.readouterr()
+    assert "hush" not in captured.out + captured.err
+
+
+def test_a_proxy_of_the_environment_that_is_none_is_said_in_one_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://dora:hush@proxy.example:1080")
+    assert run(["join", "dora-3", "--server", "knothole://198.51.100.1"]) == 1
+    said = capsys.readouterr().err
+    assert "environment names: socks5:// is not spoken" in said
+    assert "hush" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -9,6 +10,7 @@ from cyclopts import Parameter
 from knothole.cli.output import Output, WrongUsage
 from knothole.cli.session import run
 from knothole.engine.secure.identity import fingerprint
+from knothole.io.proxy import InvalidProxy, parse_proxy
 from knothole.peer.errors import ProfileError
 from knothole.peer.peer import Peer
 from knothole.peer.profile import Profile
@@ -22,6 +24,7 @@ def join(
     *,
     server: str,
     invitation: str | None = None,
+    proxy: str | None = None,
     json: bool = False,
 ) -> int:
     """Make an identity and register a name on a switchboard.
@@ -36,6 +39,9 @@ def join(
         The address as the server printed it.
     invitation
         The code, where the server asks for one.
+    proxy
+        An HTTP proxy for where the server is not reached directly: http://HOST:PORT, or @FILE with
+        http://USER:PASSWORD@HOST:PORT in it.
     json
         One JSON object per line.
     """
@@ -46,15 +52,37 @@ def join(
         raise WrongUsage(f"--server: {error}.") from error
     except InvalidName as error:
         raise WrongUsage(f"{name!r} cannot be a name: {error}.") from error
-    return run(_join(Output(json=json), canonical, url, invitation))
+    kept = _proxy(proxy) if proxy else None
+    return run(_join(Output(json=json), canonical, url, invitation, kept))
 
 
-async def _join(output: Output, name: str, url: ServerUrl, invitation: str | None) -> int:
+def _proxy(given: str) -> str:
+    """The URL of a proxy, which may have a password in it only where nobody sees it: in a file."""
+    try:
+        if given.startswith("@"):
+            url = Path(given[1:]).read_text(encoding="utf-8").strip()
+            parse_proxy(url)
+            return url
+        if parse_proxy(given).authorization:
+            raise WrongUsage(
+                "--proxy: a password on a command line is seen by everybody on this machine. Write "
+                "the URL into a file and give --proxy @FILE."
+            )
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUsage(f"--proxy: {given[1:]} cannot be read: {error}.") from error
+    except InvalidProxy as error:
+        raise WrongUsage(f"--proxy: {error}.") from None
+    return given
+
+
+async def _join(
+    output: Output, name: str, url: ServerUrl, invitation: str | None, proxy: str | None
+) -> int:
     try:
         before: Profile | None = Profile.load()
     except ProfileError:
         before = None
-    profile = Profile.create(None, name, url)
+    profile = Profile.create(None, name, url, proxy)
     # Before the name is registered for it: a name whose key is lost is lost for good.
     profile.save_identity()
     async with Peer(profile, callable=False, invitation=invitation, port_mapping=False):

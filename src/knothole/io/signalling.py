@@ -1,26 +1,36 @@
-"""The WebSocket to the switchboard, by the first of its ports that lets us through."""
+"""The WebSocket to the switchboard: by the first of its ports that lets us through, or a proxy."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
+from knothole.io.proxy import Proxy, open_tunnel
 from knothole.io.tls import ALPN_WEBSOCKET, check_pin, client_context, key_hash
 from knothole.wire.signal.codec import MSGPACK_SUBPROTOCOL
 from knothole.wire.signal.values import MAX_MESSAGE_BYTES
 
 NEXT_PORT_SECONDS: Final = 0.3  # ours: a port that does not answer so soon gets company
 CONNECT_SECONDS: Final = 5.0
+HTTPS: Final = 443
 
 
 class Unreachable(OSError):
     """None of the server's ports let us in; the text says what each of them answered."""
+
+
+class _Reached(NamedTuple):
+    """A WebSocket that is open, and the IP address of the server at its end."""
+
+    connection: ClientConnection
+    server_host: str
 
 
 class SignallingLink:
@@ -35,20 +45,24 @@ class SignallingLink:
         self.server_key_hash = b""
         self.server_host = ""
 
-    async def open(self, host: str, ports: Sequence[int], pin: bytes | None) -> None:
-        """Connect to one of ``ports``: each next one joins in when those before are slow.
+    async def open(
+        self, host: str, ports: Sequence[int], pin: bytes | None, proxy: Proxy | None = None
+    ) -> None:
+        """Connect to one of ``ports``, directly or by ``proxy``: each next way joins in when those
+        before are slow.
 
         Raises Unreachable, and PinMismatch when the server that answers has another key.
         """
-        attempts: list[asyncio.Task[ClientConnection]] = []
+        attempts: list[asyncio.Task[_Reached]] = []
         errors: list[str] = []
-        waiting = list(ports)
-        winner: ClientConnection | None = None
+        waiting = ways(ports, proxy)
+        winner: _Reached | None = None
         try:
             while winner is None:
                 if waiting:
-                    port = waiting.pop(0)
-                    attempts.append(asyncio.create_task(_connect(host, port, pin), name=str(port)))
+                    port, by = waiting.pop(0)
+                    name = f"port {port}" + (" by the proxy" if by else "")
+                    attempts.append(asyncio.create_task(_connect(host, port, pin, by), name=name))
                 pending = [task for task in attempts if not task.done()]
                 if not pending and not waiting:
                     raise Unreachable("; ".join(errors))
@@ -65,12 +79,13 @@ class SignallingLink:
                         elif isinstance(error, (OSError, TimeoutError, InvalidHandshake)):
                             if _is_pin_error(error):
                                 raise error
-                            errors.append(f"port {task.get_name()}: {str(error) or 'no answer'}")
+                            errors.append(f"{task.get_name()}: {str(error) or 'no answer'}")
                         else:
                             raise error
         finally:
             await _leave_only(winner, attempts)
-        self._start(winner)
+        connection, self.server_host = winner
+        self._start(connection)
 
     def send(self, data: bytes) -> None:
         """Send one binary message, in order."""
@@ -93,7 +108,6 @@ class SignallingLink:
     def _start(self, connection: ClientConnection) -> None:
         self._connection = connection
         self.server_key_hash = key_hash(connection.transport)
-        self.server_host = connection.remote_address[0]
         self._tasks = [
             asyncio.create_task(self._read(connection), name="signalling-read"),
             asyncio.create_task(self._write(connection), name="signalling-write"),
@@ -112,9 +126,31 @@ class SignallingLink:
                 await connection.send(await self._unsent.get())
 
 
-async def _connect(host: str, port: int, pin: bytes | None) -> ClientConnection:
+def ways(ports: Sequence[int], proxy: Proxy | None) -> list[tuple[int, Proxy | None]]:
+    """The ways to a server in the order in which they are tried. Proxies let 443 through more often
+    than anything else; one that the environment names comes before the direct way."""
+    direct: list[tuple[int, Proxy | None]] = [(port, None) for port in ports]
+    if proxy is None:
+        return direct
+    by_proxy = [(port, proxy) for port in sorted(ports, key=lambda port: port != HTTPS)]
+    pairs = zip(by_proxy, direct, strict=True)
+    return [way for pair in pairs for way in (pair if proxy.first else pair[::-1])]
+
+
+async def _address_of(host: str) -> str:
+    """The IP address of a server that was reached by a proxy, for its relays; "" if only the proxy
+    knows it."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return ""
+    return str(found[0][4][0])
+
+
+async def _connect(host: str, port: int, pin: bytes | None, proxy: Proxy | None) -> _Reached:
     bracketed = f"[{host}]" if ":" in host else host
     async with asyncio.timeout(CONNECT_SECONDS):
+        sock = None if proxy is None else await open_tunnel(proxy, host, port)
         connection = await connect(
             f"wss://{bracketed}:{port}/",
             ssl=client_context(pinned=pin is not None, alpn=ALPN_WEBSOCKET),
@@ -124,6 +160,8 @@ async def _connect(host: str, port: int, pin: bytes | None) -> ClientConnection:
             open_timeout=None,
             ping_interval=None,  # the engine has its own
             user_agent_header=None,
+            proxy=None,  # ours: the library would take the environment's, and no other way
+            sock=sock,
         )
     if pin is not None:
         try:
@@ -131,7 +169,9 @@ async def _connect(host: str, port: int, pin: bytes | None) -> ClientConnection:
         except BaseException:
             connection.transport.abort()
             raise
-    return connection
+    if proxy is None:
+        return _Reached(connection, connection.remote_address[0])
+    return _Reached(connection, await _address_of(host))
 
 
 def _is_pin_error(error: BaseException) -> bool:
@@ -140,11 +180,9 @@ def _is_pin_error(error: BaseException) -> bool:
     return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
 
 
-async def _leave_only(
-    winner: ClientConnection | None, attempts: list[asyncio.Task[ClientConnection]]
-) -> None:
+async def _leave_only(winner: _Reached | None, attempts: list[asyncio.Task[_Reached]]) -> None:
     for task in attempts:
         task.cancel()
     for result in await asyncio.gather(*attempts, return_exceptions=True):
-        if isinstance(result, ClientConnection) and result is not winner:
-            result.transport.abort()
+        if isinstance(result, _Reached) and result is not winner:
+            result.connection.transport.abort()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
 from knothole.engine.core import Datagram
+from knothole.io.proxy import Proxy, connected, open_tunnel
+from knothole.io.race import Way, first_of
 from knothole.io.tls import ALPN_TURN, check_pin, client_context
 from knothole.wire.address import Address, Transport, parse_address
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.turn import StreamFramer
 
 CONNECT_SECONDS: Final = 5.0
+PROXY_AFTER_SECONDS: Final = 0.1  # ours: the second way joins in; a refusal is not waited for
 MAX_UNSENT: Final = 512 * 1024  # bytes: beyond it new datagrams are dropped, as a full link does
 
 
@@ -34,17 +38,22 @@ class TurnStream(asyncio.Protocol):
         self._framer = StreamFramer()
         self._connection: asyncio.Transport | None = None
 
-    async def open(self, *, server_name: str, pin: bytes | None) -> None:
-        """Connect. Raises OSError (ssl.SSLError among it), TimeoutError."""
+    async def open(
+        self, *, server_name: str, pin: bytes | None, proxy: Proxy | None = None
+    ) -> None:
+        """Connect, directly or by ``proxy``, whichever lets us through first.
+
+        Raises OSError (ssl.SSLError among it), TimeoutError.
+        """
         loop = asyncio.get_running_loop()
         tls = None
         if self.transport is Transport.TLS:
             tls = client_context(pinned=pin is not None, alpn=ALPN_TURN)
         async with asyncio.timeout(CONNECT_SECONDS):
+            sock = await first_of(self._ways(server_name, proxy), PROXY_AFTER_SECONDS)
             transport, _ = await loop.create_connection(
                 lambda: self,
-                self.server.host,
-                self.server.port,
+                sock=sock,
                 ssl=tls,
                 server_hostname=(server_name or self.server.host) if tls else None,
             )
@@ -54,6 +63,17 @@ class TurnStream(asyncio.Protocol):
             except BaseException:
                 transport.abort()
                 raise
+
+    def _ways(self, server_name: str, proxy: Proxy | None) -> list[Way[socket.socket]]:
+        """The server is named to a proxy as the user named it: its rules may go by names."""
+        host, port = self.server
+        if proxy is None:
+            return [lambda: connected(host, port)]
+        ways: list[Way[socket.socket]] = [
+            lambda: open_tunnel(proxy, server_name or host, port),
+            lambda: connected(host, port),
+        ]
+        return ways if proxy.first else ways[::-1]
 
     def send(self, datagram: Datagram) -> None:
         """Send one whole message; ChannelData comes padded from the engine."""

@@ -21,6 +21,7 @@ from knothole.engine.endpoint.relays import OpenTurnStream
 from knothole.engine.rendezvous.accounts import MemoryAccounts
 from knothole.engine.rendezvous.outputs import CloseConnection, ConnectionId, SendTo
 from knothole.engine.rendezvous.server import RendezvousServer
+from knothole.io.proxy import Proxy
 from knothole.lab.sim import BEHAVIOURS, Host, Link, Program, World
 from knothole.lab.sim.relay import CREDENTIALS, REALM, run_relay
 from knothole.peer.peer import Peer
@@ -130,6 +131,7 @@ class _SimulatedRuntime(Runtime):
         *,
         port: int = 0,
         port_mapping: bool = True,
+        proxy: Proxy | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._internet, self._host, self._base, self.public = self.place

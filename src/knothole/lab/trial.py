@@ -137,7 +137,10 @@ class Trial:
 
     def _measure(self, workers: dict[str, Program], caller: str, callee: str) -> Run:
         timeout = self._setting.timeout_seconds
-        witness = Witness(self._lab, workers, self._lab.hosts["server"].addresses)
+        # What comes from a router's own address in the LAN has gone through its proxy.
+        proxies = [f"{router.lan}.1" for router in self._lab.routers.values()]
+        servers = self._lab.hosts["server"].addresses
+        witness = Witness(self._lab, workers, [*servers, *proxies])
         try:
             before = self._lab.flows()
             workers[caller].tell(do="connect", to=callee, timeout=timeout)

@@ -34,7 +34,7 @@ from knothole.peer.last_lines import Diary
 from knothole.peer.line import Line
 from knothole.peer.news import Arrivals, News
 from knothole.peer.profile import Profile
-from knothole.peer.reasons import lasting_error, server_unreachable
+from knothole.peer.reasons import lasting_error, server_unreachable, usable_proxy
 from knothole.peer.remember import Memory
 from knothole.peer.runtime import Runtime
 from knothole.wire.signal.values import Audience, InvalidName, canonical_name
@@ -68,6 +68,9 @@ class Peer:
         port_mapping: the gateways of the local network are asked to let others in to our port (PCP,
             NAT-PMP, UPnP), which is given back at the end. Never with a server on this machine.
         invitation: the code that a switchboard asks of new names.
+        proxy: the URL of an HTTP proxy, ``http://[USER:PASSWORD@]HOST:PORT``, for where the
+            switchboard and its relay are not reached directly; None: the profile's, else what the
+            environment names (HTTPS_PROXY, ALL_PROXY, NO_PROXY), which comes first then.
         timeout: seconds until entering raises ServerUnreachable.
 
     ``runtime_class`` is what the endpoint runs on: this machine's sockets; the lab has another.
@@ -90,9 +93,11 @@ class Peer:
         port_mapping: bool = True,
         ask: bool = False,
         invitation: str | None = None,
+        proxy: str | None = None,
         timeout: float = REGISTER_SECONDS,
     ) -> None:
         self.profile = profile if isinstance(profile, Profile) else Profile.load(profile)
+        self._proxy = usable_proxy(self.profile.server, proxy or self.profile.proxy)
         self._accept: Accept = parse_accept(accept)
         self._takes = takes
         self._ask = ask
@@ -162,6 +167,7 @@ class Peer:
             self._calls.settled,
             port=self._port,
             port_mapping=self._port_mapping,
+            proxy=self._proxy,
         )
         try:
             await self._runtime.start()

@@ -32,16 +32,28 @@ POLICIES_FILE: Final = "policies.json"
 LAST_LINES_FILE: Final = "last_lines.json"
 
 
-class _Settings(msgspec.Struct, frozen=True):
+class _Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     server: str
+    proxy: str | None = None
 
 
 class Profile:
-    """One person on one machine: what :class:`knothole.Peer` and every command start from."""
+    """One person on one machine: what :class:`knothole.Peer` and every command start from.
 
-    def __init__(self, folder: Path, name: str, server: ServerUrl, identity: Identity) -> None:
+    ``proxy`` is the URL of an HTTP proxy for where the server is not reached directly.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        server: ServerUrl,
+        identity: Identity,
+        proxy: str | None = None,
+    ) -> None:
         self.folder = folder
+        self.proxy = proxy
         self.name = name
         self.server = server
         self.identity = identity
@@ -59,7 +71,8 @@ class Profile:
         try:
             settings = msgspec.json.decode((path / SETTINGS_FILE).read_bytes(), type=_Settings)
             identity = Identity.from_bytes((path / IDENTITY_FILE).read_bytes())
-            return cls(path, settings.name, parse_server_url(settings.server), identity)
+            server = parse_server_url(settings.server)
+            return cls(path, settings.name, server, identity, settings.proxy)
         except FileNotFoundError as error:
             raise ProfileError(
                 f"There is no profile in {path} yet. "
@@ -69,8 +82,11 @@ class Profile:
             raise ProfileError(f"The profile in {path} cannot be used: {error}") from error
 
     @classmethod
-    def create(cls, folder: Path | str | None, name: str, server: ServerUrl) -> Profile:
-        """A profile for ``name`` at ``server``; an identity already there is kept.
+    def create(
+        cls, folder: Path | str | None, name: str, server: ServerUrl, proxy: str | None = None
+    ) -> Profile:
+        """A profile for ``name`` at ``server``, which is reached by ``proxy`` where it is not
+        directly; an identity already there is kept.
 
         Nothing is written before :meth:`save`. Raises ProfileError for an unusable identity file.
         """
@@ -81,7 +97,7 @@ class Profile:
             identity = Identity.generate(secrets.token_bytes)
         except (OSError, MalformedIdentity) as error:
             raise ProfileError(f"{path / IDENTITY_FILE} cannot be used: {error}") from error
-        return cls(path, name, server, identity)
+        return cls(path, name, server, identity, proxy)
 
     def save_identity(self) -> None:
         """Write the identity alone: before a name is registered for it. Raises ProfileError."""
@@ -90,9 +106,9 @@ class Profile:
             replace_file(self.folder / IDENTITY_FILE, self.identity.to_bytes())
 
     def save(self) -> None:
-        """Write name, server and identity. Raises ProfileError."""
+        """Write name, server, proxy and identity. Raises ProfileError."""
         self.save_identity()
-        settings = _Settings(self.name, str(self.server))
+        settings = _Settings(self.name, str(self.server), self.proxy)
         with _explained(self.folder):
             replace_file(self.folder / SETTINGS_FILE, msgspec.json.encode(settings))
 

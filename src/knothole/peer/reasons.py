@@ -6,6 +6,7 @@ import ssl
 from typing import Final
 
 from knothole.engine.endpoint.events import CallFault
+from knothole.io.proxy import InvalidProxy, Proxy, proxy_for
 from knothole.io.tls import PinMismatch
 from knothole.peer.errors import (
     CallDeclined,
@@ -14,6 +15,7 @@ from knothole.peer.errors import (
     PeerBusy,
     PeerKeyChanged,
     PeerOffline,
+    ProfileError,
     ServerKeyChanged,
     ServerUnreachable,
     UnknownName,
@@ -44,6 +46,14 @@ def server_unreachable(server: ServerUrl, why: Exception | None) -> ServerUnreac
         f"The server {server.host}, port {server.port}, cannot be reached{said}. "
         "Is it running, and may TCP go out to that port?"
     )
+
+
+def usable_proxy(server: ServerUrl, configured: str | None) -> Proxy | None:
+    """The proxy on the way to ``server``, if there is one. Raises ProfileError."""
+    try:
+        return proxy_for(server.host, configured)
+    except InvalidProxy as error:
+        raise ProfileError(f"The proxy cannot be used: {error}.") from None
 
 
 def lasting_error(server: ServerUrl, error: Exception) -> KnotholeError | None:

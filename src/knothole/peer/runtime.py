@@ -28,6 +28,7 @@ from knothole.engine.portmap.mapper import GatewayInDoubt
 from knothole.engine.secure.rehearsal import rehearse
 from knothole.io.driver import Driver
 from knothole.io.interfaces import InterfaceWatch
+from knothole.io.proxy import Proxy
 from knothole.io.signalling import SignallingLink
 from knothole.io.tcp_punch import TcpPuncher
 from knothole.io.turn_stream import TurnStream
@@ -62,12 +63,14 @@ class Runtime:
         *,
         port: int = 0,
         port_mapping: bool = True,
+        proxy: Proxy | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._server = server
         self._handle = handle
         self._on_signalling_error = on_signalling_error
         self._port = port
+        self._proxy = proxy
         self._driver: Driver[EndpointOutput] = Driver(endpoint, self._output, settled=settled)
         self._udp: dict[str, UdpLink] = {}
         self._spare: dict[Address, UdpLink] = {}
@@ -177,7 +180,8 @@ class Runtime:
         self._signalling[connection] = link
         server = self._server
         try:
-            await link.open(server.host, (server.port, *server.tcp_ports), server.pin)
+            ports = (server.port, *server.tcp_ports)
+            await link.open(server.host, ports, server.pin, self._proxy)
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self._on_signalling_error(error)
             # Not at once: the engine's back-off counts from here.
@@ -214,6 +218,7 @@ class Runtime:
             await stream.open(
                 server_name=server.server_name or self._server.host,
                 pin=self._server.pin if own else None,
+                proxy=self._proxy,
             )
         except (OSError, TimeoutError):
             self._driver.command(lambda now: self.endpoint.turn_stream_failed(server, now))

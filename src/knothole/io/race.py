@@ -1,0 +1,47 @@
+"""Several ways to the same end, each begun a little later than the one before; the first wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Way = Callable[[], Awaitable[T]]
+
+
+async def first_of(ways: Sequence[Way[T]], head_start_seconds: float) -> T:
+    """What the first of ``ways`` that succeeds gives; those under way then are cancelled.
+
+    A way begins when the one before has failed, or has taken ``head_start_seconds``. When all fail
+    the first one's OSError or TimeoutError is raised; any other error ends the race.
+    """
+    attempts: list[asyncio.Future[T]] = []
+    waiting = list(ways)
+    try:
+        while True:
+            if waiting:
+                attempts.append(asyncio.ensure_future(waiting.pop(0)()))
+            pending = [each for each in attempts if not each.done()]
+            if pending:
+                await asyncio.wait(
+                    pending,
+                    timeout=head_start_seconds if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            for each in attempts:
+                if each.done():
+                    error = each.exception()
+                    if error is None:
+                        return each.result()
+                    if not isinstance(error, (OSError, TimeoutError)):
+                        raise error
+            if not waiting and all(each.done() for each in attempts):
+                error = attempts[0].exception()
+                assert error is not None
+                raise error
+    finally:
+        for each in attempts:
+            each.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
