@@ -14,8 +14,10 @@ from knothole.engine.core import Datagram, Engine
 from knothole.engine.endpoint.discovery import SAMPLES, fresh_ports
 from knothole.engine.stun.behaviour import NatBehaviour
 from knothole.engine.stun.classic import ClassicDiscovery, ClassicLearned
+from knothole.engine.stun.levels import nat_levels
 from knothole.engine.stun.survey import ROLES, BehaviourLearned, Survey
 from knothole.io.driver import Driver
+from knothole.io.hops import first_routers
 from knothole.io.udp import UdpLink, open_udp
 from knothole.wire.address import Address, parse_address
 from knothole.wire.malformed import MalformedMessage
@@ -60,6 +62,14 @@ async def survey(host: str, servers: Sequence[Address]) -> NatBehaviour:
             output.behaviour if isinstance(output, BehaviourLearned) and output.final else None
         ),
     )
+
+
+async def levels(host: str, server: Address) -> tuple[int | None, Sequence[str | None]]:
+    """How many NATs are in a row, and the first routers on the way, which tell it."""
+    if server.is_ipv6:
+        return None, ()
+    routers = await first_routers(host, server)
+    return nat_levels(host, routers), routers
 
 
 async def classic(host: str, server: Address) -> ClassicLearned:

@@ -9,10 +9,9 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from knothole.cli.asking import find_server, survey
-from knothole.cli.nat import rows
 from knothole.cli.output import Output
 from knothole.cli.session import run
-from knothole.cli.stun import show
+from knothole.cli.stun import show_rows
 from knothole.engine.endpoint.endpoint import Endpoint
 from knothole.engine.predict.budget import Budget
 from knothole.engine.predict.plan import PlanKind, Shape, choose_plan, shape_of
@@ -94,7 +93,7 @@ def check(
 async def _from_server(output: Output, text: str) -> int:
     host, server = await find_server(text)
     seen = await survey(host, [server])
-    return _tell(output, seen, seen.report(), Budget(), str(server))
+    return await _tell(output, seen, seen.report(), Budget(), str(server))
 
 
 async def _joined(output: Output) -> int:
@@ -106,7 +105,7 @@ async def _joined(output: Output) -> int:
         budget = endpoint.way_out.ledger.budget
         if seen is None or report is None:
             seen, report = _nothing_seen(endpoint), NatReport(udp=False)
-        return _tell(output, seen, report, budget, profile.server.host)
+        return await _tell(output, seen, report, budget, profile.server.host)
 
 
 async def until(holds: Callable[[], bool], seconds: float) -> None:
@@ -121,11 +120,10 @@ def _nothing_seen(endpoint: Endpoint) -> NatBehaviour:
     return NatBehaviour(endpoint.gatherer.candidates[0].base)
 
 
-def _tell(
+async def _tell(
     output: Output, seen: NatBehaviour, report: NatReport, budget: Budget, server: str
 ) -> int:
-    for row in rows(seen, report):
-        show(output, row)
+    await show_rows(output, seen, report)
     for kind, theirs in PEERS:
         _reach(output, kind, report, theirs, budget)
     for text in advice(report, server):
@@ -143,14 +141,13 @@ def _reach(output: Output, kind: str, ours: NatReport, theirs: NatReport, budget
     why, means = plan.reason, MEANS[plan.kind]
     if not ours.udp:
         direct, why = False, "UDP does not get out"
-        means = "TCP, or the relay"
     elif shape_of(ours) is Shape.UNKNOWN:
         direct = None
     word = {True: "direct", False: "relayed", None: NOT_SURE}[direct]
     odds = "" if plan.odds is None else f", {plan.odds:.0%}"
     output.result(
         "reach",
-        f"{'To':<14}{kind}: {word} by {means}{odds}",
+        f"{'To':<14}{kind}: {word}{'' if direct is False else f' by {means}{odds}'}",
         kind=kind,
         direct=direct,
         plan=plan.kind.value,

@@ -52,8 +52,13 @@ class Row:
     evidence: str
 
 
-def rows(seen: NatBehaviour, report: NatReport) -> Iterator[Row]:
-    """What was seen, most important first. Without UDP there is one row."""
+def rows(
+    seen: NatBehaviour, report: NatReport, routers: Sequence[str | None] = ()
+) -> Iterator[Row]:
+    """What was seen, most important first. Without UDP there is one row.
+
+    ``routers`` are the first ones on the way, as far as they said who they are.
+    """
     base = seen.base.host
     if not report.udp:
         yield Row("udp", "UDP", "does not reach the server", False, "no answer to any request")
@@ -67,7 +72,7 @@ def rows(seen: NatBehaviour, report: NatReport) -> Iterator[Row]:
         words = f"{base} becomes {mapped.host}"
     yield Row("translated", "NAT", words, report.translated, f"{seen.base} becomes {mapped}")
     if report.translated:
-        yield from _translation(seen, report)
+        yield from _translation(seen, report, routers)
     else:
         yield Row("levels", "NATs in a row", "0", 0, "nothing is translated")
     tried = (
@@ -78,7 +83,9 @@ def rows(seen: NatBehaviour, report: NatReport) -> Iterator[Row]:
     yield _ipv6(report.filtering_ipv6)
 
 
-def _translation(seen: NatBehaviour, report: NatReport) -> Iterator[Row]:
+def _translation(
+    seen: NatBehaviour, report: NatReport, routers: Sequence[str | None]
+) -> Iterator[Row]:
     hosts = sorted(seen.hosts)
     yield Row("hosts", "Addresses", f"{len(hosts)} public", report.hosts, ", ".join(hosts))
     levels = NOT_KNOWN if report.levels is None else str(report.levels)
@@ -87,7 +94,7 @@ def _translation(seen: NatBehaviour, report: NatReport) -> Iterator[Row]:
         "NATs in a row",
         f"{levels} (one at least)" if report.levels is None else levels,
         report.levels,
-        "the address changes on the way; how often cannot be seen from the server",
+        f"the first routers: {', '.join(each or 'silent' for each in routers) or NOT_KNOWN}",
     )
     servers = [f"{server.host}:{server.port} sees {at.port}" for server, at in seen.mapped.items()]
     asked = f"port {seen.base.port}: {', '.join(servers)}"

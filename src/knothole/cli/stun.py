@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from msgspec import structs
+
 from knothole.cli.asking import classic as ask_classic
-from knothole.cli.asking import find_server, survey
+from knothole.cli.asking import find_server, levels, survey
 from knothole.cli.nat import Row, rows
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import run
+from knothole.engine.stun.behaviour import NatBehaviour
 from knothole.engine.stun.classic import ClassicTest, Verdict
+from knothole.wire.nat import NatReport
 
 TESTS = {
     ClassicTest.FIRST: "asked as usual",
@@ -38,8 +44,17 @@ def stun(server: str, /, *, classic: bool = False, json: bool = False) -> int:
     return run(_classic(output, server) if classic else _stun(output, server))
 
 
-def show(output: Output, row: Row) -> None:
-    """One row of the table: the fact, and the evidence below it."""
+async def show_rows(output: Output, seen: NatBehaviour, report: NatReport) -> None:
+    """The table: each fact, and the evidence below it."""
+    routers: Sequence[str | None] = ()
+    if report.translated:
+        found, routers = await levels(seen.base.host, next(iter(seen.mapped)))
+        report = structs.replace(report, levels=found or None)
+    for row in rows(seen, report, routers):
+        _show(output, row)
+
+
+def _show(output: Output, row: Row) -> None:
     output.result(
         "row",
         f"{row.heading:<14}{row.words}",
@@ -56,8 +71,7 @@ async def _stun(output: Output, text: str) -> int:
     host, server = await find_server(text)
     seen = await survey(host, [server])
     filtering = seen.filtering if seen.base.is_ipv6 else None
-    for row in rows(seen, seen.report(filtering)):
-        show(output, row)
+    await show_rows(output, seen, seen.report(filtering))
     if not seen.reaches_server:
         raise Failure(f"{server} does not answer over UDP.")
     return 0

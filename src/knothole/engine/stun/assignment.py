@@ -89,9 +89,10 @@ def ports_per_second(samples: Sequence[Sample], ports: PortAssignment | None) ->
     own, extra, seconds = 0, 0.0, 0.0
     for before, after in pairwise(_in_order(samples)):
         numbers = after.number - before.number
-        beyond = (after.outside.port - before.outside.port) / ports.stride - numbers
-        if beyond < 0:
+        steps = (after.outside.port - before.outside.port) / ports.stride
+        if steps < 0:
             continue  # it began anew
+        beyond = max(0.0, steps - numbers)  # a packet to ourselves may take a port or not
         if after.at == before.at:
             at_once_own += numbers
             at_once_extra += round(beyond)
@@ -164,7 +165,10 @@ def _sequence(samples: Sequence[Sample]) -> Sequential | None:
     if len(steps) + 1 < LEAST_FOR_SEQUENCE:
         return None
     for stride, times in _strides(steps):
-        forward = sum(port % stride == 0 and port // stride >= number for port, number in steps)
+        # A packet to ourselves is counted, and takes a port or not.
+        forward = sum(
+            port % stride == 0 and port // stride >= max(1, number - 1) for port, number in steps
+        )
         enough = times >= max(2, EXACT_SHARE * len(steps))
         if enough and forward >= SEQUENCE_SHARE * len(steps):
             return Sequential(stride)
