@@ -10,7 +10,7 @@ from knothole.engine.stun.survey import LONGEST_SECONDS, MAX_PACKETS
 from knothole.lab.sim import BEHAVIOURS, Egress
 from knothole.lab.sim.trace import Action
 from knothole.wire.address import Address
-from knothole.wire.nat import Dependence, NatReport, Offset, Preserved, Random, Sequential
+from knothole.wire.nat import Dependence, Modular, NatReport, Preserved, Random, Sequential
 
 from .conftest import Resident, Town
 
@@ -32,7 +32,7 @@ def report(who: Resident) -> NatReport:
     ("box", "ports"),
     [
         ("linux", Preserved()),
-        ("range", Offset(30000)),
+        ("range", Modular(30000, 10000)),
         ("sequential", Sequential(1)),
         ("random", Random(1024, 65535)),
     ],
@@ -108,6 +108,14 @@ def test_a_router_that_comes_back_with_another_address_is_looked_at_again(town: 
     after = alice.endpoint.discovery.behaviour
     assert after is not None and after.hosts == {"8.8.8.8"}
     assert len(reports(alice)) >= told
+
+
+def test_who_stays_online_learns_how_long_mappings_live(town: Town) -> None:
+    alice = town.resident("alice", "linux")
+    town.run(100.0)
+    assert report(alice).lifetime_seconds == 25.0
+    sockets = alice.program.engine._opened - set(alice.program.engine._signalling)
+    assert not sockets, "they are given back"
 
 
 def test_a_call_during_discovery_is_not_disturbed(town: Town) -> None:

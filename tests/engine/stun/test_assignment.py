@@ -188,7 +188,7 @@ def test_a_lost_answer_and_a_repeated_request_do_not_hide_a_sequence(seed: int) 
     [(1024, 65535), (32768, 60999), (40000, 40255), (2048, 4095), (63488, 65535), (50000, 51023)],
 )
 def test_a_pool_is_recognised_as_such_and_rounded_outwards(first: int, last: int) -> None:
-    """In 200 runs: never another rule, the whole pool within what is said in 95 of 100, and
+    """In 200 runs: never another rule, the whole pool within what is said in 97 of 100, and
     what is said not more than two and a half times the pool."""
     whole = 0
     for seed in range(200):
@@ -198,7 +198,7 @@ def test_a_pool_is_recognised_as_such_and_rounded_outwards(first: int, last: int
         assert isinstance(found, Random), found
         whole += found.first <= first and last <= found.last
         assert found.last - found.first + 1 <= 2.5 * (last - first + 1)
-    assert whole >= 190
+    assert whole >= 194
 
 
 @given(seeds)

@@ -1,6 +1,7 @@
 """Finding out what our NAT does: in the background, at registration and at every change of network.
 
-A survey over IPv4 from a handful of fresh sockets, and a small one over IPv6 for its firewall.
+A survey over IPv4 from a handful of fresh sockets, and a small one over IPv6 for its firewall. Who
+stays online for a while measures how long mappings live, too.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from msgspec import structs
+
 from knothole.engine.core import Datagram, RandomBytes, Timers, Transmit, least
 from knothole.engine.endpoint.events import CloseSockets, NatLearned, OpenSockets
 from knothole.engine.stun.behaviour import NatBehaviour
+from knothole.engine.stun.lifetime import IDLE_SECONDS, LifetimeLearned, LifetimeMeasurement
 from knothole.engine.stun.survey import MAX_PACKETS, ROLES, BehaviourLearned, Survey
 from knothole.wire.address import Address
 from knothole.wire.nat import Dependence, NatReport
@@ -27,6 +31,7 @@ LOW_PORTS: Final = (10240, 29999)
 HIGH_PORTS: Final = (32768, 60999)
 UDP_SECONDS: Final = 1.0  # ours: no standing mapped address by then, and the survey asks itself
 SOCKETS_SECONDS: Final = 0.3  # ours: sockets that are not bound by then are done without
+LIFETIME_AFTER_SECONDS: Final = 30.0  # ours: who stays that long may want to know of lifetimes
 REST_SECONDS: Final = 30.0  # ours: between two surveys where mapped addresses come and go
 
 DiscoveryOutput: TypeAlias = Transmit | OpenSockets | CloseSockets | NatLearned
@@ -36,6 +41,7 @@ class _Timer(enum.Enum):
     UDP = enum.auto()
     SOCKETS = enum.auto()
     REST = enum.auto()
+    LIFETIME = enum.auto()
 
 
 def fresh_ports(count: int, random: RandomBytes) -> tuple[int, ...]:
@@ -67,13 +73,17 @@ class NatDiscovery:
         self._sockets: dict[str, list[Address]] = {}
         self._surveys: dict[str, Survey] = {}
         self._filtering_ipv6: Dependence | None = None
+        self._measures: str | None = None  # the host that lifetimes are measured from
+        self._measurement: LifetimeMeasurement | None = None
+        self._lifetime_seconds: float | None = None
         self._timers: Timers[_Timer] = Timers()
         self._outputs: deque[DiscoveryOutput] = deque()
 
     @property
     def complete(self) -> bool:
         """Whether the survey of this network has ended."""
-        return self.report is not None and not self._surveys and not self._asked
+        asked = any(host != self._measures for host in self._asked)
+        return self.report is not None and not self._surveys and not asked
 
     # ------------------------------------------------------------------------ commands
 
@@ -82,6 +92,7 @@ class NatDiscovery:
         if {base.host for base in bases} != {base.host for base in self._bases}:
             self._stop()
             self.report = self.behaviour = self._surveyed = self._filtering_ipv6 = None
+            self._lifetime_seconds = None
             self._standing = frozenset()
         self._bases = tuple(bases)
         self._wait(now)
@@ -113,13 +124,14 @@ class NatDiscovery:
                 self._sockets.setdefault(base.host, []).append(base)
         for host, count in tuple(self._asked.items()):
             if len(self._sockets.get(host, ())) >= count:
-                self._survey(host, now)
+                self._use_sockets(host, now)
 
     def socket_closed(self, base: Address, now: float) -> None:
         """A socket is gone, with the local address that it had."""
-        if base.host in self._surveys:
-            del self._surveys[base.host]
-            self._close(base.host)
+        self._surveys.pop(base.host, None)
+        if base.host == self._measures:
+            self._measures = self._measurement = None
+        self._close(base.host)
 
     def close(self) -> None:
         """Stop; sockets are the driver's to close."""
@@ -133,31 +145,38 @@ class NatDiscovery:
         return datagram.destination in self._sockets.get(datagram.destination.host, ())
 
     def receive(self, datagram: Datagram, now: float) -> None:
-        survey = self._surveys.get(datagram.destination.host)
-        if survey is not None:
-            survey.receive(datagram, now)
-            self._drain()
+        host = datagram.destination.host
+        engine = self._measurement if host == self._measures else self._surveys.get(host)
+        if engine is not None:
+            engine.receive(datagram, now)
+            self._drain(now)
 
     def handle_timeout(self, now: float) -> None:
         for survey in tuple(self._surveys.values()):
             timeout = survey.next_timeout()
             if timeout is not None and timeout <= now:
                 survey.handle_timeout(now)
+        measurement = self._measurement
+        if measurement is not None and (measurement.next_timeout() or now + 1.0) <= now:
+            measurement.handle_timeout(now)
         for timer in self._timers.pop_expired(now):
             match timer:
+                case _Timer.LIFETIME:
+                    self._measure(now)
                 case _Timer.UDP:
                     self._begin(now)
                 case _Timer.SOCKETS:
                     for host in tuple(self._asked):
-                        self._survey(host, now)
+                        self._use_sockets(host, now)
                 case _Timer.REST:
                     if self._standing:
                         self._begin(now)
-        self._drain()
+        self._drain(now)
 
     def next_timeout(self) -> float | None:
         surveys = (survey.next_timeout() for survey in self._surveys.values())
-        return least(self._timers.next(), *surveys)
+        measurement = None if self._measurement is None else self._measurement.next_timeout()
+        return least(self._timers.next(), measurement, *surveys)
 
     def outputs(self) -> Iterator[DiscoveryOutput]:
         while self._outputs:
@@ -173,6 +192,7 @@ class NatDiscovery:
     def _begin(self, now: float) -> None:
         if self._surveyed == self._standing or self._asked or self._surveys:
             return
+        self._end_measurement()
         self._surveyed = self._standing
         self._timers.clear()
         self._timers.arm(_Timer.SOCKETS, now + SOCKETS_SECONDS)
@@ -186,8 +206,14 @@ class NatDiscovery:
                     OpenSockets(DISCOVERY, hosts[0], count, fresh_ports(count, self._random))
                 )
 
-    def _survey(self, host: str, now: float) -> None:
+    def _use_sockets(self, host: str, now: float) -> None:
         del self._asked[host]
+        if host == self._measures:
+            self._begin_measurement(host, now)
+        else:
+            self._survey(host, now)
+
+    def _survey(self, host: str, now: float) -> None:
         bases = self._sockets.get(host, [])
         servers = [server for server in self._servers if server.is_ipv6 == (":" in host)]
         if len(bases) < ROLES or not servers:
@@ -199,9 +225,48 @@ class NatDiscovery:
             bases, servers, random=self._random, now=now, max_packets=budget
         )
         self._timers.arm(_Timer.REST, now + REST_SECONDS)
-        self._drain()
+        self._drain(now)
 
-    def _drain(self) -> None:
+    def _measure(self, now: float) -> None:
+        """Have lifetimes measured, where there is something that forgets."""
+        behaviour = self.behaviour
+        if behaviour is None or behaviour.filtering is Dependence.ENDPOINT_INDEPENDENT:
+            return
+        if self._asked or self._surveys or self._measures or not behaviour.reaches_server:
+            return
+        self._measures = behaviour.base.host
+        count = 1 + len(IDLE_SECONDS)
+        self._asked[self._measures] = count
+        self._timers.arm(_Timer.SOCKETS, now + SOCKETS_SECONDS)
+        self._outputs.append(OpenSockets(DISCOVERY, self._measures, count))
+
+    def _begin_measurement(self, host: str, now: float) -> None:
+        bases = self._sockets.get(host, [])
+        server = next((server for server in self._servers if not server.is_ipv6), None)
+        if len(bases) <= len(IDLE_SECONDS) or server is None:
+            self._end_measurement()
+            return
+        self._measurement = LifetimeMeasurement(
+            bases[0], bases[1:], server, random=self._random, now=now
+        )
+        self._drain(now)
+
+    def _end_measurement(self) -> None:
+        host, self._measures, self._measurement = self._measures, None, None
+        if host is not None:
+            self._asked.pop(host, None)
+            self._close(host)
+
+    def _drain(self, now: float) -> None:
+        if self._measurement is not None:
+            for learned in self._measurement.outputs():
+                if isinstance(learned, LifetimeLearned):
+                    self._lifetime_seconds = learned.seconds or self._lifetime_seconds
+                    self._tell()
+                else:
+                    self._outputs.append(learned)
+            if self._measurement.done:
+                self._end_measurement()
         for host, survey in tuple(self._surveys.items()):
             for output in survey.outputs():
                 if isinstance(output, BehaviourLearned):
@@ -211,14 +276,20 @@ class NatDiscovery:
             if survey.done:
                 del self._surveys[host]
                 self._close(host)
+                self._timers.arm(_Timer.LIFETIME, now + LIFETIME_AFTER_SECONDS)
 
     def _learn(self, behaviour: NatBehaviour) -> None:
         if behaviour.base.is_ipv6:
             self._filtering_ipv6 = behaviour.filtering
         else:
             self.behaviour = behaviour
+        self._tell()
+
+    def _tell(self) -> None:
         if self.behaviour is not None:
-            report = self.behaviour.report(self._filtering_ipv6)
+            report = structs.replace(
+                self.behaviour.report(self._filtering_ipv6), lifetime_seconds=self._lifetime_seconds
+            )
             if report != self.report:
                 self.report = report
                 self._outputs.append(NatLearned(report))
@@ -229,6 +300,7 @@ class NatDiscovery:
             self._outputs.append(CloseSockets(tuple(sockets)))
 
     def _stop(self) -> None:
+        self._end_measurement()
         self._surveys.clear()
         self._asked.clear()
         self._timers.clear()

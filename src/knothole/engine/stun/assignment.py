@@ -196,14 +196,15 @@ def _in_order(samples: Sequence[Sample]) -> list[Sample]:
 def _pool(samples: Sequence[Sample]) -> Random | None:
     """Random ports: the whole of the pool, with great likelihood.
 
-    For ``n`` ports drawn from a pool of ``m``, the range seen is ``m (n - 1) / (n + 1)`` on
-    average, and a gap of ``g m`` at one end has the probability ``(1 - g) ** n``.
+    For ``n`` ports drawn evenly, the gap at one end exceeds ``c`` times the range that was seen
+    with the probability ``(1 + c) ** (1 - n)``, however large the pool: the ends and the gaps
+    between are spacings of a uniform sample.
     """
     ports = sorted({sample.outside.port for sample in samples})
     count = len(ports)
     if count < LEAST_FOR_RANDOM:
         return None
-    size = (ports[-1] - ports[0] + 1) * (count + 1) / (count - 1)
-    gap = math.ceil(size * (1 - MISSED_BY_POOL ** (1 / count)))
+    share = MISSED_BY_POOL ** (-1 / (count - 1)) - 1
+    gap = math.ceil(share * (ports[-1] - ports[0] + 1))
     least = 1 if ports[0] < FIRST_UNPRIVILEGED else FIRST_UNPRIVILEGED
     return Random(max(least, ports[0] - gap), min(LAST_PORT, ports[-1] + gap))
