@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from knothole.engine import connection
+from knothole.engine import connection, pulse
 from knothole.engine.endpoint import callbook
 from knothole.engine.ice.consent import CONSENT_TIMEOUT
 from knothole.engine.secure import library
@@ -13,12 +13,16 @@ TEXT = (Path(__file__).parents[2] / "docs" / "protocol" / "connection.md").read_
 
 
 def test_the_numbers_of_a_failing_path_are_those_of_the_code() -> None:
-    again = f"{connection.SUSPECT_SECONDS:g} s, or {connection.SUSPECT_RTTS} round trips"
+    first = connection.FIRST_SUSPICION_SECONDS
+    again = f"{first:g} s, or {connection.SUSPECT_RTTS} round trips"
     for sentence in (
         f"within {callbook.PARTING_SECONDS:g} s.",
         f"at most {connection.PATH_ZERO_BYTES} bytes from each end",
         f"unanswered for {again}",
-        f"and then none for {connection.QUIET_SECONDS:g} s",
+        f"After {connection.SUSPECT_SECONDS:g} s, and then",
+        f"none for {pulse.QUIET_GAPS:g} times the widest recent pause",
+        f"({pulse.LEAST_QUIET_SECONDS:g} to {pulse.MOST_QUIET_SECONDS:g} s)",
+        f"hears nothing for {connection.SILENT_SECONDS:g} s",
         f"A line ends when for {connection.GONE_SECONDS:g} s",
         f"ends {connection.GONE_SECONDS - CONSENT_TIMEOUT:g} s before that",
         f"by PING, {connection.DOUBT_PINGS} times in {connection.DOUBT_SECONDS:g} s",

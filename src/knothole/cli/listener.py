@@ -51,6 +51,9 @@ class Reception:
         if self._handler(app) is None:
             turned_away(self._output, name, app, "it is not taken here")
             return Taking.NO
+        if app != PING and self._one_at_a_time and self._busy_with and self._busy_with.silent:
+            self._busy_with.close("nothing was heard any more, and somebody else calls")
+            self._busy_with = None
         if app != PING and self._busy_with is not None and self._one_at_a_time:
             turned_away(self._output, name, app, f"{self._busy_with.peer_name} is here")
             return Taking.BUSY

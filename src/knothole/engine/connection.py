@@ -18,6 +18,7 @@ from knothole.engine.core import Datagram, Timers, Transmit, least
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.events import BestPairChanged
 from knothole.engine.ice.pair import Pair
+from knothole.engine.pulse import Pulse
 from knothole.engine.secure.events import ChannelEvent, Closed, PingAnswered
 from knothole.engine.secure.quic import SecureChannel
 from knothole.wire import stun
@@ -31,16 +32,20 @@ handshake flights, their retransmission and a second of speech; too little to be
 SUSPECT_SECONDS: Final = 1.0
 """An answer that is missing for so long makes the path suspect: ours."""
 
+FIRST_SUSPICION_SECONDS: Final = 0.3
+"""Ours: the first suspicion comes sooner, and costs a question for our mapped address and a check
+on two pairs. QUIC's own probes have gone unanswered by then, so it is not a lost packet."""
+
 SUSPECT_RTTS: Final = 4  # ours: or for so many round trips, where that is longer
+
+SILENT_SECONDS: Final = 10.0
+"""Ours: the other end was not heard of for so long. A consent check is out every 6 s at most, and
+when its answer is missing every pair is probed: it is gone, or the network is; the owner is told.
+The line lives on until GONE."""
 
 GONE_SECONDS: Final = 40.0
 """The other end was not heard of for so long: the line is over. RFC 7675 Section 5.1 ends consent
 after 30 s; ten more, so that a path that is back just before that is still found."""
-
-QUIET_SECONDS: Final = 0.8
-"""Ours: payload came and then none for so long. Our own router may have restarted, which who only
-listens would notice at the next consent check: one check and one question for our mapped address
-find out now."""
 
 DOUBT_SECONDS: Final = 2.0
 """Ours: how long a line may stay silent once the switchboard says that the other end hung up."""
@@ -77,6 +82,13 @@ class EarlyDatagrams:
 
 
 @dataclass(frozen=True, slots=True)
+class SilenceChanged:
+    """Nothing was heard of the other end for a while, or it is heard again."""
+
+    silent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PathSuspect:
     """Nothing is heard on the path: a good moment to ask for our mapped address again."""
 
@@ -97,7 +109,7 @@ class Lost:
 
 
 ConnectionOutput: TypeAlias = (
-    Transmit | EarlyDatagrams | PathChanged | PathSuspect | Lost | ChannelEvent
+    Transmit | EarlyDatagrams | PathChanged | PathSuspect | SilenceChanged | Lost | ChannelEvent
 )
 
 
@@ -118,7 +130,7 @@ class _Timer(enum.Enum):
     SUSPECT = enum.auto()
     QUIET = enum.auto()
     DOUBT = enum.auto()
-    GONE = enum.auto()
+    SILENT = enum.auto()
 
 
 class Connection:
@@ -138,7 +150,9 @@ class Connection:
         self._path_zero_left = PATH_ZERO_BYTES
         self._signalled = False
         self._heard_at = -math.inf
+        self._silent = False
         self._suspicions = 0
+        self._pulse = Pulse()
         self._doubts = 0
         self._doubt_pings: set[int] = set()
         self._timers: Timers[_Timer] = Timers()
@@ -164,7 +178,7 @@ class Connection:
         """Both ends have agreed to the call: path zero may be used now, and silence counts."""
         self._signalled = True
         self._heard_at = now
-        self._timers.arm(_Timer.GONE, now + GONE_SECONDS)
+        self._timers.arm(_Timer.SILENT, now + SILENT_SECONDS)
         self.flush(now)
 
     def receive(self, datagram: Datagram, now: float) -> None:
@@ -181,7 +195,11 @@ class Connection:
         ):
             self._notice_way(datagram, now)
             self._hear(datagram.payload, datagram.segment_size, now)
-            self._timers.arm(_Timer.QUIET, now + QUIET_SECONDS)
+            quiet_seconds = self._pulse.beat(now)
+            if quiet_seconds is None:
+                self._timers.disarm(_Timer.QUIET)
+            else:
+                self._timers.arm(_Timer.QUIET, now + quiet_seconds)
             if not self.channel.probes_unanswered:
                 self._timers.disarm(_Timer.SUSPECT)
                 self._suspicions = 0
@@ -205,7 +223,7 @@ class Connection:
                     self.ice.confirm(now)
                 case _Timer.DOUBT:
                     self._doubt(now)
-                case _Timer.GONE:
+                case _Timer.SILENT:
                     self._look_for_signs_of_life(now)
         if self._state is not _State.OPEN:
             return
@@ -244,6 +262,8 @@ class Connection:
     def flush(self, now: float) -> None:
         """Drain ICE and QUIC: called after every command given to :attr:`channel`."""
         if self._state is _State.OPEN:
+            if self._silent and now < max(self._heard_at, self.ice.heard_at) + SILENT_SECONDS:
+                self._look_for_signs_of_life(now)
             self._drain_ice(now)
             self._drain_channel_events()
         if self._state is not _State.OVER:
@@ -318,7 +338,7 @@ class Connection:
             due = sent and self.channel.probes_unanswered is not None
             if due and not self._timers.is_armed(_Timer.SUSPECT):
                 rtt_seconds = self._pair.rtt_seconds or 0.0
-                patience = max(SUSPECT_SECONDS, SUSPECT_RTTS * rtt_seconds)
+                patience = max(FIRST_SUSPICION_SECONDS, SUSPECT_RTTS * rtt_seconds)
                 self._timers.arm(_Timer.SUSPECT, now + patience)
             return
         # Without budget QUIC keeps what it has: its own timers send it once there is a path.
@@ -334,11 +354,16 @@ class Connection:
         if self.channel.probes_unanswered is None:
             return
         self._suspicions += 1
-        if self._suspicions.bit_count() == 1:  # the 1st, 2nd, 4th, 8th, ...
+        wait = SUSPECT_SECONDS
+        if self._suspicions == 1:
+            self._outputs.append(PathSuspect())
+            self.ice.confirm(now)
+            wait -= FIRST_SUSPICION_SECONDS
+        elif (self._suspicions - 1).bit_count() == 1:  # after 1, 2, 4, 8, ... seconds
             self._outputs.append(PathSuspect())
             self.ice.probe(now)
         self.channel.path_changed(now)
-        self._timers.arm(_Timer.SUSPECT, now + SUSPECT_SECONDS)
+        self._timers.arm(_Timer.SUSPECT, now + wait)
 
     def _doubt(self, now: float) -> None:
         if self._doubts == DOUBT_PINGS:
@@ -350,10 +375,17 @@ class Connection:
 
     def _look_for_signs_of_life(self, now: float) -> None:
         heard_at = max(self._heard_at, self.ice.heard_at)
-        if now < heard_at + GONE_SECONDS:
-            self._timers.arm(_Timer.GONE, heard_at + GONE_SECONDS)
-        else:
+        if now >= heard_at + GONE_SECONDS:
             self._lose(Loss.SILENCE if self._met else Loss.NO_PATH)
+            return
+        self._set_silent(now >= heard_at + SILENT_SECONDS)
+        patience = GONE_SECONDS if self._silent else SILENT_SECONDS
+        self._timers.arm(_Timer.SILENT, heard_at + patience)
+
+    def _set_silent(self, silent: bool) -> None:
+        if silent != self._silent:
+            self._silent = silent
+            self._outputs.append(SilenceChanged(silent))
 
     def _lose(self, loss: Loss) -> None:
         self._outputs.append(Lost(loss))

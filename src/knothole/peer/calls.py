@@ -19,6 +19,7 @@ from knothole.engine.endpoint.events import (
     LinePath,
     LineReady,
     LineSecured,
+    LineSilent,
     RemoteRinging,
 )
 from knothole.engine.endpoint.history import CallHistory
@@ -100,6 +101,9 @@ class Calls:
             case LinePath(call_id, path):
                 if (line := self._lines.get(call_id)) is not None:
                     line._path_changed(path)
+            case LineSilent(call_id, silent):
+                if (line := self._lines.get(call_id)) is not None:
+                    line._silence_changed(silent)
             case HistoryChanged(call_id, history):
                 self._history_changed(call_id, history)
             case IncomingCall():

@@ -56,6 +56,9 @@ class Line:
             until both keys are proven, see :meth:`secured`.
         app: what the caller says the line is for ("" for a plain line).
         incoming: True when the other end called.
+        silent: True while nothing is heard of the other end, not even answers to consent checks,
+            for 10 s or more: it, or the network, is gone. The line lives on: it ends by itself
+            after 40 s, and goes on if the other end is heard before that.
         close_reason: once the line is over, who ended it and why, in words.
     """
 
@@ -82,6 +85,7 @@ class Line:
         self.incoming = incoming
         self.call_id = call_id
         self.close_reason = "the line is over"
+        self.silent = False
         self._connection = connection
         self._flush = flush
         self._hang_up = hang_up
@@ -133,6 +137,16 @@ class Line:
         """Wait until the line is over; the reason, in words."""
         await self._closed.wait()
         return self.close_reason
+
+    async def silence_changes(self) -> AsyncIterator[bool]:
+        """:attr:`silent`, whenever it has become another, until the line is over."""
+        told = False
+        while not self.closed:
+            if self.silent == told:
+                await self._news.next()
+            else:
+                told = self.silent
+                yield told
 
     async def path_changes(self) -> AsyncIterator[Path]:
         """The path now, then each one that payload moves to, until the line is over."""
@@ -302,6 +316,10 @@ class Line:
 
     def _history_changed(self, history: CallHistory) -> None:
         self._history = history
+
+    def _silence_changed(self, silent: bool) -> None:
+        self.silent = silent
+        self._news.tell()
 
     def _secured(self, words: tuple[str, ...]) -> None:
         self.words = words

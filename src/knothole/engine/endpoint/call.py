@@ -12,6 +12,7 @@ from knothole.engine.connection import (
     PathChanged,
     PathInfo,
     PathSuspect,
+    SilenceChanged,
 )
 from knothole.engine.core import Datagram, Timers, Transmit, least
 from knothole.engine.endpoint.call_outputs import CallOutput, CheckMapping, RemotesChanged
@@ -31,6 +32,7 @@ from knothole.engine.endpoint.events import (
     LinePath,
     LineReady,
     LineSecured,
+    LineSilent,
 )
 from knothole.engine.endpoint.exchange import CandidateExchange
 from knothole.engine.endpoint.history import CandidateCount
@@ -40,7 +42,7 @@ from knothole.engine.ice.credentials import IceCredentials
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.rendezvous.events import CallEvent, EarlyReceived, PeerHungUp
 from knothole.engine.secure.call_seal import DerivedIceCredentials
-from knothole.engine.secure.events import Closed, Secured
+from knothole.engine.secure.events import CandidatesTold, Closed, Secured
 from knothole.engine.secure.identity import PeerKeys
 from knothole.engine.secure.quic import SecureChannel
 from knothole.engine.secure.words import comparison_words
@@ -150,8 +152,7 @@ class Call(CallWays):
                 case _Timer.SECURE:
                     self._break_off(f"{self.name} has not proven its key in time.", now)
                 case _Timer.TELL_AGAIN:
-                    self._exchange.forget_told()
-                    self._tell_candidates()
+                    self.registered(now)
         if self.connection is not None and not self.is_over:
             timeout = self.connection.next_timeout()
             if timeout is not None and timeout <= now:
@@ -204,10 +205,11 @@ class Call(CallWays):
             self._punching.report_changed()
             self._consider_plan(now)
 
-    def registered(self) -> None:
+    def registered(self, now: float) -> None:
         """The switchboard is there again: what was said while it went away may be lost."""
         self._exchange.forget_told()
         self._tell_candidates()
+        self.flush(now)
 
     def peer_away(self, now: float) -> None:
         """The switchboard could not pass on what we said: say it again in a while."""
@@ -235,6 +237,8 @@ class Call(CallWays):
         """Trickle what the other side does not know yet (RFC 8838)."""
         if self._is_heard and (fresh := self._exchange.tell_new()):
             self._say(signal.Trickle(self.call_id, self._seal_trickle(fresh)))
+            if self._channel is not None:  # a line may outlive the server that knows of it
+                self._channel.tell_candidates(fresh)
 
     def _move(self, state: CallState) -> None:
         """The one place where a call changes its state."""
@@ -280,7 +284,8 @@ class Call(CallWays):
         self._move(CallState.LINE)
         self._timers.disarm(_Timer.RING)
         self._timers.arm(_Timer.SECURE, now + SECURE_SECONDS)
-        self._tcp.begin(now)
+        if not self.relay_only:
+            self._tcp.begin(now)
         self.connection.signalling_ready(now)
 
     def _ready(self) -> None:
@@ -334,6 +339,10 @@ class Call(CallWays):
                     self._path_changed(path, now)
                 case PathSuspect():
                     self._outputs.append(CheckMapping())
+                case SilenceChanged(silent):
+                    self._outputs.append(LineSilent(self.call_id, silent))
+                case CandidatesTold(lines):
+                    self._add_remotes(lines, now)
                 case Lost(loss):
                     self._over(*line_lost(loss, self.name))
                 case Secured():

@@ -18,6 +18,7 @@ from knothole.engine.endpoint.events import (
     LinePath,
     LineReady,
     LineSecured,
+    LineSilent,
     OpenSockets,
     RemoteRinging,
 )
@@ -59,6 +60,7 @@ CallEventOutput: TypeAlias = (
     | LineSecured
     | LineEvent
     | LinePath
+    | LineSilent
     | HistoryChanged
     | CallOver
     | KeysFound

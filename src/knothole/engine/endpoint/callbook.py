@@ -173,7 +173,7 @@ class CallBook:
     def registered(self, now: float) -> None:
         """The switchboard is (again) there: what was said while it went away may be lost."""
         for call in tuple(self._calls.values()):
-            call.registered()
+            call.registered(now)
             self._drain(call, now)
 
     # -------------------------------------------------------------------------- engine

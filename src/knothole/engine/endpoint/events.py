@@ -218,6 +218,14 @@ class LinePath:
 
 
 @dataclass(frozen=True, slots=True)
+class LineSilent:
+    """Nothing was heard of the other end for a while, or it is heard again. The line lives on."""
+
+    call_id: bytes
+    silent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryChanged:
     """A step was noted in the history of a call; the last time at its end."""
 
@@ -265,6 +273,7 @@ EndpointOutput: TypeAlias = (
     | KeysFound
     | LineEvent
     | LinePath
+    | LineSilent
     | HistoryChanged
     | CallOver
 )

@@ -261,7 +261,8 @@ class IceAgent:
     def confirm(self, now: float) -> None:
         """The owner hears nothing where it heard something: one consent check on the best pair.
 
-        Without an answer the pair is probed, and then doubted, as after any consent check.
+        Between knotholes the pair is probed, and the best relayed pair as well. Without an answer
+        it is doubted, sooner if the other one answers.
         """
         self._current.confirm(now)
         self._settle(now)

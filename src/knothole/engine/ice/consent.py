@@ -17,6 +17,12 @@ _SPREAD: Final = (0.8, 1.2)
 # checks repeated every tenth of a second, 10 % loss raises a false alarm once in a thousand times.
 MISSING_AFTER_SECONDS: Final = 0.5
 MISSING_AFTER_RTTS: Final = 4
+
+# Ours: where another pair answers meanwhile, two probes and the time for both answers are enough
+# to go there; a pair that answers late is gone back to.
+OVERTAKEN_AFTER_SECONDS: Final = 0.2
+OVERTAKEN_AFTER_RTTS: Final = 2
+
 STALE_AFTER_SECONDS: Final = 1.0
 
 
@@ -47,6 +53,7 @@ class Consent:
         self._random = random
         self._trust = Trust.SURE
         self._alarm_at = math.inf
+        self._moved_at = now
         self._answered_at = now
         self._interval: float | None = None
         self._check_at = math.inf
@@ -102,6 +109,12 @@ class Consent:
         if self._trust in (Trust.SURE, Trust.ASKED):
             self._move(Trust.PROBED, now, rtt_seconds)
 
+    def overtaken(self, now: float, rtt_seconds: float | None) -> None:
+        """Another pair has answered since this one is probed: the doubt comes sooner."""
+        if self._trust is Trust.PROBED:
+            wait = max(OVERTAKEN_AFTER_SECONDS, OVERTAKEN_AFTER_RTTS * (rtt_seconds or 0.0))
+            self._alarm_at = min(self._alarm_at, max(now, self._moved_at + wait))
+
     def alarm(self, now: float, rtt_seconds: float | None) -> Alarm | None:
         """What the silence since the last answer asks for; each once."""
         if now < self._alarm_at:
@@ -118,7 +131,7 @@ class Consent:
         return min(at, self._alarm_at) if watching else at
 
     def _move(self, trust: Trust, now: float, rtt_seconds: float | None) -> None:
-        self._trust = trust
+        self._trust, self._moved_at = trust, now
         wait = max(MISSING_AFTER_SECONDS, MISSING_AFTER_RTTS * (rtt_seconds or 0.0))
         self._alarm_at = now + wait
 

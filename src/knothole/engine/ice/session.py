@@ -142,11 +142,19 @@ class Session:
         self._checker.stop_all(below=None)
 
     def confirm(self, now: float) -> None:
-        """Ask for consent on the best pair ahead of time."""
-        best = next(iter(self.valid_pairs()), None)
-        if best is not None and best.consent is not None:
-            best.consent.hasten(now)
-            self.advance(now)
+        """Ask for consent on the best pair ahead of time; between knotholes probe it, and the best
+        relayed one with it."""
+        pairs = self.valid_pairs()
+        if not pairs:
+            return
+        if self._options.continuous:
+            relayed = next((pair for pair in pairs[1:] if pair.relayed), None)
+            for pair in filter(None, (pairs[0], relayed)):
+                if pair.consent is not None and not pair.consent.probed:
+                    self._checker.trigger(pair)
+        elif pairs[0].consent is not None:
+            pairs[0].consent.hasten(now)
+        self.advance(now)
 
     def probe(self, now: float) -> None:
         """Check every pair worth it, from the start and at once; the valid ones first."""
@@ -266,6 +274,13 @@ class Session:
             return None
         self._remove_forgotten()
         self._outputs.append(events.RemoteCandidateDiscovered(found))
+        local = self._locals.best_of(check.base)
+        if self._options.continuous and local and local.candidate.kind is CandidateKind.RELAYED:
+            # The peer's mapping is new, and most NATs show the same one to everybody: our own
+            # check to it opens our filter, with no need to be told.
+            for other in self._locals.bases():
+                if other.candidate.kind is not CandidateKind.RELAYED:
+                    self._form(other, found)
         # The peer's mapping may have changed: then our best pair leads nowhere.
         best = next(iter(self.valid_pairs()), None)
         if self._options.continuous and best and best.consent and best.consent.is_stale(now):
@@ -290,6 +305,9 @@ class Session:
             pair.consent = Consent(now, self._random)
         else:
             pair.consent.answered(now)
+        best = next(iter(self.valid_pairs()))
+        if best is not pair and best.consent is not None:
+            best.consent.overtaken(now, best.rtt_seconds)
         if check.use_candidate or not pair.nominating:
             self._checker.stop(pair)
         if first:

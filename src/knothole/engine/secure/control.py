@@ -1,4 +1,4 @@
-"""The messages on stream 0: the client's proof, and credit for the other streams.
+"""The messages on stream 0: the client's proof, credit for the other streams, candidates.
 
 A message is one byte of type, two bytes of length and the body (docs/protocol/connection.md).
 Unknown types are passed over, so that a later version may add some.
@@ -29,6 +29,7 @@ class MalformedControl(ValueError):
 class _Type(enum.IntEnum):
     PROOF = 1
     CREDIT = 2
+    CANDIDATES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,28 @@ class Credit:
         return _message(_Type.CREDIT, _CREDIT.pack(self.stream_id, self.limit))
 
 
-ControlMessage = Proof | Credit
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Candidate lines that are new since the last word about them: a trickle without a server."""
+
+    lines: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        """In as many messages as it takes; what is longer than one is left out."""
+        return b"".join(_message(_Type.CANDIDATES, body) for body in self._bodies())
+
+    def _bodies(self) -> Iterator[bytes]:
+        body = b""
+        for line in (line.encode() for line in self.lines if len(line) <= LONGEST_BODY):
+            if body and len(body) + 1 + len(line) > LONGEST_BODY:
+                yield body
+                body = b""
+            body = body + b"\n" + line if body else line
+        if body:
+            yield body
+
+
+ControlMessage = Proof | Credit | Candidates
 
 
 class ControlReader:
@@ -92,5 +114,10 @@ def _decode(kind: int, body: bytes) -> ControlMessage | None:
             if len(body) != _CREDIT.size:
                 raise MalformedControl("a credit of the wrong length")
             return Credit(*_CREDIT.unpack(body))
+        case _Type.CANDIDATES:
+            try:
+                return Candidates(tuple(body.decode("ascii").split("\n")))
+            except UnicodeDecodeError as error:
+                raise MalformedControl("candidates that are not ASCII") from error
         case _:
             return None

@@ -71,6 +71,13 @@ class DatagramReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidatesTold:
+    """The other end has these further candidates, told over the line itself."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PingAnswered:
     """The answer to :meth:`SecureChannel.ping` came ``rtt_seconds`` after it was asked."""
 
@@ -98,6 +105,7 @@ ChannelEvent: TypeAlias = (
     | StreamReset
     | StopSending
     | DatagramReceived
+    | CandidatesTold
     | PingAnswered
     | Closed
 )

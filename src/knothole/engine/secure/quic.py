@@ -31,6 +31,7 @@ from knothole.engine.secure.certificate import (
 from knothole.engine.secure.clock import ChannelClock
 from knothole.engine.secure.control import (
     CONTROL_STREAM,
+    Candidates,
     ControlReader,
     Credit,
     MalformedControl,
@@ -39,6 +40,7 @@ from knothole.engine.secure.control import (
 from knothole.engine.secure.delivery import Delivery
 from knothole.engine.secure.early import EarlyPackets
 from knothole.engine.secure.events import (
+    CandidatesTold,
     ChannelClosed,
     ChannelEvent,
     CloseCode,
@@ -268,6 +270,11 @@ class SecureChannel:
         self._outbox.ping(ping_id)
         return ping_id
 
+    def tell_candidates(self, lines: tuple[str, ...]) -> None:
+        """Let the other end know of further candidates of ours, once both keys are proven."""
+        if self.is_secured and not self.is_closed:
+            self._outbox.put_control(Candidates(lines))
+
     def path_changed(self, now: float) -> None:
         """The datagrams take this path from now on: ask for an answer over it at once.
 
@@ -374,6 +381,8 @@ class SecureChannel:
             match message:
                 case Credit():
                     self._streams.allow(message)
+                case Candidates(lines):
+                    self._delivery.put(CandidatesTold(lines))
                 case Proof() if self.is_secured:
                     raise PeerViolation("a proof where none is due")
                 case Proof():
