@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from knothole.engine.core import Datagram, Timers, Transmit, least
+from knothole.engine.core import Datagram, TimerName, Timers, Transmit, least
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.events import BestPairChanged
 from knothole.engine.ice.pair import Pair
 from knothole.engine.pulse import Pulse
+from knothole.engine.secure.bursts import join_segments
 from knothole.engine.secure.events import ChannelEvent, Closed, PingAnswered
-from knothole.engine.secure.quic import SecureChannel
+from knothole.engine.secure.quic import DATAGRAMS_A_CALL, SecureChannel
 from knothole.wire import stun
 from knothole.wire.address import Address, Transport
 from knothole.wire.signal.values import MAX_EARLY_DATAGRAMS
@@ -126,7 +127,7 @@ _NEXT: Final = {
 }
 
 
-class _Timer(enum.Enum):
+class _Timer(TimerName):
     SUSPECT = enum.auto()
     QUIET = enum.auto()
     DOUBT = enum.auto()
@@ -329,12 +330,14 @@ class Connection:
             source, destination = self._pair.base, self._pair.remote_address
             transport = self._pair.transport
             sent = False
-            while bursts := tuple(self.channel.bursts(now)):
+            while burst := self.channel.datagrams(now):
                 sent = True
-                for payload, segment_size in bursts:
+                for payload, segment_size in join_segments(burst):
                     self._outputs.append(
                         Transmit(Datagram(source, destination, payload, segment_size, transport))
                     )
+                if len(burst) < DATAGRAMS_A_CALL:
+                    break
             due = sent and self.channel.probes_unanswered is not None
             if due and not self._timers.is_armed(_Timer.SUSPECT):
                 rtt_seconds = self._pair.rtt_seconds or 0.0

@@ -14,7 +14,7 @@ from knothole.engine.connection import (
     PathSuspect,
     SilenceChanged,
 )
-from knothole.engine.core import Datagram, Timers, Transmit, least
+from knothole.engine.core import Datagram, TimerName, Timers, Transmit, least
 from knothole.engine.endpoint.call_outputs import CallOutput, CheckMapping, RemotesChanged
 from knothole.engine.endpoint.call_state import (
     NEXT_STATES,
@@ -52,7 +52,7 @@ from knothole.wire.signal.content import TrickledCandidates
 from knothole.wire.signal.values import Reason
 
 
-class _Timer(enum.Enum):
+class _Timer(TimerName):
     RING = enum.auto()
     SECURE = enum.auto()
     TELL_AGAIN = enum.auto()

@@ -181,10 +181,11 @@ class CallBook:
     def receive(self, datagram: Datagram, now: float) -> None:
         """A datagram that is not from one of our servers; what belongs to no call is dropped."""
         if stun.looks_like_stun(datagram.payload):
-            calls = self._calls.values()
-            self._give(next((c for c in calls if c.accepts_stun(datagram)), None), datagram, now)
+            found = (call for call in self._calls.values() if call.accepts_stun(datagram))
+            self._give(next(found, None), datagram, now)
             return
-        known = [call for call in self._all() if call.accepts_payload(datagram)]
+        calls = list(self._all())
+        known = calls if len(calls) == 1 else [c for c in calls if c.accepts_payload(datagram)]
         if len(known) == 1:
             self._give(known[0], datagram, now)
         elif known:  # several lines to one peer share the path: QUIC's connection IDs tell

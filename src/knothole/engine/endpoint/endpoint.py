@@ -302,7 +302,7 @@ class Endpoint:
                 busy = True
                 self._from_rendezvous(event, now)
             for output in self._gatherer.outputs():
-                busy = True
+                busy = busy or not isinstance(output, Transmit)
                 self._from_gatherer(output, now)
             for found in self.discovery.outputs():
                 busy = True
@@ -314,19 +314,22 @@ class Endpoint:
                         if isinstance(found, NatLearned):
                             self._learn_of_nat(now)
             for call_output in self._calls.outputs():
-                busy = True
                 match call_output:
                     case Transmit(datagram) if self._gatherer.is_relayed(datagram.source):
+                        busy = True
                         self._gatherer.send(datagram, now)
                     case Transmit(Datagram(source, transport=Transport.UDP)) if (
                         source not in self._bases and source not in self._spare
                     ):
                         pass  # the socket or allocation went in this very turn
                     case Say(message):
+                        busy = True
                         say(self._rendezvous, message, now)
                     case Reach(peers):
+                        busy = True
                         self._gatherer.set_peers(peers, now)
                     case CheckMapping():
+                        busy = True
                         self._gatherer.refresh(now)
                     case CloseSockets(bases):
                         self._close_sockets(bases)

@@ -141,6 +141,9 @@ class IceAgent:
     def is_authenticated_remote(self, base: Address, remote: Address) -> bool:
         """Whether the peer proved, by a check or an answer with the right integrity, that it is
         behind ``remote`` as seen from ``base``."""
+        best = self._best
+        if best is not None and best.remote_address == remote and best.base == base:
+            return True
         return any(session.is_authenticated(base, remote) for session in self._sessions())
 
     def add_local_candidate(self, candidate: Candidate, base: Address, now: float) -> None:

@@ -17,6 +17,7 @@ from qh3.tls import SignatureAlgorithm
 
 from knothole.engine.secure.events import CloseCode
 
+_LONG_HEADER: Final = b"\x80"  # RFC 9000 Section 17.2: the first bit of the first byte
 _CERT_NONE: Final = 0  # ssl.CERT_NONE, by number: engines import no ssl
 
 VIRTUAL_ADDRESS: Final = ("192.0.2.1", 1)  # RFC 5737: for documentation, never on a wire
@@ -116,7 +117,14 @@ def _give_datagrams(
     connection: QuicConnection, payload: bytes, segment_size: int, now: float
 ) -> None:
     core = connection._core
-    if not segment_size or len(payload) <= segment_size:
+    if core is not None and connection._handshake_complete and not segment_size:
+        if not payload[:1] < _LONG_HEADER:
+            connection.receive_datagram(payload, VIRTUAL_ADDRESS, now)
+            return
+        # Of the public call only this is left for a packet with a short header.
+        connection._call_core(core.receive_datagram, payload, VIRTUAL_ADDRESS, now, len(payload))
+        connection._drain_core()
+    elif not segment_size or len(payload) <= segment_size:
         connection.receive_datagram(payload, VIRTUAL_ADDRESS, now)
     elif core is not None and connection._handshake_complete:
         # The public call copies each segment for logs that are not kept.

@@ -63,7 +63,7 @@ class SecureChannel:
     """An engine that a connection owns; its parent brings it datagrams and carries its own away.
 
     After every call the parent drains :meth:`outputs` and, while there is a path, :meth:`datagrams`
-    until it returns none; it calls :meth:`handle_timeout` at :meth:`next_timeout`.
+    until they are fewer than asked for; it calls :meth:`handle_timeout` at :meth:`next_timeout`.
 
     Nothing of the peer's is delivered before :class:`Secured`. A server's writes leave even before
     that: only who made the first flight can read them, and the signed offer says who did. A
@@ -171,7 +171,7 @@ class SecureChannel:
             self._fail(fault)
 
     def datagrams(self, now: float, most: int = DATAGRAMS_A_CALL) -> list[bytes]:
-        """The next datagrams to send, ``most`` of them; call again until there are none."""
+        """The next datagrams to send, at most ``most``; fewer are all there are."""
         self._timers.input(now)
         inner = self._clock.inner(now)
         try:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from knothole.engine.core import Timers
+from knothole.engine.core import TimerName, Timers
 from knothole.engine.voice.jitter import FIRST_DELAY_SECONDS
 from knothole.engine.voice.level import LevelMeter
 from knothole.engine.voice.playout import Decoder, Playout
@@ -152,7 +152,7 @@ class CallMeasurements:
     frames_concealed: int
 
 
-class _Timer(enum.Enum):
+class _Timer(TimerName):
     REPORT = enum.auto()
     SILENT = enum.auto()
     GONE = enum.auto()
