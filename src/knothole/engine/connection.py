@@ -11,19 +11,26 @@ import enum
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
+from knothole.engine.connection_events import ConnectionOutput as ConnectionOutput
+from knothole.engine.connection_events import EarlyDatagrams as EarlyDatagrams
+from knothole.engine.connection_events import Loss as Loss
+from knothole.engine.connection_events import Lost as Lost
+from knothole.engine.connection_events import PathChanged as PathChanged
+from knothole.engine.connection_events import PathInfo as PathInfo
+from knothole.engine.connection_events import PathSuspect as PathSuspect
+from knothole.engine.connection_events import SilenceChanged as SilenceChanged
 from knothole.engine.core import Datagram, TimerName, Timers, Transmit, least
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.events import BestPairChanged
 from knothole.engine.ice.pair import Pair
 from knothole.engine.pulse import Pulse
 from knothole.engine.secure.bursts import join_segments
-from knothole.engine.secure.events import ChannelEvent, Closed, PingAnswered
+from knothole.engine.secure.events import Closed, PingAnswered
 from knothole.engine.secure.quic import DATAGRAMS_A_CALL, SecureChannel
 from knothole.wire import stun
-from knothole.wire.address import Address, Transport
+from knothole.wire.address import Address
 from knothole.wire.signal.values import MAX_EARLY_DATAGRAMS
 
 PATH_ZERO_BYTES: Final = 48 * 1024
@@ -52,66 +59,6 @@ DOUBT_SECONDS: Final = 2.0
 """Ours: how long a line may stay silent once the switchboard says that the other end hung up."""
 
 DOUBT_PINGS: Final = 4  # ours: questions meanwhile; QUIC does not repeat a lost PING
-
-
-@dataclass(frozen=True, slots=True)
-class PathInfo:
-    """Where payload travels now. ``rtt_seconds`` is None until it was measured; the kinds are those
-    of the candidates, "host" for instance."""
-
-    relayed: bool
-    local: Address
-    remote: Address
-    rtt_seconds: float | None
-    local_kind: str = ""
-    remote_kind: str = ""
-    transport: Transport = Transport.UDP
-
-
-@dataclass(frozen=True, slots=True)
-class PathChanged:
-    """Payload takes ``path`` from now on; None: no pair is valid, path zero carries a little."""
-
-    path: PathInfo | None
-
-
-@dataclass(frozen=True, slots=True)
-class EarlyDatagrams:
-    """QUIC datagrams for path zero: the parent hands them to the signalling."""
-
-    datagrams: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SilenceChanged:
-    """Nothing was heard of the other end for a while, or it is heard again."""
-
-    silent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PathSuspect:
-    """Nothing is heard on the path: a good moment to ask for our mapped address again."""
-
-
-class Loss(enum.Enum):
-    """How a line was lost."""
-
-    NO_PATH = enum.auto()  # ICE never found one, and path zero did not last
-    SILENCE = enum.auto()
-    HUNG_UP = enum.auto()  # so the switchboard said, and nothing contradicts it
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The line is over, and the other end did not say goodbye on it."""
-
-    loss: Loss
-
-
-ConnectionOutput: TypeAlias = (
-    Transmit | EarlyDatagrams | PathChanged | PathSuspect | SilenceChanged | Lost | ChannelEvent
-)
 
 
 class _State(enum.Enum):
