@@ -15,6 +15,7 @@ from knothole.engine.endpoint.discovery import SAMPLES, fresh_ports
 from knothole.engine.stun.behaviour import NatBehaviour
 from knothole.engine.stun.classic import ClassicDiscovery, ClassicLearned
 from knothole.engine.stun.levels import nat_levels
+from knothole.engine.stun.lifetime import IDLE_SECONDS, LifetimeLearned, LifetimeMeasurement
 from knothole.engine.stun.survey import ROLES, BehaviourLearned, Survey
 from knothole.io.driver import Driver
 from knothole.io.hops import first_routers
@@ -62,6 +63,19 @@ async def survey(host: str, servers: Sequence[Address]) -> NatBehaviour:
             output.behaviour if isinstance(output, BehaviourLearned) and output.final else None
         ),
     )
+
+
+async def lifetime(host: str, server: Address) -> float | None:
+    """How long an idle mapping was seen to live, in seconds; takes up to five minutes."""
+    learned = await _run(
+        host,
+        1 + len(IDLE_SECONDS),
+        lambda bases, now: LifetimeMeasurement(
+            bases[0], bases[1:], server, random=secrets.token_bytes, now=now
+        ),
+        lambda output: output if isinstance(output, LifetimeLearned) and output.final else None,
+    )
+    return learned.seconds
 
 
 async def levels(host: str, server: Address) -> tuple[int | None, Sequence[str | None]]:

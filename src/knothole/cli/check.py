@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Final
 
 from cyclopts import Parameter
+from msgspec import structs
 
 from knothole.cli.asking import find_server, survey
+from knothole.cli.asking import lifetime as measure_lifetime
+from knothole.cli.nat import Row
 from knothole.cli.output import Output
 from knothole.cli.session import run
 from knothole.cli.stun import show_rows
 from knothole.engine.endpoint.endpoint import Endpoint
+from knothole.engine.portmap.mapping import MappingAttempt, PortMapping
 from knothole.engine.predict.budget import Budget
 from knothole.engine.predict.plan import PlanKind, Shape, choose_plan, shape_of
 from knothole.engine.stun.behaviour import NatBehaviour
@@ -70,6 +74,7 @@ MEANS: Final = {
 def check(
     *,
     server: Annotated[str, Parameter(show_default=False)] = "",
+    lifetime: bool = False,
     json: bool = False,
 ) -> int:
     """What your NAT does, whom you reach directly, what would help.
@@ -83,20 +88,24 @@ def check(
     ----------
     server
         Ask this STUN server instead: stun:HOST or stun:HOST:PORT.
+    lifetime
+        Measure how long an idle mapping lives, too: up to five minutes.
     json
         One JSON object per line.
     """
     output = Output(json=json)
-    return run(_from_server(output, server) if server else _joined(output))
+    work = _from_server(output, server, lifetime) if server else _joined(output, lifetime)
+    return run(work)
 
 
-async def _from_server(output: Output, text: str) -> int:
+async def _from_server(output: Output, text: str, lifetime: bool) -> int:
     host, server = await find_server(text)
     seen = await survey(host, [server])
-    return await _tell(output, seen, seen.report(), Budget(), str(server))
+    report = await _with_lifetime(output, seen, seen.report(), lifetime)
+    return await _tell(output, seen, report, Budget(), str(server))
 
 
-async def _joined(output: Output) -> int:
+async def _joined(output: Output, lifetime: bool) -> int:
     profile = Profile.load()
     async with Peer(profile, callable=False, timeout=SERVER_SECONDS) as peer:
         endpoint = peer.endpoint
@@ -105,7 +114,38 @@ async def _joined(output: Output) -> int:
         budget = endpoint.way_out.ledger.budget
         if seen is None or report is None:
             seen, report = _nothing_seen(endpoint), NatReport(udp=False)
-        return await _tell(output, seen, report, budget, profile.server.host)
+        mapper = endpoint.gatherer.mapper
+        report = await _with_lifetime(output, seen, report, lifetime)
+        if any(each.external.host in seen.hosts for each in mapper.mappings):
+            report = structs.replace(report, levels=1)  # the gateway's address is the one seen
+        row = _port_mapping(mapper.mappings, mapper.attempts)
+        return await _tell(output, seen, report, budget, profile.server.host, row)
+
+
+async def _with_lifetime(
+    output: Output, seen: NatBehaviour, report: NatReport, wanted: bool
+) -> NatReport:
+    if not wanted or not report.udp:
+        return report
+    if not output.json:
+        output.note("", "Measuring how long a mapping lives: up to five minutes ...")
+    seconds = await measure_lifetime(seen.base.host, next(iter(seen.mapped)))
+    return structs.replace(report, lifetime_seconds=seconds)
+
+
+def _port_mapping(mappings: Sequence[PortMapping], attempts: Sequence[MappingAttempt]) -> Row:
+    """What the gateway does for us when it is asked."""
+    tried = ", ".join(
+        f"{each.protocol.value} at {each.gateway}: {each.detail or each.progress.value}"
+        for each in attempts
+    )
+    best = min(mappings, key=lambda mapping: not mapping.is_public, default=None)
+    words, value = "none: no gateway grants one", None
+    if best is not None:
+        words, value = f"{best.external} by {best.protocol.value}", str(best.external)
+        if not best.is_public:
+            words, value = f"{words}, but that is no public address", None
+    return Row("port_mapping", "Port mapping", words, value, tried or "nobody to ask")
 
 
 async def until(holds: Callable[[], bool], seconds: float) -> None:
@@ -121,9 +161,18 @@ def _nothing_seen(endpoint: Endpoint) -> NatBehaviour:
 
 
 async def _tell(
-    output: Output, seen: NatBehaviour, report: NatReport, budget: Budget, server: str
+    output: Output,
+    seen: NatBehaviour,
+    report: NatReport,
+    budget: Budget,
+    server: str,
+    port_mapping: Row | None = None,
 ) -> int:
-    await show_rows(output, seen, report)
+    await show_rows(output, seen, report, () if port_mapping is None else (port_mapping,))
+    if port_mapping is not None and port_mapping.value is not None:
+        report = structs.replace(
+            report, mapping=_EIM, filtering=_EIM
+        )  # what the mapping amounts to
     for kind, theirs in PEERS:
         _reach(output, kind, report, theirs, budget)
     for text in advice(report, server):

@@ -112,11 +112,11 @@ def _translation(
     yield Row(
         "lifetime_seconds",
         "Lifetime",
-        NOT_KNOWN
+        f"{NOT_KNOWN}: --lifetime measures it"
         if report.lifetime_seconds is None
         else f"{report.lifetime_seconds:g} s at least without a packet",
         report.lifetime_seconds,
-        "measured in the background while one is online",
+        "idle mappings, each asked once whether it is still there",
     )
 
 

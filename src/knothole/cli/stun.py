@@ -44,13 +44,15 @@ def stun(server: str, /, *, classic: bool = False, json: bool = False) -> int:
     return run(_classic(output, server) if classic else _stun(output, server))
 
 
-async def show_rows(output: Output, seen: NatBehaviour, report: NatReport) -> None:
-    """The table: each fact, and the evidence below it."""
+async def show_rows(
+    output: Output, seen: NatBehaviour, report: NatReport, more: Sequence[Row] = ()
+) -> None:
+    """The table: each fact, and the evidence below it; ``more`` rows follow."""
     routers: Sequence[str | None] = ()
     if report.translated:
         found, routers = await levels(seen.base.host, next(iter(seen.mapped)))
-        report = structs.replace(report, levels=found or None)
-    for row in rows(seen, report, routers):
+        report = structs.replace(report, levels=report.levels or found or None)
+    for row in (*rows(seen, report, routers), *more):
         _show(output, row)
 
 
