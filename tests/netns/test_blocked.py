@@ -9,11 +9,13 @@ from knothole.lab.netns.line import LineSettings
 from knothole.lab.programs import KnotholeCommands
 from knothole.lab.trial import Setting, Trial, Verdict
 
-TEN_MS = Setting(line=LineSettings(one_way_seconds=0.010), settle_seconds=5.0)
+LINE = LineSettings(one_way_seconds=0.010)
 
 
 def both_ways(one: str, other: str, verdict: Verdict) -> None:
-    with Trial((one, other), KnotholeCommands(), TEN_MS) as trial:
+    settle_seconds = 6.0 if verdict is Verdict.DIRECT else 1.5
+    setting = Setting(line=LINE, settle_seconds=settle_seconds)
+    with Trial((one, other), KnotholeCommands(), setting) as trial:
         for reverse in (False, True):
             run = trial.run(reverse=reverse)
             assert run.verdict is verdict, run

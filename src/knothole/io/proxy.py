@@ -120,6 +120,12 @@ async def _open_tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:
             answer += more
             if judge(answer, proxy, f"{host}:{port}"):
                 return sock
+    except ProxyRefused:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        raise ProxyRefused(f"the proxy {proxy} hung up ({error.strerror})") from error
     except BaseException:
         sock.close()
         raise
