@@ -60,7 +60,9 @@ class Kept:
         self.igd = igd
         self.searches = 0
         self._news = asyncio.Event()
-        self.mapper = UpnpMapper(BASE, GATEWAY, self._news.set, find=self._find)
+        self.mapper = UpnpMapper(
+            BASE, GATEWAY, self._news.set, find=self._find, begin_after_seconds=0
+        )
 
     async def _find(self, host: str, gateway: str) -> Igd | None:
         assert (host, gateway) == (BASE.host, GATEWAY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import shutil
@@ -285,6 +286,24 @@ def test_status_shows_which_protocols_worked(town: Town) -> None:
         found[event["protocol"]] = (event["progress"], event["public"], event["external"][:8])
     assert found == dict.fromkeys(("PCP", "NAT-PMP", "UPnP"), ("granted", True, "1.1.1.1:"))
     assert showing.wait(PATIENCE) == 0
+
+
+def test_check_says_that_with_a_mapping_everybody_is_reached(town: Town) -> None:
+    town.build("random+pcp")
+    town.join("alice")
+    done = town.lab.run(
+        "alice",
+        knothole("check", "--json"),
+        env={**os.environ, "KNOTHOLE_HOME": str(town.folder / "alice")},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    [row] = [each for each in events if each.get("row") == "port_mapping"]
+    assert row["value"].startswith("1.1.1.1:")
+    assert {each["direct"] for each in events if each["event"] == "reach"} == {True}
+    assert not [each for each in events if each["event"] == "advice" and "UPnP" in each["text"]]
 
 
 @pytest.mark.parametrize("word", ["pcp", "natpmp", "upnp", "portmap"])

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from knothole.engine.endpoint.endpoint import Endpoint
-from knothole.engine.portmap.mapping import MappingAttempt, PortMapping, Progress
+from knothole.engine.portmap.mapping import MappingAttempt, MappingProtocol, PortMapping, Progress
+
+
+def has_settled(endpoint: Endpoint) -> bool:
+    """Whether every router has had its say; the answer by UPnP comes last."""
+    attempts = endpoint.gatherer.mapper.attempts
+    return all(
+        each.progress is not Progress.ASKING
+        for each in attempts
+        if each.protocol is MappingProtocol.UPNP
+    )
+
+
+def is_mapped(endpoint: Endpoint) -> bool:
+    """Whether the world gets in to us by a port mapping."""
+    return any(mapping.is_public for mapping in endpoint.port_mappings)
 
 
 def mapping_facts(endpoint: Endpoint) -> Iterator[dict[str, object]]:
@@ -32,7 +47,7 @@ def mapping_words(endpoint: Endpoint) -> str:
         refusals = sorted({f"{a.protocol.value}: {a.detail}" for a in attempts if a.detail})
         why = f" ({', '.join(refusals)})" if refusals else ""
         return f"none{why}: with UPnP, NAT-PMP or PCP enabled on the router more would be direct"
-    if not any(mapping.is_public for mapping in endpoint.port_mappings):
+    if not is_mapped(endpoint):
         hosts = sorted({mapping.external.host for mapping in endpoint.port_mappings})
         return f"by {', '.join(by)}, but behind another NAT ({', '.join(hosts)} is not public)"
     return f"the router lets others in, asked by {', '.join(by)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from knothole.cli.check import until
-from knothole.cli.mappings import mapping_facts, mapping_words
+from knothole.cli.mappings import has_settled, mapping_facts, mapping_words
 from knothole.cli.nat import describe, facts
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import run
@@ -66,6 +66,7 @@ async def _status(output: Output) -> int:
             _row(output, "Registered", "yes")
             output.result("server", "", online=True, why=None)
             await _network(output, peer.endpoint)
+            await until(lambda: has_settled(peer.endpoint), GATHER_SECONDS)
             _row(output, "Mapped port", mapping_words(peer.endpoint))
             for mapping in mapping_facts(peer.endpoint):
                 output.result("port-mapping", "", **mapping)

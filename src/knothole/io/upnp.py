@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS: Final = 1200
 """Ours: a UPnP gateway does not tell that it was restarted, so it is asked every ten minutes."""
 
+BEGIN_AFTER_SECONDS: Final = 1.0
+"""Ours: the library takes 0.3 s of a core to import, which the first call shall have."""
+
 ATTEMPT_SECONDS: Final = 15.0  # ours: to find, to read the description, to get a mapping
 DELETE_SECONDS: Final = 1.0  # ours: so long leaving may take
 PAUSES: Final = (5.0, 30.0, 120.0)
@@ -75,8 +78,9 @@ class UpnpMapper:
         changed: Callable[[], None],
         *,
         find: Callable[[str, str], Awaitable[Igd | None]] | None = None,
+        begin_after_seconds: float = BEGIN_AFTER_SECONDS,
     ) -> None:
-        """Starts within a running event loop; ``find`` is replaced in tests."""
+        """Starts within a running event loop; the last two are replaced in tests."""
         self.attempt = MappingAttempt(MappingProtocol.UPNP, base, gateway, Progress.ASKING)
         self.mapping: PortMapping | None = None
         self._base = base
@@ -86,6 +90,7 @@ class UpnpMapper:
         self._igd: Igd | None = None
         self._lease_seconds = LEASE_SECONDS
         self._expires_at = 0.0
+        self._begin_after_seconds = begin_after_seconds
         self._again = asyncio.Event()
         self._task = asyncio.create_task(self._keep())
 
@@ -111,6 +116,7 @@ class UpnpMapper:
 
     async def _keep(self) -> None:
         failures = 0
+        await asyncio.sleep(self._begin_after_seconds)
         while True:
             try:
                 async with asyncio.timeout(ATTEMPT_SECONDS):
