@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from ipaddress import ip_address
 
-from knothole.io.interfaces import InterfaceWatch, choose_hosts, local_hosts
+from knothole.io.interfaces import (
+    Closable,
+    InterfaceWatch,
+    choose_hosts,
+    local_hosts,
+)
 
 
 def chosen(*addresses: str, loopback: bool = False) -> list[str]:
@@ -39,6 +45,11 @@ def test_this_machine_has_at_least_one_address() -> None:
     assert "127.0.0.1" in local_hosts(loopback=True)
 
 
+def no_events(changed: Callable[[], None]) -> Closable:
+    """A system that says nothing."""
+    raise OSError("nothing is said here")
+
+
 async def test_a_change_is_told_once_and_a_new_order_is_none() -> None:
     lists = [["10.0.0.2", "fd00::2"], ["fd00::2", "10.0.0.2"], ["10.0.0.9"], ["10.0.0.9"]]
     told: list[list[str]] = []
@@ -50,7 +61,9 @@ async def test_a_change_is_told_once_and_a_new_order_is_none() -> None:
             return lists[0]
         return lists.pop(0)
 
-    watch = InterfaceWatch(told.append, interval_seconds=0.001, list_hosts=list_hosts)
+    watch = InterfaceWatch(
+        told.append, interval_seconds=0.001, events=no_events, list_hosts=list_hosts
+    )
     assert watch.hosts == ["10.0.0.2", "fd00::2"]
     async with asyncio.timeout(10):
         await everything_read.wait()
@@ -58,3 +71,26 @@ async def test_a_change_is_told_once_and_a_new_order_is_none() -> None:
     watch.close()
     assert told == [["10.0.0.9"]]
     assert watch.hosts == ["10.0.0.9"]
+
+
+async def test_where_the_system_tells_it_is_looked_at_once() -> None:
+    class Events:
+        def __init__(self, changed: Callable[[], None]) -> None:
+            self.changed, self.closed = changed, False
+
+        def close(self) -> None:
+            self.closed = True
+
+    lists = [["10.0.0.2"], ["10.0.0.9"]]
+    told: list[list[str]] = []
+    systems: list[Events] = []
+
+    def events(changed: Callable[[], None]) -> Events:
+        systems.append(Events(changed))
+        return systems[0]
+
+    watch = InterfaceWatch(told.append, events=events, list_hosts=lambda *, loopback: lists.pop(0))
+    systems[0].changed()
+    watch.close()
+    assert told == [["10.0.0.9"]]
+    assert systems[0].closed

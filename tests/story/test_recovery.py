@@ -74,3 +74,26 @@ def test_where_no_hole_can_be_opened_the_relay_carries(
         if len(pongs) == 5:
             break
     assert {pong["path"] for pong in pongs} == {"relayed"}
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_a_line_goes_on_when_a_computer_gets_another_address(
+    stage: Callable[..., Stage], name: str
+) -> None:
+    gap = stage().change_interface(name)
+    assert gap.seconds < PATIENCE_SECONDS
+    assert (gap.before, gap.after) == ("direct", "direct")
+
+
+def test_a_line_goes_on_after_a_sleep(stage: Callable[..., Stage]) -> None:
+    gap = stage().suspend()
+    assert gap.seconds < PATIENCE_SECONDS
+    assert (gap.before, gap.after) == ("direct", "direct")
+
+
+def test_a_line_that_outlived_the_server_outlives_a_router_too(
+    stage: Callable[..., Stage],
+) -> None:
+    gap = stage().restart_router_after_server("alice")
+    assert gap.seconds < PATIENCE_SECONDS
+    assert (gap.before, gap.after) == ("direct", "direct")

@@ -199,6 +199,14 @@ class Connection:
             self._doubt(now)
             self.flush(now)
 
+    def woken(self, now: float) -> None:
+        """This end has slept: nobody knows what became of any path meanwhile."""
+        if self._state is _State.OPEN:
+            self.ice.probe(now)
+            if self._pair is not None and self._signalled:
+                self.channel.path_changed(now)
+            self.flush(now)
+
     def close(self, reason: str, now: float) -> None:
         """Tell the other end on whatever path there is; as often as it goes on talking."""
         if self._state is not _State.OPEN:

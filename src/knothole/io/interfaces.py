@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
+from typing import Final, Protocol
 
 import ifaddr
 
-POLL_SECONDS: Final = 2.0  # ours: a changed network is noticed well within consent's 5 s
+from knothole.io.netlink import AddressEvents
+
+POLL_SECONDS: Final = 2.0
+"""Ours: where the system says nothing, a changed network is noticed well within consent's 5 s."""
+
+SELDOM_SECONDS: Final = 30.0  # ours: where it does, in case that a word was lost
 
 
 def local_hosts(*, loopback: bool = False) -> list[str]:
@@ -32,10 +38,16 @@ def choose_hosts(
     return [str(address) for address in sorted(usable, key=lambda address: address.version)]
 
 
+class Closable(Protocol):
+    """What tells of changes until it is closed."""
+
+    def close(self) -> None: ...
+
+
 class InterfaceWatch:
     """Calls ``changed`` with the new list whenever :func:`local_hosts` gives another one.
 
-    It polls, because no event for this is the same on two systems.
+    On Linux the kernel says when to look; elsewhere it polls.
     """
 
     def __init__(
@@ -43,13 +55,21 @@ class InterfaceWatch:
         changed: Callable[[list[str]], None],
         *,
         loopback: bool = False,
-        interval_seconds: float = POLL_SECONDS,
+        interval_seconds: float | None = None,
+        events: Callable[[Callable[[], None]], Closable] = AddressEvents,
         list_hosts: Callable[..., list[str]] = local_hosts,
     ) -> None:
-        """Starts within a running event loop; ``list_hosts`` is replaced in tests."""
+        """Starts within a running event loop; ``events`` and ``list_hosts`` are replaced in tests.
+
+        ``interval_seconds`` of None: seldom where the system has events, else often.
+        """
         self._changed = changed
         self._loopback = loopback
-        self._interval = interval_seconds
+        self._events: Closable | None = None
+        with contextlib.suppress(OSError, AttributeError, NotImplementedError):
+            self._events = events(self.check)
+        usual = POLL_SECONDS if self._events is None else SELDOM_SECONDS
+        self._interval = usual if interval_seconds is None else interval_seconds
         self._list_hosts = list_hosts
         self.hosts: list[str] = list_hosts(loopback=loopback)
         self._loop = asyncio.get_running_loop()
@@ -64,6 +84,8 @@ class InterfaceWatch:
 
     def close(self) -> None:
         self._timer.cancel()
+        if self._events is not None:
+            self._events.close()
 
     def _poll(self) -> None:
         self._timer = self._loop.call_later(self._interval, self._poll)

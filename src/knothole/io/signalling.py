@@ -87,6 +87,14 @@ class SignallingLink:
         connection, self.server_host = winner
         self._start(connection)
 
+    @property
+    def local_host(self) -> str:
+        """Our IP address of the connection, "" before there is one."""
+        if self._connection is None:
+            return ""
+        name = self._connection.transport.get_extra_info("sockname")
+        return str(name[0]) if name else ""
+
     def send(self, data: bytes) -> None:
         """Send one binary message, in order."""
         self._unsent.put_nowait(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Stage:
         self._folder = folder
         self._serve_arguments = [*serve]
         self._programs: list[Program] = []
+        self._listener: Program | None = None
         self.lab = Lab()
         try:
             self.lab.add_server()
@@ -64,7 +66,8 @@ class Stage:
             for name in ("alice", "bob"):
                 self.run(name, "join", name, "--server", self.url)
             if listen:
-                self.start("bob", "listen", "--echo").expect("ready", timeout=START_SECONDS)
+                self._listener = self.start("bob", "listen", "--echo")
+                self._listener.expect("ready", timeout=START_SECONDS)
         except BaseException:
             self.close()
             raise
@@ -118,6 +121,41 @@ class Stage:
         before = _last(pings)
         since = time.monotonic()
         self.lab.restart_nat(name, new_address=new_address)
+        return self._gap(pings, before, since)
+
+    def change_interface(self, name: str) -> Gap:
+        """The computer of ``name`` gets another address in its network, and loses the old one."""
+        pings = self.ping()
+        before = _last(pings)
+        since = time.monotonic()
+        self.lab.readdress(name)
+        return self._gap(pings, before, since)
+
+    def suspend(self, seconds: float = 5.0) -> Gap:
+        """Bob's program is stopped for a while: how long after it goes on the line was silent."""
+        assert self._listener is not None
+        pings = self.ping()
+        before = _last(pings)
+        self._listener.process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            self._listener.process.send_signal(signal.SIGCONT)
+        return self._gap(pings, before, time.monotonic())
+
+    def restart_router_after_server(self, name: str) -> Gap:
+        """The server was killed and is another one, which knows nothing of the line; then the
+        router in front of ``name`` forgets everything."""
+        pings = self.ping()
+        before = _last(pings)
+        self._server.process.kill()
+        self._server.wait(START_SECONDS)
+        self._server = self.serve()
+        while self.run("alice", "ping", "bob", "-c", "1"):
+            pass
+        time.sleep(SETTLE_SECONDS)  # until both ends have relays there, and told each other
+        since = time.monotonic()
+        self.lab.restart_nat(name)
         return self._gap(pings, before, since)
 
     def kill_server(self, away_seconds: float = 1.0) -> tuple[Gap, float]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DATAGRAMS_KEPT: Final = 1024  # received and not yet asked for; the oldest go first: ours
 PATHS_KEPT: Final = 64
 PING_AGAIN_SECONDS: Final = 0.5  # ours: QUIC does not send a lost PING again
+PING_SOON_SECONDS: Final = 0.2  # ours: or after 4 round trips, where those are known and longer
 STREAMS_KEPT: Final = 128  # opened by the other end and not yet asked for; more are refused: ours
 
 FLUSH_SECONDS: Final = 2.0
@@ -231,7 +232,13 @@ class Line:
         async with asyncio.timeout(timeout):
             while True:
                 try:
-                    return await self.probe(PING_AGAIN_SECONDS)
+                    rtt_seconds = self.path.rtt_seconds
+                    patience = (
+                        PING_AGAIN_SECONDS
+                        if rtt_seconds is None
+                        else max(PING_SOON_SECONDS, 4 * rtt_seconds)
+                    )
+                    return await self.probe(patience)
                 except TimeoutError:
                     continue
 

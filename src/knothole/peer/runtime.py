@@ -30,6 +30,7 @@ from knothole.io.driver import Driver
 from knothole.io.interfaces import InterfaceWatch
 from knothole.io.proxy import Proxy
 from knothole.io.signalling import SignallingLink
+from knothole.io.sleep import SleepWatch
 from knothole.io.tcp_punch import TcpPuncher
 from knothole.io.turn_stream import TurnStream
 from knothole.io.udp import UdpLink, open_udp
@@ -87,6 +88,7 @@ class Runtime:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: InterfaceWatch | None = None
+        self._sleep: SleepWatch | None = None
         self._rebinding = asyncio.Lock()
         self._port_mapping: PortMapping | None = None
         self._may_map = port_mapping and may_map(server)
@@ -98,6 +100,7 @@ class Runtime:
         self._watch = InterfaceWatch(
             lambda hosts: self._spawn(self._rebind(hosts)), loopback=loopback
         )
+        self._sleep = SleepWatch(lambda: self._driver.command(self.endpoint.woken))
         if self._may_map:
             self._port_mapping = PortMapping(self.endpoint, self._driver.command)
         await self._rebind(self._watch.hosts)
@@ -105,8 +108,9 @@ class Runtime:
 
     async def close(self) -> None:
         """Leave the switchboard, give the relay back, close every socket."""
-        if self._watch is not None:
-            self._watch.close()
+        for watch in (self._watch, self._sleep):
+            if watch is not None:
+                watch.close()
         if self._port_mapping is not None:
             await self._port_mapping.close()
         self._driver.command(self.endpoint.close)
@@ -241,6 +245,9 @@ class Runtime:
     async def _rebind(self, hosts: list[str]) -> None:
         """One UDP socket for each local address."""
         async with self._rebinding:
+            for connection, signalling in tuple(self._signalling.items()):
+                if signalling.local_host in self._udp and signalling.local_host not in hosts:
+                    self._disconnected(connection, "its local address is gone")
             for host in [host for host in self._udp if host not in hosts]:
                 gone = self._udp.pop(host)
                 self._driver.detach(gone.address)

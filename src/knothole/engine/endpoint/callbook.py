@@ -170,6 +170,14 @@ class CallBook:
             call.report_changed(now)
             self._drain(call, now)
 
+    def woken(self, now: float) -> None:
+        """This machine has slept: every line asks whether its paths are there still."""
+        for call in tuple(self._calls.values()):
+            if call.connection is not None:
+                call.connection.woken(now)
+                call.flush(now)
+                self._drain(call, now)
+
     def registered(self, now: float) -> None:
         """The switchboard is (again) there: what was said while it went away may be lost."""
         for call in tuple(self._calls.values()):

@@ -190,6 +190,14 @@ class Endpoint:
         self._rendezvous.network_changed(now)
         self._drain(now)
 
+    def woken(self, now: float) -> None:
+        """This machine, or program, has slept: what was known of the network may be old."""
+        self._gatherer.refresh(now)
+        self._gatherer.confirm(now)
+        self._rendezvous.network_changed(now)
+        self._calls.woken(now)
+        self._drain(now)
+
     def sockets_opened(self, owner: bytes, bases: Sequence[Address], now: float) -> None:
         """Some of the sockets that OpenSockets asked for; what nobody wants any more is closed."""
         self._spare.update((base, owner) for base in bases)

@@ -1,4 +1,4 @@
-"""How long a line is silent when a router restarts or the server is killed.
+"""How long a line is silent when a router restarts, an address changes or the server is killed.
 
 Real programs across two NATs of the kernel. The reference is the pause between two pings of an
 undisturbed line in the same run.
@@ -31,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
                 _tell(options, "router of the callee restarted", stage.restart_router("bob"))
                 moved = stage.restart_router("alice", new_address=True)
                 _tell(options, "caller has a new public address", moved)
+                _tell(options, "caller has another local address", stage.change_interface("alice"))
+                _tell(options, "callee has another local address", stage.change_interface("bob"))
+                _tell(options, "callee slept for 5 s, after waking", stage.suspend())
+                after = stage.restart_router_after_server("alice")
+                _tell(options, "router of the caller, server new since", after)
                 gap, back = stage.kill_server()
                 _tell(options, "server killed, line in progress", gap)
                 if options.json:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from knothole.lab.netns.cable import Cable
 from knothole.lab.netns.capture import SO_TIMESTAMPNS, Capture
@@ -26,6 +26,8 @@ from knothole.lab.netns.sweep import MARK, Guardian, lab_name, sweep
 __all__ = ["Host", "Lab", "Router"]
 
 _serials = itertools.count(1)
+
+FIRST_NEW_ADDRESS: Final = 100  # added to the last number of a client's first address
 
 
 class Lab(Layout):
@@ -121,6 +123,18 @@ class Lab(Layout):
             daemon.start()
         for neighbour in self._neighbours:
             neighbour.occupy_again()
+
+    def readdress(self, name: str) -> None:
+        """A client behind a NAT loses its IPv4 address and gets another one, as in another Wi-Fi
+        of the same provider."""
+        host, router = self.hosts[name], self.router(name)
+        address = f"{router.lan}.{FIRST_NEW_ADDRESS + int(host.address.rpartition('.')[2])}"
+        with host.namespace.netlink() as netlink:
+            eth0 = socket.if_nametoindex(host.interface)
+            netlink.delete_address(eth0, f"{host.address}/24")
+            netlink.add_address(eth0, f"{address}/24")
+            netlink.add_route("default", eth0, f"{router.lan}.1")
+        self.hosts[name] = replace(host, addresses=(address, *host.addresses[1:]))
 
     def set_line(self, name: str, settings: LineSettings) -> None:
         """Other delay, jitter, loss for a client's or server's line (built ``adjustable``)."""
