@@ -21,7 +21,13 @@ from knothole.engine.endpoint.tcp_events import (
     TcpOpened,
     TcpProbed,
 )
-from knothole.engine.endpoint.tcp_punch import MAX_ROUNDS, TRIES, TcpOutlet, TcpPunch, tcp_servers
+from knothole.engine.endpoint.tcp_outlet import TcpOutlet, tcp_servers
+from knothole.engine.endpoint.tcp_punch import (
+    MAX_ROUNDS,
+    TRIES,
+    UNVOUCHED,
+    TcpPunch,
+)
 from knothole.engine.ice import BETWEEN_KNOTHOLES, IceAgent, generate_credentials
 from knothole.engine.ice.tcp import so_candidate
 from knothole.engine.turn.credentials import Credentials
@@ -279,8 +285,25 @@ def test_a_peer_cannot_make_us_try_many_addresses_or_for_ever(net: Net) -> None:
             net.alice.punch.heard(word, net.now)
             net.alice.settle()
             net.run(0.1)
-    assert len(net.alice.requests) == MAX_ROUNDS
+    assert len(net.alice.requests) <= MAX_ROUNDS
     assert {a.host for r in net.alice.requests for a in r.remotes} == {"5.5.5.0"}
+    assert sum(len(r.remotes) for r in net.alice.requests) <= UNVOUCHED
+
+
+def test_a_peer_that_lies_about_its_address_is_not_believed(net: Net) -> None:
+    """The server sees it elsewhere; and the server alone cannot send us anywhere."""
+    net.alice.punch.vouch(["6.6.6.6"])
+    net.begin()
+    net.run(30.0)
+    assert not net.alice.requests
+    assert "no address to be tried" in str(net.alice.steps(GaveUp)[-1])
+
+
+def test_a_peer_that_the_server_sees_where_it_says_is_tried_as_often_as_is_useful(net: Net) -> None:
+    net.alice.punch.vouch(["2.2.2.2", "2a00::2"])
+    net.begin()
+    net.run(2.0)
+    assert len(net.alice.requests) == 1
 
 
 def test_words_before_the_call_is_answered_are_not_heard(net: Net) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from knothole.engine.core import RandomBytes
 from knothole.engine.endpoint.privacy import Discretion, Open
-from knothole.engine.endpoint.tcp_punch import TcpOutlet
+from knothole.engine.endpoint.tcp_outlet import TcpOutlet
 from knothole.engine.punch.way_out import WayOut
 from knothole.engine.secure.identity import Identity
 

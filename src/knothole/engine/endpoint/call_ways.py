@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from knothole.engine.connection import Connection
 from knothole.engine.core import Transmit
@@ -13,10 +13,11 @@ from knothole.engine.endpoint.events import CloseSockets, OpenSockets
 from knothole.engine.endpoint.history import History, RelayOnly
 from knothole.engine.endpoint.punching import Punching
 from knothole.engine.endpoint.tcp_events import TcpEvent
-from knothole.engine.endpoint.tcp_punch import TcpOutlet, TcpPunch
+from knothole.engine.endpoint.tcp_outlet import TcpOutlet
+from knothole.engine.endpoint.tcp_punch import TcpPunch
 from knothole.wire.address import Address
 from knothole.wire.signal import messages as signal
-from knothole.wire.signal.plans import Move
+from knothole.wire.signal.plans import Move, PlanTerms
 from knothole.wire.signal.tcp import TcpWord
 
 
@@ -62,6 +63,12 @@ class CallWays:
 
     def _say(self, message: signal.ClientMessage) -> None:
         self._outputs.append(Say(message))
+
+    def _agree(self, theirs: PlanTerms | None, observed: Iterable[str]) -> None:
+        """The other end's terms, and where the server sees it: the call is answered."""
+        hosts = tuple(observed)
+        self._punching.agree(theirs, hosts)
+        self._tcp.vouch(hosts)
 
     def _drain_punching(self) -> None:
         for output in self._punching.outputs():

@@ -38,7 +38,7 @@ from knothole.engine.endpoint.relays import TurnServer
 from knothole.engine.endpoint.saying import say
 from knothole.engine.endpoint.servers import Resolver
 from knothole.engine.endpoint.tcp_events import TcpEvent
-from knothole.engine.endpoint.tcp_punch import TcpOutlet, tcp_servers
+from knothole.engine.endpoint.tcp_outlet import TcpOutlet, tcp_servers
 from knothole.engine.portmap.mapper import PortMapper
 from knothole.engine.portmap.mapping import PortMapping
 from knothole.engine.predict.budget import Budget

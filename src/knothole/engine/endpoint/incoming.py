@@ -84,7 +84,7 @@ class OfferedCall(Call):
         self._start_ice(credentials.callee, credentials.caller, now)
         self._ready()
         self._begin_line(now)
-        self._punching.agree(offer.terms, self._observed)
+        self._agree(offer.terms, self._observed)
         self._add_remotes(offer.candidates + self._trickled, now)
 
     def decline(self, reason: str) -> None:

@@ -154,7 +154,7 @@ class OutgoingCall(Call):
         assert self.connection is not None
         self._channel.expect_server(self.key, answer.words_nonce, now)
         self._begin_line(now)
-        self._punching.agree(answer.terms, event.observed)
+        self._agree(answer.terms, event.observed)
         self._add_remotes(answer.candidates, now)
         self.connection.receive_early(answer.quic_datagrams, now)
         self._drain(now)

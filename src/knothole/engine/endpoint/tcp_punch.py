@@ -11,11 +11,9 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from knothole.engine.endpoint.history import Answered, GaveUp, History, Sampled, TcpTried
-from knothole.engine.endpoint.relays import TurnServer
 from knothole.engine.endpoint.tcp_aim import Sample, TcpAim, aim_of
 from knothole.engine.endpoint.tcp_events import (
     CloseTcp,
@@ -28,16 +26,17 @@ from knothole.engine.endpoint.tcp_events import (
     TcpProbed,
     TcpRequest,
 )
+from knothole.engine.endpoint.tcp_outlet import TcpOutlet
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.ice.tcp import SIMULTANEOUS_OPEN, so_candidate
-from knothole.wire.address import Address, Transport
+from knothole.wire.address import Address
 from knothole.wire.candidate import Candidate, decode_candidate, encode_candidate
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.prohibited import peer_prohibited
 from knothole.wire.signal.tcp import MAX_AIMS, MAX_HELD_MS, TcpStep, TcpWord
+from knothole.wire.signal.values import MAX_CANDIDATES
 
-HTTPS: Final = 443
 BEGIN_SECONDS: Final = 0.3  # ours: a hole for UDP would be found by then
 YIELD_SECONDS: Final = 0.2  # ours: by so much the callee waits longer, so that one end asks
 WORD_SECONDS: Final = 3.0  # ours: for samples and for the other end's next word
@@ -45,17 +44,9 @@ OPEN_SECONDS: Final = 1.5  # ours: a lost SYN is repeated after one second
 AGAIN_SECONDS: Final = 0.2  # ours: from a try that failed to the next
 LOST_SECONDS: Final = 1.0  # ours: from the loss of the path to another try
 TRIES: Final = 5  # ours: in a row; a network without other traffic needs one
+UNVOUCHED: Final = MAX_CANDIDATES
+"""Ours: connections of one call to where only the peer says that it is."""
 MAX_ROUNDS: Final = 20  # ours: in the life of a call, asked and answered
-
-
-@dataclass(slots=True)
-class TcpOutlet:
-    """What all calls share: from where TCP leaves, whom to ask how it is seen, and whether it is
-    needed. Without a ``host`` none is tried."""
-
-    host: str = ""
-    servers: tuple[Address, ...] = ()
-    udp_works: bool = False
 
 
 TcpPunchOutput: TypeAlias = TcpRequest | TcpWord
@@ -101,6 +92,8 @@ class TcpPunch:
         self._aim: TcpAim | None = None
         self._theirs: tuple[Candidate, ...] | None = None
         self._rtt_seconds = 0.0
+        self._observed: frozenset[str] = frozenset()
+        self._unvouched_left = UNVOUCHED
         self._streams: set[tuple[Address, Address]] = set()
         self._pair: tuple[LocalCandidate, Candidate] | None = None
         self._gone: list[Address] = []
@@ -112,6 +105,10 @@ class TcpPunch:
         """The call was answered: unless a direct path is there soon, TCP is tried."""
         self._begun = True
         self._wait(now + BEGIN_SECONDS + (YIELD_SECONDS if self._incoming else 0.0))
+
+    def vouch(self, hosts: Iterable[str]) -> None:
+        """Where the server sees the other end: only there it is tried, with few exceptions."""
+        self._observed = frozenset(hosts)
 
     def path_changed(self, direct: bool, now: float) -> None:
         """Payload takes, or does not take, a way without a relay now."""
@@ -284,6 +281,7 @@ class TcpPunch:
     def _open(self, now: float) -> None:
         assert self._aim is not None
         theirs = [each for each in self._theirs or () if may_be_tried(each, self._aim.base)]
+        theirs = self._vouched(theirs)
         if not theirs:
             self._give_up("TCP hole punching: the other end names no address to be tried", now)
             return
@@ -294,6 +292,20 @@ class TcpPunch:
         self._history.note(TcpTried(SIMULTANEOUS_OPEN, len(remotes), host), now)
         self._outputs.append(OpenTcp(self._call_id, base, remotes, OPEN_SECONDS))
         self._move(_State.OPENING, now + OPEN_SECONDS + AGAIN_SECONDS)
+
+    def _vouched(self, aims: list[Candidate]) -> list[Candidate]:
+        """Those that the server vouches for too: neither a peer nor a server that lies makes us
+        knock at somebody else's door. Where the server does not see the peer by this address
+        family, so many as there may be ordinary candidates."""
+        if not aims:
+            return []
+        family = aims[0].address.is_ipv6
+        seen = {host for host in self._observed if (":" in host) is family}
+        if seen:
+            return [each for each in aims if each.address.host in seen]
+        granted = aims[: min(MAX_AIMS, self._unvouched_left)]
+        self._unvouched_left -= len(granted)
+        return granted
 
     def _opened(self, local: Address, remote: Address, now: float) -> None:
         aim = self._aim
@@ -349,20 +361,6 @@ class TcpPunch:
         if state not in _NEXT[self._state] and state is not self._state:
             raise AssertionError(f"TCP punching does not go from {self._state} to {state}")
         self._state, self._deadline = state, deadline
-
-
-def tcp_servers(relays: Iterable[TurnServer]) -> tuple[Address, ...]:
-    """Of the switchboard's own relays two TCP ports that answer STUN (RFC 8489 Section 6.2.2).
-
-    Over IPv4 only: behind IPv6 there is hardly ever a NAT, and 443 last, which proxies watch."""
-    own = [
-        relay.address
-        for relay in relays
-        if relay.transport is not Transport.UDP
-        and not relay.server_name
-        and not relay.address.is_ipv6
-    ]
-    return tuple(sorted(dict.fromkeys(own), key=lambda address: address.port == HTTPS))[:2]
 
 
 def may_be_tried(candidate: Candidate, base: Address) -> bool:
