@@ -55,6 +55,9 @@ COMMANDS: Final = {
     "ping": Command("ping:ping", "Open a line to NAME and measure it, probe by probe."),
     "diy": Command("diy:app", "Hole punching by hand: listen on a port, send from one, punch."),
     "why": Command("why:why", "Tell why a line to NAME is relayed or direct, and what was tried."),
+    "audit": Command(
+        "audit:audit", "Tell which ways lead out of this network and in, and how to close them."
+    ),
     "lab": Command("lab:app", "Real NATs on this machine: a demo, a matrix, a shell."),
 }
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final, TypeVar
 
 from cyclopts import App, Parameter
 
+from knothole.apps.audit.assistant import Assistant
 from knothole.apps.diy import (
     Answered,
     Closed,
@@ -174,6 +175,50 @@ def punch(
     output = Output(json=json)
     for event in _with_reasons(run(source_port, remote, hops, wait), source_port, remote):
         _show(output, event)
+    return 0
+
+
+@app.command
+def assist(port: int, /, *, host: str = "0.0.0.0", json: bool = False) -> int:  # noqa: S104
+    """Stand outside for `knothole audit`, on TCP port PORT, and send back packets it asks for.
+
+    They go to the address that asks, over a connection of its own, and to nobody else; a few at a
+    time. They come from the port above PORT. Two of three need root. Ctrl-C ends it.
+
+    Example: knothole diy assist 4141
+
+    Parameters
+    ----------
+    host
+        Listen on this address only; `::` for IPv6.
+    json
+        One JSON object per line.
+    """
+    _check_port(port)
+    _check_port(port + 1)
+    output = Output(json=json)
+    try:
+        assistant = Assistant(host, port)
+        output.note(
+            "listening",
+            f"Listening on {assistant.address}. Ctrl-C ends it.",
+            local=str(assistant.address),
+        )
+        for each in _with_reasons(assistant.serve(), port):
+            output.result(
+                "assisted",
+                f"{each.asker.host} asked for a {each.what} to its port {each.port}: "
+                f"{'sent' if each.done else 'not sent'}.",
+                asker=str(each.asker),
+                what=each.what,
+                port=each.port,
+                done=each.done,
+            )
+    except OSError as error:
+        raise Failure(_failed(error, port, None)) from error
+    except KeyboardInterrupt:
+        if sys.stderr.isatty() and not json:
+            print(file=sys.stderr)  # the terminal has shown ^C
     return 0
 
 

@@ -141,7 +141,8 @@ class Playground:
     def _serve(self) -> None:
         commands = KnotholeCommands()
         data = self.folder / "server"
-        server = self._start("server", commands.serve(self.lab.hosts["server"].addresses, data))
+        serve = commands.serve(self.lab.hosts["server"].addresses, data)
+        server = self._start("server", [*serve, "--also-listen", "443"])
         self.url = str(server.expect("ready", timeout=_START_SECONDS)["url"])
         joining = [self._start(name, commands.join(name, self.url)) for name in _PEOPLE]
         for program in joining:

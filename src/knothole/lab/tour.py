@@ -163,14 +163,14 @@ class _Walker:
         """Run it to its end, or until it has printed what the page says, or listens."""
         argv, env = self._playground.visit.command(step.host, ["bash", "-c", step.text])
         if step.console is None:
-            with contextlib.closing(_Terminal(argv, env)) as terminal:
+            with contextlib.closing(_Terminal(argv, env, self._playground.folder)) as terminal:
                 _compare(step, step.printed, terminal.to_the_end(step.line))
             return
         if step.console in self._consoles:
             self._consoles.pop(step.console).close()
         with self._playground.lab.inside(_place(step.host)):
             before = _ports_in_use()
-        terminal = self._consoles[step.console] = _Terminal(argv, env)
+        terminal = self._consoles[step.console] = _Terminal(argv, env, self._playground.folder)
 
         def is_ready() -> bool:
             if step.printed:
@@ -193,7 +193,7 @@ class _Walker:
 class _Terminal:
     """A program with a terminal of its own for what it prints, and nothing typed."""
 
-    def __init__(self, argv: Sequence[str], env: dict[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], env: dict[str, str], folder: Path) -> None:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, _COLUMNS, 0, 0))
         self.seen = 0
@@ -201,6 +201,7 @@ class _Terminal:
         self._process = subprocess.Popen(
             [*argv],
             env={**env, "TERM": "dumb"},
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=theirs,
             stderr=theirs,

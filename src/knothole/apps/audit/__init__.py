@@ -1,0 +1,1 @@
+"""Which ways lead out of a network and in, for its administrator: tried, not guessed."""
