@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from knothole.cli.output import Failure, WrongUsage
 from knothole.engine.core import Datagram, Engine
@@ -22,20 +23,27 @@ from knothole.io.hops import first_routers
 from knothole.io.udp import UdpLink, open_udp
 from knothole.wire.address import Address, parse_address
 from knothole.wire.malformed import MalformedMessage
+from knothole.wire.nat import NatReport
 from knothole.wire.turn_uri import parse_server_uri
 
 STUN_PORT: Final = 3478  # RFC 8489 Section 18.6
 T = TypeVar("T")
 
 
-async def find_server(text: str) -> tuple[str, Address]:
-    """Of ``HOST[:PORT]``, with or without ``stun:``: our address towards it, and its own.
+class Way(NamedTuple):
+    """Our address towards a server, and the server's."""
 
-    IPv4 where there is a choice: NATs are there. Raises WrongUsage and Failure.
+    host: str
+    server: Address
+
+
+async def find_server(text: str) -> list[Way]:
+    """The ways to ``HOST[:PORT]``, with or without ``stun:``: one of each family, IPv4 first.
+
+    Raises WrongUsage, and Failure when there is none.
     """
-    bare = text.removeprefix("stun:")
     try:
-        uri = parse_server_uri(f"stun:{bare}")
+        uri = parse_server_uri(f"stun:{text.removeprefix('stun:')}")
     except MalformedMessage as error:
         raise WrongUsage(f"{text!r} is no STUN server: HOST or HOST:PORT, please.") from error
     loop = asyncio.get_running_loop()
@@ -43,14 +51,22 @@ async def find_server(text: str) -> tuple[str, Address]:
         found = await loop.getaddrinfo(uri.host, uri.port or STUN_PORT, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise Failure(f"{uri.host} has no address: {error.strerror or error}") from error
-    family, _, _, _, place = min(found, key=lambda each: each[0] != socket.AF_INET)
-    server = parse_address(str(place[0]), int(place[1]))
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as towards:
-            towards.connect(place)
-            return str(towards.getsockname()[0]), server
-    except OSError as error:
-        raise Failure(f"There is no way to {server.host}: {error.strerror}.") from error
+    ways: dict[bool, Way] = {}
+    for family, _, _, _, place in found:
+        server = parse_address(str(place[0]), int(place[1]))
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as towards:
+            towards.connect(place)  # nothing is sent
+            ways.setdefault(server.is_ipv6, Way(str(towards.getsockname()[0]), server))
+    if not ways:
+        raise Failure(f"There is no way from here to {uri.host}.")
+    return [ways[is_ipv6] for is_ipv6 in sorted(ways)]
+
+
+async def facts(ways: Sequence[Way]) -> tuple[NatBehaviour, NatReport]:
+    """What stands between us and a server, and what a peer would be told of it."""
+    surveys = [await survey(host, [server]) for host, server in ways]
+    ipv6 = next((each.filtering for each in surveys if each.base.is_ipv6), None)
+    return surveys[0], surveys[0].report(ipv6)
 
 
 async def survey(host: str, servers: Sequence[Address]) -> NatBehaviour:

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from msgspec import structs
 
-from knothole.cli.asking import find_server, survey
+from knothole.cli.asking import facts, find_server
 from knothole.cli.asking import lifetime as measure_lifetime
 from knothole.cli.nat import Row
 from knothole.cli.output import Output
@@ -99,10 +99,10 @@ def check(
 
 
 async def _from_server(output: Output, text: str, lifetime: bool) -> int:
-    host, server = await find_server(text)
-    seen = await survey(host, [server])
-    report = await _with_lifetime(output, seen, seen.report(), lifetime)
-    return await _tell(output, seen, report, Budget(), str(server))
+    ways = await find_server(text)
+    seen, report = await facts(ways)
+    report = await _with_lifetime(output, seen, report, lifetime)
+    return await _tell(output, seen, report, Budget(), str(ways[0].server))
 
 
 async def _joined(output: Output, lifetime: bool) -> int:

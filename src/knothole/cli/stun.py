@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from knothole.cli.asking import classic as ask_classic
-from knothole.cli.asking import find_server, levels, survey
+from knothole.cli.asking import facts, find_server, levels
 from knothole.cli.nat import Row, rows
 from knothole.cli.output import Failure, Output
 from knothole.cli.session import run
@@ -70,18 +70,17 @@ def _show(output: Output, row: Row) -> None:
 
 
 async def _stun(output: Output, text: str) -> int:
-    host, server = await find_server(text)
-    seen = await survey(host, [server])
-    filtering = seen.filtering if seen.base.is_ipv6 else None
-    await show_rows(output, seen, seen.report(filtering))
+    ways = await find_server(text)
+    seen, report = await facts(ways)
+    await show_rows(output, seen, report)
     if not seen.reaches_server:
-        raise Failure(f"{server} does not answer over UDP.")
+        raise Failure(f"{ways[0].server} does not answer over UDP.")
     return 0
 
 
 async def _classic(output: Output, text: str) -> int:
-    host, server = await find_server(text)
-    learned = await ask_classic(host, server)
+    way = (await find_server(text))[0]
+    learned = await ask_classic(*way)
     for ended in learned.tests:
         saw = "no answer" if ended.mapped is None else f"sees {ended.mapped}"
         if ended.source not in (None, ended.server):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from knothole.engine.endpoint.discovery import UDP_SECONDS
-from knothole.engine.endpoint.events import CallOver, NatLearned, Online
+from knothole.engine.endpoint.discovery import UDP_SECONDS, NatDiscovery
+from knothole.engine.endpoint.events import CallOver, NatLearned, Online, OpenSockets
+from knothole.engine.stun.server import AlternateAddresses, BindingServer
 from knothole.engine.stun.survey import LONGEST_SECONDS, MAX_PACKETS
-from knothole.lab.sim import BEHAVIOURS, Egress
+from knothole.lab.sim import BEHAVIOURS, Egress, Firewall, World
+from knothole.lab.sim import Dependence as SimDependence
 from knothole.lab.sim.trace import Action
 from knothole.wire.address import Address
 from knothole.wire.nat import Dependence, Modular, NatReport, Preserved, Random, Sequential
@@ -128,3 +130,44 @@ def test_a_call_during_discovery_is_not_disturbed(town: Town) -> None:
     town.settle()
     assert not alice.events(CallOver)
     assert report(alice).ports == Preserved()
+
+
+@pytest.mark.parametrize("filtering", list(SimDependence))
+def test_over_ipv6_the_firewall_is_told_beside_the_nat(filtering: SimDependence) -> None:
+    world = World(1)
+    hosts = {False: ("9.9.9.8", "9.9.9.9"), True: ("2001:db8::8", "2001:db8::9")}
+    for ipv6, (one, other) in hosts.items():
+        server = world.host(f"server{ipv6}", one, other)
+        alternates = AlternateAddresses(one, 3478, 3479, other)
+        listening = [Address(host, port) for host in (one, other) for port in (3478, 3479)]
+        server.run(BindingServer(alternates=alternates), *listening)
+    firewall = Firewall(filtering=filtering)
+    router = world.router("home", nat=BEHAVIOURS["linux"], external=["1.1.1.1"], firewall=firewall)
+    client = world.host("client", "10.0.0.2", "2001:db8:1::2", realm=router.inside)
+    bases = [Address(host, 5000) for host in ("10.0.0.2", "2001:db8:1::2")]
+    discovery = NatDiscovery(world.random_bytes("client"))
+
+    def opens(event: object, now: float) -> None:
+        if isinstance(event, OpenSockets):
+            opened = [Address(event.host, port) for port in event.ports]
+            for base in opened:
+                program.bind(base)
+            program.call(lambda engine, now: engine.sockets_opened(opened, now))
+
+    program = client.run(discovery, *bases, on_event=opens)
+    servers = [Address(host, port) for host, _ in hosts.values() for port in (3478, 3479)]
+    program.call(lambda engine, now: engine.set_bases(bases, now))
+    program.call(lambda engine, now: engine.set_servers(servers, now))
+    mapped = {base: {servers[0]: Address("1.1.1.1", 5000)} for base in bases}
+    program.call(lambda engine, now: engine.seen(mapped, now))
+    world.run(5.0)
+    assert discovery.complete and discovery.report is not None
+    assert discovery.report.ports == Preserved()
+    assert discovery.report.filtering_ipv6 is not None
+    assert discovery.report.filtering_ipv6.value == filtering.value
+    packets = [
+        entry
+        for entry in world.trace
+        if entry.node == "client" and entry.action in (Action.SEND, Action.DELIVER)
+    ]
+    assert len(packets) <= MAX_PACKETS

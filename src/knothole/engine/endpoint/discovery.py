@@ -174,6 +174,8 @@ class NatDiscovery:
         self._drain(now)
 
     def next_timeout(self) -> float | None:
+        if not self._surveys and self._measurement is None:
+            return self._timers.next()
         surveys = (survey.next_timeout() for survey in self._surveys.values())
         measurement = None if self._measurement is None else self._measurement.next_timeout()
         return least(self._timers.next(), measurement, *surveys)
