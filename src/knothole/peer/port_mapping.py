@@ -39,6 +39,7 @@ class PortMapping:
         self._upnp: dict[tuple[Address, str], UpnpMapper] = {}
         self._announcements = Announcements(self._heard)
         self._changing = asyncio.Lock()
+        self._closed = False
 
     async def set_bases(self, bases: Sequence[Address]) -> None:
         """Ask the gateways in front of these sockets, and no others any more."""
@@ -47,6 +48,8 @@ class PortMapping:
             of_host = await asyncio.to_thread(
                 gateway_of_each, [base.host for base in bases], gateways
             )
+            if self._closed:
+                return
             routes = [(base, of_host[base.host]) for base in bases if base.host in of_host]
             self._tell(lambda mapper, now: mapper.set_routes(routes, now))
             self._announcements.set_gateways(of_host.values(), of_host)
@@ -62,6 +65,7 @@ class PortMapping:
 
     async def close(self) -> None:
         """Delete what UPnP gave; the endpoint does so for the others."""
+        self._closed = True
         self._announcements.close()
         await self._close_upnp(tuple(self._upnp))
 

@@ -111,10 +111,11 @@ class Runtime:
         for watch in (self._watch, self._sleep):
             if watch is not None:
                 watch.close()
-        if self._port_mapping is not None:
-            await self._port_mapping.close()
         self._driver.command(self.endpoint.close)
-        await asyncio.sleep(FAREWELL_SECONDS)
+        farewell = [asyncio.sleep(FAREWELL_SECONDS)]
+        if self._port_mapping is not None:
+            farewell.append(self._port_mapping.close())
+        await asyncio.gather(*farewell)
         self._driver.close()
         for task in tuple(self._tasks):
             task.cancel()
