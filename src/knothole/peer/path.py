@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from knothole.engine.connection import PathInfo
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +16,20 @@ class Path:
     ``local`` is the address it leaves from (the relayed address when our relay carries it),
     ``remote`` where it goes to, ``rtt_seconds`` the last measured round trip, None before the
     first. A relayed path with no addresses is path zero: the signalling, until there is a better.
+    ``transport`` is what goes between the two addresses, "tcp" only on a direct path.
     """
 
     kind: Literal["direct", "relayed"]
     local: Address | None
     remote: Address | None
     rtt_seconds: float | None
+    transport: Literal["udp", "tcp"] = "udp"
 
     def __str__(self) -> str:
         if self.local is None or self.remote is None:
             return f"{self.kind} (by the switchboard)"
-        return f"{self.kind} {self.local} - {self.remote}"
+        over = " over TCP" if self.transport == "tcp" else ""
+        return f"{self.kind} {self.local} - {self.remote}{over}"
 
 
 PATH_ZERO: Final = Path("relayed", None, None, None)
@@ -37,4 +40,5 @@ def path_of(info: PathInfo | None) -> Path:
     if info is None:
         return PATH_ZERO
     kind: Literal["direct", "relayed"] = "relayed" if info.relayed else "direct"
-    return Path(kind, info.local, info.remote, info.rtt_seconds)
+    transport: Literal["udp", "tcp"] = "tcp" if info.transport is Transport.TCP else "udp"
+    return Path(kind, info.local, info.remote, info.rtt_seconds, transport)
