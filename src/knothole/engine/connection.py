@@ -55,6 +55,10 @@ GONE_SECONDS: Final = 40.0
 """The other end was not heard of for so long: the line is over. RFC 7675 Section 5.1 ends consent
 after 30 s; ten more, so that a path that is back just before that is still found."""
 
+FLOWING_SECONDS: Final = 5.0
+"""Ours: payload that came so short a time ago has kept the mapping that it came through. No NAT is
+known that forgets one sooner than 20 s after its last packet."""
+
 DOUBT_SECONDS: Final = 2.0
 """Ours: how long a line may stay silent once the switchboard says that the other end hung up."""
 
@@ -121,6 +125,13 @@ class Connection:
         """Where payload travels now, None while only path zero does."""
         pair = self.ice.best_pair
         return None if pair is None else _path_info(pair)
+
+    def flowing_base(self, now: float) -> Address | None:
+        """Our address that payload comes to, and leaves from, at this time, if it is direct."""
+        pair = self._pair
+        if pair is None or pair.relayed or now > self._heard_at + FLOWING_SECONDS:
+            return None
+        return pair.base
 
     def signalling_ready(self, now: float) -> None:
         """Both ends have agreed to the call: path zero may be used now, and silence counts."""

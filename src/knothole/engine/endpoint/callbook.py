@@ -170,6 +170,14 @@ class CallBook:
             call.report_changed(now)
             self._drain(call, now)
 
+    def flowing_bases(self, now: float) -> set[Address]:
+        """Our addresses through which payload goes directly at this time."""
+        found = (
+            None if call.connection is None else call.connection.flowing_base(now)
+            for call in self._calls.values()
+        )
+        return {base for base in found if base is not None}
+
     def woken(self, now: float) -> None:
         """This machine has slept: every line asks whether its paths are there still."""
         for call in tuple(self._calls.values()):

@@ -33,6 +33,7 @@ from knothole.engine.endpoint.events import (
 from knothole.engine.endpoint.gather import CandidatesChanged, Gatherer, GathererOutput
 from knothole.engine.endpoint.guess import guessed_report
 from knothole.engine.endpoint.history import CallHistory
+from knothole.engine.endpoint.keepalive import keepalive_seconds, payload_keeps_mapping
 from knothole.engine.endpoint.privacy import Discretion, Open
 from knothole.engine.endpoint.relays import TurnServer
 from knothole.engine.endpoint.saying import say
@@ -281,6 +282,8 @@ class Endpoint:
         self._drain(now)
 
     def handle_timeout(self, now: float) -> None:
+        if payload_keeps_mapping(self.way_out.report):
+            self._gatherer.payload_flows(self._calls.flowing_bases(now), now)
         for child in (self._rendezvous, self._gatherer, self.discovery, self._calls):
             timeout = child.next_timeout()
             if timeout is not None and timeout <= now:
@@ -400,6 +403,7 @@ class Endpoint:
         report = self.discovery.report or guessed_report(self._gatherer.mapped_addresses())
         if report != self.way_out.report:
             self.way_out.report = report
+            self._gatherer.set_keepalive(keepalive_seconds(report), now)
             self._calls.report_changed(now)
 
     def _find_servers(self, now: float) -> None:

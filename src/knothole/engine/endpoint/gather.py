@@ -8,12 +8,13 @@ is gathered at call time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
 from knothole.engine.endpoint.candidates import Describer
+from knothole.engine.endpoint.keepalive import UNKNOWN_SECONDS
 from knothole.engine.endpoint.relays import (
     CloseTurnStream,
     OpenTurnStream,
@@ -27,9 +28,6 @@ from knothole.engine.stun.client import BindingClient, MappedAddressChanged, Map
 from knothole.engine.turn.client import RelayedDataReceived
 from knothole.wire.address import Address, Transport
 from knothole.wire.portmap.pcp import SERVER_PORT
-
-KEEPALIVE_SECONDS: Final = 12.0
-"""Ours: Linux forgets a UDP mapping 30 s after the last packet; two keepalives may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,7 @@ class Gatherer:
         self._stun: tuple[Address, ...] = ()
         self._warm: frozenset[Address] = frozenset()
         self._bindings: dict[tuple[Address, Address], BindingClient] = {}
+        self._ipv4_keepalive_seconds = UNKNOWN_SECONDS
         self._relays = Relays(random)
         self._mapper = PortMapper(random)
         self._describe = Describer()
@@ -136,6 +135,22 @@ class Gatherer:
         self._relays.stream_closed(local, server, now)
         self._drain(now)
 
+    def set_keepalive(self, ipv4_seconds: float, now: float) -> None:
+        """Keep IPv4 mappings warm at this pace from now on."""
+        if ipv4_seconds != self._ipv4_keepalive_seconds:
+            self._ipv4_keepalive_seconds = ipv4_seconds
+            for (_, server), binding in self._bindings.items():
+                if server in self._warm and not server.is_ipv6:
+                    binding.set_keepalive(ipv4_seconds, now)
+            self._drain(now)
+
+    def payload_flows(self, bases: Collection[Address], now: float) -> None:
+        """Payload keeps the mappings of these bases warm: what is due for that only is put off."""
+        for (base, server), binding in self._bindings.items():
+            timeout = binding.next_timeout()
+            if base in bases and server in self._warm and timeout is not None and timeout <= now:
+                binding.postpone(now)
+
     def refresh(self, now: float) -> None:
         """Ask all servers for our mapped addresses at once: the network may have changed."""
         for binding in self._bindings.values():
@@ -202,7 +217,7 @@ class Gatherer:
     def _ask_missing(self, now: float) -> None:
         """Have one STUN client per base and server."""
         wanted = {
-            (base, server): KEEPALIVE_SECONDS if server in self._warm else None
+            (base, server): self._keepalive_seconds(server) if server in self._warm else None
             for base in self._bases
             for server in self._stun
             if base.is_ipv6 == server.is_ipv6
@@ -215,6 +230,9 @@ class Gatherer:
                 self._bindings[ends] = BindingClient(
                     *ends, random=self._random, now=now, keepalive_seconds=keepalive_seconds
                 )
+
+    def _keepalive_seconds(self, server: Address) -> float:
+        return UNKNOWN_SECONDS if server.is_ipv6 else self._ipv4_keepalive_seconds
 
     def _drain(self, now: float) -> None:
         for binding in self._bindings.values():

@@ -136,6 +136,18 @@ class BindingClient:
         )
         self._drain_transaction(now)
 
+    def set_keepalive(self, seconds: float, now: float) -> None:
+        """Keep asking at another pace from now on."""
+        self.keepalive_seconds = seconds
+        if self._timers.is_armed(_Timer.ASK) and not self._failing:
+            self._ask_later(now)
+
+    def postpone(self, now: float) -> None:
+        """What is asked for to keep the mapping warm is not needed now: payload does that."""
+        if self._timers.is_armed(_Timer.ASK) and not self._failing and not self._server_errors:
+            self._started = now
+            self._ask_later(now)
+
     def close(self) -> None:
         """Stop: nothing more is sent or said."""
         self._closed = True
