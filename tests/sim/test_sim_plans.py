@@ -47,6 +47,12 @@ def random_ports(first: int = 1024, last: int = 65535) -> Side:
     return Side(behaviour)
 
 
+WRONG = Side(
+    varying(RandomPorts(1024, 9999)),
+    nat.NatReport(mapping=BY_PORT, filtering=BY_PORT, ports=nat.Random(20000, 60000)),
+)
+
+
 def direct_times(one: Side, other: Side, *, runs: int, within: float = 6.0) -> list[float | None]:
     times = []
     for seed in range(runs):
@@ -140,14 +146,34 @@ def test_the_history_tells_what_was_tried() -> None:
 
 def test_an_attempt_ends_with_its_time_and_all_its_sockets() -> None:
     """The other end's pool is another one than its report says: nothing can be found."""
-    report = nat.NatReport(mapping=BY_PORT, filtering=BY_PORT, ports=nat.Random(20000, 60000))
-    wrong = Side(varying(RandomPorts(1024, 9999)), report)
-    pair = Pair(1, (wrong, LINUX))
+    pair = Pair(1, (WRONG, LINUX))
     pair.call()
     assert pair.direct_within(8.0) is None
     assert steps(pair, "alice", GaveUp)
     assert pair.endpoint("alice").way_out.ledger.sockets_open == 0
     assert len(pair.world.hosts[1].programs) == 1
+
+
+def test_a_scan_keeps_the_pace_of_its_budget() -> None:
+    """At 200 a second, one second after the call, towards a pool in which nothing is."""
+    slow = Side(LINUX.nat, budget=Budget(per_second=200))
+    pair = Pair(3, (WRONG, slow))
+    counter = StunCounter(pair)
+    pair.call()
+    pair.world.run(1.0)
+    probes = sum(count for (who, _), count in counter.sent.items() if who == "bob")
+    assert 100 < probes < 200 + 60  # and ordinary checks, to few addresses
+
+
+def test_a_scan_adds_no_pairs() -> None:
+    pair = Pair(1, (random_ports(), LINUX))
+    pair.call()
+    pair.direct_within(6.0)
+    connection = pair.endpoint("bob").connection(pair.ids["bob"])
+    assert connection is not None
+    assert sum(step.count for step in steps(pair, "bob", Probed)) > 100
+    assert len(connection.ice.valid_pairs) < 8
+    assert len(connection.ice.remote_candidates) < 8
 
 
 # Nobody can make us scan a third party.

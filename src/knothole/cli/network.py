@@ -7,12 +7,17 @@ from typing import Annotated, Final, TypeAlias, TypedDict
 
 from cyclopts import Parameter
 
+from knothole.cli.output import WrongUsage
+from knothole.engine.predict.budget import Budget
+from knothole.peer.budget import parse_budget
+
 
 class PeerOptions(TypedDict):
     """What of it is for the arguments of Peer."""
 
     relay_only: bool
     port_mapping: bool
+    budget: Budget | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,25 @@ class Network:
         ),
     ] = False
 
+    budget: Annotated[
+        str,
+        Parameter(
+            help="What looking for a direct path may use, for example probes=500,sockets=64, or "
+            "off; also KNOTHOLE_BUDGET in the environment."
+        ),
+    ] = ""
+
     def for_peer(self) -> PeerOptions:
-        """The arguments of Peer."""
-        return {"relay_only": self.relay_only, "port_mapping": not self.no_port_mapping}
+        """The arguments of Peer. Raises WrongUsage."""
+        try:
+            budget = parse_budget(self.budget) if self.budget else None
+        except ValueError as error:
+            raise WrongUsage(f"--budget: {error}.") from error
+        return {
+            "relay_only": self.relay_only,
+            "port_mapping": not self.no_port_mapping,
+            "budget": budget,
+        }
 
 
 ANY_NETWORK: Final = Network()

@@ -24,8 +24,10 @@ from knothole.engine.endpoint.events import (
 )
 from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.portmap.mapping import PortMapping
+from knothole.engine.predict.budget import Budget
 from knothole.engine.rendezvous.events import SignallingProblem
 from knothole.peer.accept import Accept, Taking, parse_accept
+from knothole.peer.budget import budget_of
 from knothole.peer.call import OutgoingRing, RefusedCall, Ring
 from knothole.peer.calls import Calls
 from knothole.peer.discretion import ByPolicy
@@ -67,6 +69,8 @@ class Peer:
             are shown no address before a ring is answered.
         port_mapping: the gateways of the local network are asked to let others in to our port (PCP,
             NAT-PMP, UPnP), which is given back at the end. Never with a server on this machine.
+        budget: what looking for a direct path may use, as a Budget or in words
+            ("probes=500,sockets=64", "off"); None for KNOTHOLE_BUDGET or the default.
         invitation: the code that a switchboard asks of new names.
         proxy: the URL of an HTTP proxy, ``http://[USER:PASSWORD@]HOST:PORT``, for where the
             switchboard and its relay are not reached directly; None: the profile's, else what the
@@ -91,6 +95,7 @@ class Peer:
         port: int = 0,
         relay_only: bool = False,
         port_mapping: bool = True,
+        budget: Budget | str | None = None,
         ask: bool = False,
         invitation: str | None = None,
         proxy: str | None = None,
@@ -113,6 +118,7 @@ class Peer:
             disclosure=self._disclosure(),
             discretion=self._discretion,
             callable_=callable,
+            budget=budget_of(budget),
             invitation=invitation,
         )
         self._news = News()

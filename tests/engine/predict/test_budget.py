@@ -31,14 +31,6 @@ def test_sockets_are_counted_until_they_are_given_back() -> None:
     assert ledger.take_sockets(8) == 5
 
 
-def test_a_host_that_forbids_it_gets_no_more() -> None:
-    ledger = Ledger(Budget())
-    assert ledger.take_probes("1.1.1.1", 10, now=0.0) == 10
-    ledger.forbid("1.1.1.1")
-    assert ledger.take_probes("1.1.1.1", 10, now=100.0) == 0
-    assert ledger.take_probes("2.2.2.2", 10, now=100.0) == 10
-
-
 def test_a_budget_below_zero_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="below zero"):
         Budget(probes=-1)

@@ -46,7 +46,6 @@ class Ledger:
         self._recent: deque[tuple[float, str, int]] = deque()
         self._outstanding = 0
         self._per_target: dict[str, int] = {}
-        self._forbidden: set[str] = set()
         self._sockets = 0
 
     @property
@@ -54,16 +53,9 @@ class Ledger:
         """Further sockets that calls have now."""
         return self._sockets
 
-    def forbid(self, target: str) -> None:
-        """An administrator there says by ICMP that this is not wanted: no probe goes there any
-        more."""
-        self._forbidden.add(target)
-
     def take_probes(self, target: str, wanted: int, now: float) -> int:
         """How many of ``wanted`` probes may go to ``target`` now; they count as sent."""
         self._expire(now)
-        if target in self._forbidden:
-            return 0
         granted = max(
             0,
             min(

@@ -17,7 +17,12 @@ def birthday(holes: int, pool: int, probes: int) -> float:
         return 0.0
     if holes + probes > pool:
         return 1.0
-    missed = math.fsum(math.log1p(-holes / (pool - probe)) for probe in range(probes))
+    missed = (
+        math.lgamma(pool - holes + 1)
+        - math.lgamma(pool - holes - probes + 1)
+        - math.lgamma(pool + 1)
+        + math.lgamma(pool - probes + 1)
+    )
     return -math.expm1(missed)
 
 
@@ -48,3 +53,12 @@ def width_for(rate: float, seconds: float, at_least: int, at_most: int) -> int:
     enough for their mean and three standard deviations of a Poisson count on either side."""
     mean = rate * seconds
     return min(at_most, max(at_least, math.ceil(at_least + 6 * math.sqrt(mean))))
+
+
+def meeting_after(ours: Sequence[int], theirs: Sequence[int], pools: tuple[int, int]) -> float:
+    """The chance that two ends have met that sent so many probes in each of their rounds."""
+    missed = 1.0
+    for sent in ours:
+        for others in theirs:
+            missed *= 1.0 - min(1.0, sent / pools[0]) * min(1.0, others / pools[1])
+    return 1.0 - missed
