@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from knothole.engine.ice.stray import STRAY_PRIORITY
 from knothole.engine.predict.budget import Budget
 from knothole.engine.predict.odds import birthday, interval, meeting_after
 from knothole.engine.predict.plan import crowd, holes_of
@@ -26,13 +25,15 @@ from knothole.lab.sim.pair import Pair, Side
 from knothole.lab.sim.ports import RandomPorts
 from knothole.lab.sim.trace import Action, TraceEntry
 from knothole.wire import nat
+from knothole.wire.address import Address
 from knothole.wire.signal.plans import PlanTerms
+from knothole.wire.stun import looks_like_stun
 
 BY_PORT: Final = nat.Dependence.ADDRESS_AND_PORT_DEPENDENT
 ONE_WAY_SECONDS: Final = 0.02  # between the two clients
 CONFIDENCE_FACTOR: Final = math.sqrt(math.log(2 / 0.05) / 2)  # of the DKW band, times 1/sqrt(runs)
 SURE: Final = 0.998  # ours: where a curve is as good as at its end
-_STRAY: Final = STRAY_PRIORITY.to_bytes(4, "big")
+PUBLIC: Final = {"1.1.1.1": "alice", "2.2.2.2": "bob"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class _Watch:
     def __init__(self, pair: Pair) -> None:
         self._sent: dict[str, list[tuple[float, int]]] = {"alice": [], "bob": []}
         self._hit: TraceEntry | None = None
+        self._seen: set[tuple[Address, Address]] = set()
         pair.world.trace.listeners.append(self._see)
 
     def measured(self, both: bool) -> Measured:
@@ -91,21 +93,28 @@ class _Watch:
         hit = self._hit
         if hit is None:
             return Measured(None, lead)
-        if not both and hit.node == "alice-router":
-            ports = [port for _, port in probes]
+        later_at = hit.at - ONE_WAY_SECONDS  # when the later of the two that met was sent
+        if both:
+            counts = (sum(at <= later_at for at, _ in each) for each in self._sent.values())
+            return Measured(max(1, min(counts)), lead)
+        ports = [port for _, port in probes]
+        if hit.node == "alice-router":
             return Measured(ports.index(hit.packet.destination.port) + 1, lead)
-        # The later of the two probes that met was Alice's.
-        counted = self._sent.values() if both else [probes]
-        left_by = hit.at - ONE_WAY_SECONDS
-        arrived = min(sum(at <= left_by for at, _ in each) for each in counted)
-        return Measured(max(1, arrived), lead)
+        # Alice's was the later one: a hole that is there before a probe arrives counts for it.
+        arrived = sum(at < later_at - ONE_WAY_SECONDS for at, _ in probes)
+        return Measured(max(ports.index(hit.packet.source.port), arrived) + 1, lead)
 
     def _see(self, entry: TraceEntry) -> None:
-        if _STRAY not in entry.packet.payload:
+        """Ordinary checks between the two count like probes: they open holes just as well."""
+        packet = entry.packet
+        if packet.destination.host not in PUBLIC or not looks_like_stun(packet.payload):
             return
         if entry.action is Action.SEND and entry.node in self._sent:
-            self._sent[entry.node].append((entry.at, entry.packet.destination.port))
-        elif entry.action is Action.IN and self._hit is None:
+            ends = packet.source, packet.destination
+            if PUBLIC.get(packet.destination.host) != entry.node and ends not in self._seen:
+                self._seen.add(ends)
+                self._sent[entry.node].append((entry.at, packet.destination.port))
+        elif entry.action is Action.IN and packet.source.host in PUBLIC and self._hit is None:
             self._hit = entry
 
 
@@ -117,7 +126,7 @@ def theory(case: Case, lead: int, probes: int) -> float:
         many = crowd(terms)
         rounds = [many] * (probes // many) + [probes % many]
         return meeting_after(rounds, rounds, (case.size, case.size))
-    return birthday(min(holes_of(terms), lead + probes - 1), case.size, probes)
+    return birthday(min(holes_of(terms) + 1, lead + probes - 1), case.size, probes)
 
 
 def _behaviour(case: Case) -> NatBehaviour:
