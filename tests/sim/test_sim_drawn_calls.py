@@ -7,7 +7,7 @@ import pytest
 from knothole.lab.bench.calls import Outcome, complaints, run_call, run_calls, summary
 from knothole.lab.sim.drawn import draw_scenario
 
-SEEDS = range(2, 62)  # ./dev bench calls plays 1,000
+SEEDS = range(60)  # ./dev bench calls plays 1,000
 
 
 def test_none_fails_and_the_oracle_confirms_every_relayed_one() -> None:
