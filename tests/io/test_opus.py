@@ -126,3 +126,22 @@ def test_without_any_library_the_error_says_what_to_install(
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     with pytest.raises(OpusError, match="install PyAV from its wheel"):
         opus._find()
+
+
+def test_speech_after_a_long_silence_comes_out_as_it_went_in() -> None:
+    encoder, decoder = OpusEncoder(), OpusDecoder()
+    encoder.packet_loss_percent = 10
+    silence = bytes(2 * FRAME_SAMPLES)
+    heard = [
+        decoder.decode(encoder.encode(frame)) for frame in [*FRAMES, *[silence] * 100, *FRAMES]
+    ]
+    after = heard[len(FRAMES) + 100 :]
+    assert likeness(after, encoder.lookahead_samples) > 0.96
+    assert max(abs(np.frombuffer(heard[len(FRAMES) + 90], np.int16).astype(int))) <= 1
+
+
+def test_a_smaller_packet_of_silence_is_made_when_only_that_fits() -> None:
+    encoder = OpusEncoder()
+    silence = bytes(2 * FRAME_SAMPLES)
+    packets = [encoder.encode(silence) for _ in range(60)]
+    assert len(encoder.encode(silence, max_bytes=20)) <= 20 < len(packets[-1])

@@ -17,6 +17,10 @@ from typing import Final
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.voice import FRAME_SAMPLES, SAMPLE_RATE
 
+_SILENCE: Final = bytes(2 * FRAME_SAMPLES)
+_SILENT_FRAMES: Final = (
+    25  # ours: half a second, after which every packet of silence is like the last
+)
 MAX_PACKET_BYTES: Final = 1275  # RFC 6716 Section 3.4 [R2]: the largest frame
 
 # opus_defines.h; the numbers are the library's stable binary interface.
@@ -61,6 +65,8 @@ class OpusEncoder:
         self._set(_SET_INBAND_FEC, 1)
         self._set(_SET_DTX, 0)
         self._packet_loss_percent = 0
+        self._silent_frames = 0
+        self._last = b""
         self.lookahead_samples = self._get(_GET_LOOKAHEAD)
 
     @property
@@ -75,14 +81,22 @@ class OpusEncoder:
             self._packet_loss_percent = percent
 
     def encode(self, frame: bytes, max_bytes: int = MAX_PACKET_BYTES) -> bytes:
-        """The packet for one frame of 960 samples, not longer than ``max_bytes``."""
+        """The packet for one frame of 960 samples, not longer than ``max_bytes``.
+
+        Lasting digital silence, of which a muted microphone or no source at all is made, is not
+        worked out again for each frame.
+        """
         if len(frame) != 2 * FRAME_SAMPLES:
             raise ValueError(f"a frame is {2 * FRAME_SAMPLES} bytes, not {len(frame)}")
+        self._silent_frames = self._silent_frames + 1 if frame == _SILENCE else 0
+        if self._silent_frames > _SILENT_FRAMES and len(self._last) <= max_bytes:
+            return self._last
         size = self._library.opus_encode(
             self._state, frame, FRAME_SAMPLES, self._packet, min(max_bytes, MAX_PACKET_BYTES)
         )
         _check(size)
-        return self._packet.raw[:size]
+        self._last = self._packet.raw[:size]
+        return self._last
 
     def _set(self, request: int, value: int) -> None:
         _check(self._library.opus_encoder_ctl(self._state, request, ctypes.c_int32(value)))
