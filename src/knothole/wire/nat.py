@@ -1,4 +1,4 @@
-"""What a NAT does, as one peer tells another: facts for a plan (docs/protocol/signal.md)."""
+"""What a NAT does, as one peer tells another: facts for a plan (docs/protocol/stun.md)."""
 
 from __future__ import annotations
 
