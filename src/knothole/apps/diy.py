@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final, TypeAlias
 
 from knothole.io.error_queue import keep_errors, next_error, refused_by
@@ -80,6 +81,12 @@ def resolve(host: str, port: int) -> Address:
     """The address of ``host``, a name or an IP address. Raises OSError when there is none."""
     *_, found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     return _address(found)
+
+
+def addresses_of(host: str) -> list[str]:
+    """Every IP address of ``host``. Raises OSError when there is none."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    return sorted({str(ip_address(each[4][0])) for each in found})
 
 
 def listen_udp(host: str, port: int) -> Iterator[Event]:

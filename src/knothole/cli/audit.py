@@ -12,7 +12,7 @@ from knothole.apps.audit.relay import relay_ways
 from knothole.apps.audit.rules import rules as rules_of
 from knothole.apps.audit.tcp import tcp_ways
 from knothole.apps.audit.udp import udp_ways
-from knothole.apps.diy import resolve
+from knothole.apps.diy import addresses_of, resolve
 from knothole.cli.output import Failure, Output, WrongUsage
 from knothole.peer.errors import KnotholeError
 from knothole.peer.profile import Profile
@@ -73,10 +73,11 @@ def audit(
         for finding in _ways(at, url, helper):
             _show(output, finding)
             found.append(finding)
+        servers = addresses_of(url.host)
     except OSError as error:
         raise Failure(f"{url.host} cannot be asked: {error.strerror or error}.") from error
     if groups:
-        _give(output, rules_of(groups, outside=outside, servers=[at.host], allow=ports), rules)
+        _give(output, rules_of(groups, outside=outside, servers=servers, allow=ports), rules)
     if not any(finding.open for finding in found):
         raise Failure(f"Nothing was heard of {url.host}: all is closed, or the server is down.")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import sys
 from ipaddress import ip_address
 from typing import Final
 
@@ -20,6 +21,8 @@ _PORT_UNREACHABLE: Final = {socket.AF_INET: (3, 3), socket.AF_INET6: (1, 4)}
 
 def keep_errors(udp: socket.socket) -> None:
     """From now on ``udp`` keeps ICMP errors with all they say, where the system can."""
+    if sys.platform != "linux":
+        return
     with contextlib.suppress(OSError):
         if udp.family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
@@ -29,6 +32,8 @@ def keep_errors(udp: socket.socket) -> None:
 
 def next_error(udp: socket.socket) -> IcmpError | None:
     """The oldest ICMP error that ``udp`` has kept; None when there is none."""
+    if sys.platform != "linux":
+        return None
     try:
         _, extras, _, _ = udp.recvmsg(1, 512, _MSG_ERRQUEUE | socket.MSG_DONTWAIT)
     except OSError:

@@ -142,7 +142,7 @@ class Playground:
         commands = KnotholeCommands()
         data = self.folder / "server"
         serve = commands.serve(self.lab.hosts["server"].addresses, data)
-        server = self._start("server", [*serve, "--also-listen", "443"])
+        server = self._start("server", [*serve, "--also-listen", "443", "--classic-stun"])
         self.url = str(server.expect("ready", timeout=_START_SECONDS)["url"])
         joining = [self._start(name, commands.join(name, self.url)) for name in _PEOPLE]
         for program in joining:
