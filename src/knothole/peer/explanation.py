@@ -114,20 +114,22 @@ def _why_relayed(
         return (
             Cause.ASKED_HERE,
             text,
-            (f"knothole contacts policy {name} direct, if you trust {name} with your address",),
+            (f"no --relay-only, and: knothole contacts --policy {name} default",),
         )
+    gave_up = _last(history, GaveUp)
+    also = "" if gave_up is None else f"; {gave_up.reason}"
     if asked:
         return Cause.ASKED_THERE, f"{name} wants no direct path", ()
     if facts.ours is not None and not facts.ours.udp:
         text = "UDP does not get out of the network here: no server answered over it"
         return (
             Cause.NO_UDP_HERE,
-            text,
+            text + also,
             ("let UDP out of the firewall here, port 3478 of the server at least",),
         )
     if facts.theirs is not None and not facts.theirs.udp:
         text = f"UDP does not get out of {name}'s network"
-        return Cause.NO_UDP_THERE, text, (f"let UDP out of the firewall at {name}'s",)
+        return Cause.NO_UDP_THERE, text + also, (f"let UDP out of the firewall at {name}'s",)
     if history.theirs and all(count.kind == "relay" for count in history.theirs):
         text = f"{name} has told no address but its relay's: UDP is blocked there, or not wanted"
         return Cause.NO_ADDRESS_THERE, text, ()
@@ -142,12 +144,12 @@ def _why_relayed(
             text,
             ("nothing: it goes back by itself as soon as a direct path answers",),
         )
-    gave_up = _last(history, GaveUp)
     if not history.over and history.age_seconds < SOON_SECONDS and gave_up is None:
         return Cause.STILL_TRYING, "a direct path is still being tried", ()
     if plan is not None and (gave_up is not None or plan.odds == 0 or plan.plan == "relay"):
-        text = plan.reason if gave_up is None else f"{plan.reason}; {gave_up.reason}"
-        return Cause.PLAN, text, (*filter(None, [plan.better]), *_better(facts, name))
+        text = plan.reason + (f" (odds {plan.odds:.0%})" if plan.odds is not None else "")
+        text += also if plan.plan != "relay" else ""
+        return Cause.PLAN, text, (plan.better,) if plan.better else _better(facts, name)
     return _from_nats(history, facts)
 
 

@@ -120,6 +120,19 @@ def test_a_restarted_router_is_survived_when_the_new_mapping_is_told(lab, seed):
     assert not bob.best.relayed
 
 
+def test_a_new_mapping_that_shows_at_our_relay_is_punched_to_without_a_word(lab):
+    """Both ends filter by address and port, and nobody is told: the check of a spare pair shows
+    Bob where Alice is now."""
+    world, alice, bob = connected(lab)
+    old = bob.best.remote_address
+    alice.nat.restart()
+    world.at(11.0, lambda: alice.do(lambda agent, now: agent.confirm(now)))
+    world.run(11.6)
+    assert not alice.best.relayed and not bob.best.relayed
+    assert bob.best.remote_address != old
+    assert reaches(world, alice, bob) and reaches(world, bob, alice)
+
+
 def test_between_knotholes_a_new_mapping_does_not_wait_for_the_old_one_to_fail(lab):
     """Both have the foundation of one base and one STUN server."""
     world, alice, bob = lab.behind_nats(relay=False)
