@@ -12,7 +12,7 @@ def test_a_small_pool_is_found_as_soon_as_the_theory_says() -> None:
     (case,) = (case for case in CASES if case.size == 256 and not case.both)
     curve = curve_of(case, [play(case, seed) for seed in range(24)])
     assert curve.inside, curve.farthest
-    assert curve.measured[-1] == 1.0
+    assert curve.measured[-1] > 0.9
 
 
 def test_a_measured_curve_outside_of_its_band_is_told_apart() -> None:
