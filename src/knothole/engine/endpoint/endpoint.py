@@ -19,16 +19,10 @@ from knothole.engine.endpoint.callbook import CallBook, KnownNames
 from knothole.engine.endpoint.discovery import DISCOVERY, NatDiscovery
 from knothole.engine.endpoint.events import (
     CloseSockets,
-    ConnectSignalling,
-    DisconnectSignalling,
     EndpointOutput,
     NatLearned,
-    Offline,
     Online,
-    PresenceSeen,
-    Refused,
     Resolve,
-    SendSignalling,
 )
 from knothole.engine.endpoint.gather import CandidatesChanged, Gatherer, GathererOutput
 from knothole.engine.endpoint.guess import guessed_report
@@ -36,7 +30,7 @@ from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.keepalive import keepalive_seconds, payload_keeps_mapping
 from knothole.engine.endpoint.privacy import Discretion, Open
 from knothole.engine.endpoint.relays import TurnServer
-from knothole.engine.endpoint.saying import say
+from knothole.engine.endpoint.saying import passed_on, say
 from knothole.engine.endpoint.servers import Resolver
 from knothole.engine.endpoint.tcp_events import TcpEvent
 from knothole.engine.endpoint.tcp_outlet import TcpOutlet, tcp_servers
@@ -282,6 +276,7 @@ class Endpoint:
         self._drain(now)
 
     def handle_timeout(self, now: float) -> None:
+        self._tcp.udp_works = self._gatherer.udp_works
         if payload_keeps_mapping(self.way_out.report):
             self._gatherer.payload_flows(self._calls.flowing_bases(now), now)
         for child in (self._rendezvous, self._gatherer, self.discovery, self._calls):
@@ -352,7 +347,6 @@ class Endpoint:
             case CandidatesChanged():
                 self.discovery.seen(self._gatherer.mapped_addresses(), now)
                 candidates = self._gatherer.candidates
-                self._tcp.udp_works = self._gatherer.udp_works
                 self._calls.candidates_changed(candidates, now)
                 if not self._discretion.nothing_on_file:
                     told = tuple(encode_candidate(c.candidate) for c in candidates[:MAX_CANDIDATES])
@@ -363,23 +357,15 @@ class Endpoint:
                 self._outputs.append(output)
 
     def _from_rendezvous(self, event: rendezvous.ClientOutput, now: float) -> None:
+        if (output := passed_on(event)) is not None:
+            self._outputs.append(output)
         match event:
-            case rendezvous.Connect(connection):
-                self._outputs.append(ConnectSignalling(connection))
-            case rendezvous.Disconnect(connection):
-                self._outputs.append(DisconnectSignalling(connection))
-            case rendezvous.SendSignal(connection, data):
-                self._outputs.append(SendSignalling(connection, data))
             case rendezvous.RegistrationSucceeded(turn=turn, stun=stun):
                 self._resolver.set_services(stun, turn)
                 self._find_servers(now)
                 self._gatherer.confirm(now)
                 self._calls.registered(now)
                 self._outputs.append(Online())
-            case rendezvous.RegistrationRefused(code, text, final):
-                self._outputs.append(Refused(code, text, final))
-            case rendezvous.ConnectionLost():
-                self._outputs.append(Offline())
             case rendezvous.ServicesChanged(turn, stun):
                 self._resolver.set_services(stun, turn)
                 self._find_servers(now)
@@ -387,12 +373,9 @@ class Endpoint:
                 self._calls.found(keys, now)
             case rendezvous.PeerNotFound(name):
                 self._calls.not_found(name, now)
-            case rendezvous.PresenceChanged(name, online):
-                self._outputs.append(PresenceSeen(name, online))
             case rendezvous.SignallingProblem():
                 self._calls.problem(event, now)
-                self._outputs.append(event)
-            case _:
+            case _ if isinstance(event, rendezvous.CallEvent):
                 self._calls.signalled(event, now)
 
     def _close_sockets(self, bases: Iterable[Address]) -> None:

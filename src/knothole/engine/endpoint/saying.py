@@ -1,7 +1,17 @@
-"""From what calls want to say to the commands of the rendezvous client."""
+"""Between the endpoint and its rendezvous client: what is only passed on, in both directions."""
 
 from __future__ import annotations
 
+from knothole.engine.endpoint.events import (
+    ConnectSignalling,
+    DisconnectSignalling,
+    EndpointOutput,
+    Offline,
+    PresenceSeen,
+    Refused,
+    SendSignalling,
+)
+from knothole.engine.rendezvous import events
 from knothole.engine.rendezvous.client import RendezvousClient
 from knothole.wire.signal import messages as signal
 
@@ -27,3 +37,24 @@ def say(client: RendezvousClient, message: signal.ClientMessage, now: float) -> 
             client.trickle(call_id, sealed, now)
         case signal.Early(call_id, datagrams):
             client.early(call_id, datagrams, now)
+
+
+def passed_on(event: events.ClientOutput) -> EndpointOutput | None:
+    """What the driver is told of ``event`` as it is; None: it is for the endpoint itself."""
+    match event:
+        case events.Connect(connection):
+            return ConnectSignalling(connection)
+        case events.Disconnect(connection):
+            return DisconnectSignalling(connection)
+        case events.SendSignal(connection, data):
+            return SendSignalling(connection, data)
+        case events.RegistrationRefused(code, text, final):
+            return Refused(code, text, final)
+        case events.ConnectionLost():
+            return Offline()
+        case events.PresenceChanged(name, online):
+            return PresenceSeen(name, online)
+        case events.SignallingProblem():
+            return event
+        case _:
+            return None
