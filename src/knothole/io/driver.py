@@ -14,7 +14,8 @@ OUTPUTS_A_TURN: Final = 256  # ours: then the event loop's other work gets its t
 # uvloop counts milliseconds and rounds; to be woken just early would mean to be woken twice.
 _SHORTEST_SLEEP: Final = 0.001
 # Ours: with datagrams every 20 ms, as in a call, an early timer is moved once for each of them;
-# with thousands a second only every now and then.
+# with thousands a second only every now and then, and never while the engine wants to be woken soon:
+# each move would put it off.
 _MOVED_BEFORE: Final = 0.01
 
 OutputT = TypeVar("OutputT")
@@ -182,8 +183,8 @@ class Driver(Generic[OutputT]):
                 self._timer = None
             return
         if self._timer is not None:
-            at = self._timer_at
-            if at <= due and (at == due or at > self._clock() + _MOVED_BEFORE):
+            soon = self._clock() + _MOVED_BEFORE
+            if self._timer_at <= due and (self._timer_at > soon or due <= soon):
                 return
             self._timer.cancel()
         self._timer_at = due
