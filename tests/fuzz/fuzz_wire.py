@@ -69,6 +69,20 @@ def fuzz_stream(data: bytes) -> None:
         assert sum(map(len, pieces)) <= len(stream)
 
 
+def fuzz_framed(data: bytes) -> None:
+    """Datagrams on a connection; the first byte says in which pieces it arrives."""
+    from knothole.wire.framed import Unframer, frame
+
+    step = data[0] + 1 if data else 1
+    stream = data[1:]
+    unframer = Unframer()
+    pieces: list[bytes] = []
+    for at in range(0, len(stream), step):
+        pieces += unframer.feed(stream[at : at + step])
+    assert pieces == Unframer().feed(stream)
+    assert Unframer().feed(b"".join(map(frame, pieces))) == pieces
+
+
 def fuzz_candidate(data: bytes) -> None:
     """One candidate line."""
     from knothole.wire.candidate import decode_candidate, encode_candidate
@@ -131,6 +145,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "stun": fuzz_stun,
     "channel-data": fuzz_channel_data,
     "stream": fuzz_stream,
+    "framed": fuzz_framed,
     "candidate": fuzz_candidate,
     "signal": fuzz_signal,
     "signal-content": fuzz_signal_content,
@@ -147,6 +162,7 @@ def main() -> None:
     name = sys.argv.pop(1)
     with atheris.instrument_imports(include=["knothole.wire"]):
         import knothole.wire.candidate
+        import knothole.wire.framed
         import knothole.wire.portmap.natpmp
         import knothole.wire.portmap.pcp
         import knothole.wire.portmap.ssdp
