@@ -14,7 +14,7 @@ OUTPUTS_A_TURN: Final = 256  # ours: then the event loop's other work gets its t
 # uvloop counts milliseconds and rounds; to be woken just early would mean to be woken twice.
 _SHORTEST_SLEEP: Final = 0.001
 # Ours: with datagrams every 20 ms, as in a call, an early timer is moved once for each of them;
-# with thousands a second only every now and then, and never while the engine wants to be woken soon:
+# with thousands a second only now and then, and never while the engine wants to be woken soon:
 # each move would put it off.
 _MOVED_BEFORE: Final = 0.01
 
