@@ -24,6 +24,12 @@ def test_a_scenario_is_the_same_for_ever() -> None:
     assert (one.path, one.odds) == (other.path, other.odds)
 
 
+@pytest.mark.parametrize("seed", [200, 475, 629])
+def test_a_socket_that_was_answered_outlives_the_round_it_was_opened_for(seed: int) -> None:
+    """The check came through, and the next round closed the socket before its answer."""
+    assert run_call(seed).path == "direct"
+
+
 def outcome(path: str, odds: float, *, connected: bool = True) -> Outcome:
     after = 0.1 if connected else None
     return Outcome(1, "a - b", path, after, None, odds, "so", "plan", "reason", 0.1)

@@ -144,6 +144,8 @@ class Punching:
         if not is_check_for(datagram, ice.local_credentials):
             return None
         self._found.append(base)
+        if self._attempt is not None:
+            self._attempt.keep(base)
         self._history.note(Answered("a further socket", datagram.source), now)
         preference = FOUND_PREFERENCE - len(self._found)
         priority = candidate_priority(CandidateKind.HOST, preference)

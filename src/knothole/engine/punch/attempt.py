@@ -57,6 +57,10 @@ class Attempt:
         """A further socket is gone."""
         self._means.lost(base)
 
+    def keep(self, base: Address) -> None:
+        """The peer was heard on this further socket: whatever comes of the round, it stays open."""
+        self._means.keep(base)
+
     def heard(self, move: Move, now: float) -> None:
         """What the peer says of its part."""
         if not self.is_over:

@@ -141,6 +141,12 @@ class Means:
         if gone:
             self.outputs.append(Close(gone))
 
+    def keep(self, base: Address) -> None:
+        """A way was found to this one: it is no longer ours to close, nor counted."""
+        if base in self._open:
+            self._open.remove(base)
+            self.ledger.give_sockets(1)
+
     def lost(self, base: Address) -> None:
         """A socket is gone by itself."""
         if base in self._open:

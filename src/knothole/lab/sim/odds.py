@@ -44,10 +44,13 @@ BOTH_SEQUENTIAL_ODDS: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one attempt may use: packets from each end, and sockets at each."""
+    """What one attempt may use: packets from each end, sockets at each, one in so many ports of a
+    pool at a time (others live on it too), and so many rounds: 6 s at 100 ms there and back."""
 
     probes: int = 2048
     sockets: int = 512
+    one_in: int = 16
+    rounds: int = 40
 
 
 class Guess(enum.Enum):
@@ -103,10 +106,8 @@ def odds_between(
         return Odds(_find(pool, limits), f"one port of {pool} to be found")
     if Guess.WHERE in guesses:
         [pool] = pools
-        # The sequence tells which of its ports the probes leave from; each finds one hole of it.
-        return Odds(-math.expm1(-limits.probes / pool), f"a sequence, and one port of {pool}")
-    both = limits.probes / pools[0] * (limits.probes / pools[1])
-    return Odds(-math.expm1(-both), f"one port of {pools[0]} and one of {pools[1]}")
+        return Odds(_meet(pools, limits), f"a sequence, and one port of {pool}")
+    return Odds(_meet(pools, limits), f"one port of {pools[0]} and one of {pools[1]}")
 
 
 def new_ports(routers: Sequence[Router]) -> Ports:
@@ -150,6 +151,16 @@ def _find(pool: int, limits: Limits) -> float:
     for probe in range(probes):
         missed *= 1 - holes / (pool - probe)
     return 1 - missed
+
+
+def _meet(pools: Sequence[int], limits: Limits) -> float:
+    """The chance of meeting where nobody can be aimed at but a sequence. In each round an end with
+    a pool has packets out from a share of it; it is met if the other's aim is in that share. Where
+    both have pools each round of one counts with each of the other's."""
+    holes = [max(1, min(limits.sockets, pool // limits.one_in)) for pool in pools]
+    rounds = min(limits.rounds, limits.probes // max(holes))
+    met = math.prod(hole / pool for hole, pool in zip(holes, pools, strict=True))
+    return 1 - math.pow(1 - met, math.pow(rounds, len(pools)))
 
 
 def _traits(router: Router) -> Traits:
