@@ -25,7 +25,7 @@ from knothole.peer.errors import LineClosed
 from knothole.peer.explanation import Explanation, explain
 from knothole.peer.news import News
 from knothole.peer.path import Path as Path
-from knothole.peer.path import path_of
+from knothole.peer.path import PathLog, path_of
 from knothole.peer.stream import Stream
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from knothole.engine.connection import Connection
 
 DATAGRAMS_KEPT: Final = 1024  # received and not yet asked for; the oldest go first: ours
-PATHS_KEPT: Final = 64
 PING_AGAIN_SECONDS: Final = 0.5  # ours: QUIC does not send a lost PING again
 PING_SOON_SECONDS: Final = 0.2  # ours: or after 4 round trips, where those are known and longer
 STREAMS_KEPT: Final = 128  # opened by the other end and not yet asked for; more are refused: ours
@@ -99,9 +98,8 @@ class Line:
         self._datagrams: deque[bytes] = deque(maxlen=DATAGRAMS_KEPT)
         self._receiver: Callable[[bytes], None] | None = None
         self._pings: dict[int, asyncio.Future[float]] = {}
-        self._paths: deque[Path] = deque(maxlen=PATHS_KEPT)
-        self._path_count = 0
-        self._flush_waiters: list[asyncio.Future[None]] = []
+        self._paths = PathLog()
+        self._flushing = 0
         self._openers = 0
         self._news = News()
 
@@ -151,15 +149,14 @@ class Line:
 
     async def path_changes(self) -> AsyncIterator[Path]:
         """The path now, then each one that payload moves to, until the line is over."""
-        seen = self._path_count
+        seen = self._paths.count
         yield self.path
-        while self._path_count > seen or not self.closed:
-            if self._path_count == seen:
+        while self._paths.count > seen or not self.closed:
+            if self._paths.count == seen:
                 await self._news.next()
                 continue
-            missed = min(self._path_count - seen, len(self._paths))
-            seen = self._path_count
-            for path in list(self._paths)[-missed:]:
+            missed, seen = self._paths.since(seen), self._paths.count
+            for path in missed:
                 yield path
 
     # ------------------------------------------------------------------------ datagrams
@@ -259,11 +256,13 @@ class Line:
 
     async def flushed(self) -> None:
         """Wait until everything written so far is acknowledged. Raises LineClosed."""
-        while not self._connection.channel.is_flushed:
-            self._require_open()
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._flush_waiters.append(waiter)
-            await waiter
+        self._flushing += 1
+        try:
+            while not self._connection.channel.is_flushed:
+                self._require_open()
+                await self._news.next()
+        finally:
+            self._flushing -= 1
 
     def close(self, reason: str = "") -> None:
         """End the line at once; the other end learns ``reason``. Idempotent.
@@ -317,8 +316,7 @@ class Line:
         self._news.tell()
 
     def _path_changed(self, info: PathInfo | None) -> None:
-        self._paths.append(path_of(info))
-        self._path_count += 1
+        self._paths.add(path_of(info))
         self._news.tell()
 
     def _history_changed(self, history: CallHistory) -> None:
@@ -335,10 +333,9 @@ class Line:
     def _progress(self) -> None:
         for stream in list(self._streams.values()):
             stream._progress()
-        if self._openers and self._connection.channel.can_open_stream:
+        channel = self._connection.channel
+        if (self._openers and channel.can_open_stream) or (self._flushing and channel.is_flushed):
             self._news.tell()
-        if self._flush_waiters and self._connection.channel.is_flushed:
-            self._wake_flush_waiters()
 
     def _ended(self, reason: str) -> None:
         if self.closed:
@@ -353,7 +350,6 @@ class Line:
             if not waiter.done():
                 waiter.set_exception(failure)
         self._pings.clear()
-        self._wake_flush_waiters()
         self._news.tell()
 
     # -------------------------------------------------------------- called by streams
@@ -400,12 +396,5 @@ class Line:
         if self.closed:
             raise LineClosed(self.close_reason)
 
-    def _is_over(self) -> LineClosed:
-        """The channel has ended in this very turn."""
+    def _is_over(self) -> LineClosed:  # in this very turn
         return LineClosed(f"the line with {self.peer_name} is over")
-
-    def _wake_flush_waiters(self) -> None:
-        waiters, self._flush_waiters = self._flush_waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -32,6 +33,8 @@ class Path:
         return f"{self.kind} {self.local} - {self.remote}{over}"
 
 
+PATHS_KEPT: Final = 64  # ours: for who reads a line's changes late
+
 PATH_ZERO: Final = Path("relayed", None, None, None)
 
 
@@ -42,3 +45,20 @@ def path_of(info: PathInfo | None) -> Path:
     kind: Literal["direct", "relayed"] = "relayed" if info.relayed else "direct"
     transport: Literal["udp", "tcp"] = "tcp" if info.transport is Transport.TCP else "udp"
     return Path(kind, info.local, info.remote, info.rtt_seconds, transport)
+
+
+class PathLog:
+    """The paths that a line has had, as far as somebody may still ask for them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._newest: deque[Path] = deque(maxlen=PATHS_KEPT)
+
+    def add(self, path: Path) -> None:
+        self._newest.append(path)
+        self.count += 1
+
+    def since(self, count: int) -> list[Path]:
+        """Those that came after the first ``count``, oldest first, as far as they are kept."""
+        missed = min(self.count - count, len(self._newest))
+        return list(self._newest)[len(self._newest) - missed :]

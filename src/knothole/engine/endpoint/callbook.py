@@ -27,6 +27,7 @@ from knothole.engine.endpoint.history import CallHistory
 from knothole.engine.endpoint.history_notes import history_of, note_output
 from knothole.engine.endpoint.incoming import OfferedCall
 from knothole.engine.endpoint.outgoing import OutgoingCall
+from knothole.engine.endpoint.parting import PartingCalls
 from knothole.engine.endpoint.tcp_events import TcpEvent
 from knothole.engine.ice.pair import LocalCandidate
 from knothole.engine.rendezvous.events import CallEvent, IncomingCall, SignallingProblem
@@ -45,11 +46,6 @@ from knothole.wire.signal.values import Reason, Trouble
 
 CALL_ID_BYTES: Final = 16
 MAX_OFFERED: Final = 64  # ours: calls that ring here at once; more are busy
-
-PARTING_SECONDS: Final = 3.0
-"""Ours: so long a line that was closed here goes on saying so to an end that has not heard it."""
-
-MAX_PARTING: Final = 64
 
 CallT = TypeVar("CallT", bound=Call)
 
@@ -72,7 +68,7 @@ class CallBook:
         self._certificate = make_certificate(ourselves.identity)
         self._seen = SeenCalls()
         self._calls: dict[bytes, Call] = {}
-        self._parting: dict[bytes, tuple[float, Call]] = {}
+        self._parting = PartingCalls()
         self._asked: set[str] = set()  # names whose keys are asked for, to be remembered
         self._reached: frozenset[Address] = frozenset()
         self._candidates: tuple[LocalCandidate, ...] = ()
@@ -86,18 +82,10 @@ class CallBook:
 
     def call(self, name: str, kind: str, app: str, now: float) -> bytes:
         """Call ``name``; the id under which everything else is reported."""
-        call = OutgoingCall(
-            self._us,
-            self._us.random(CALL_ID_BYTES),
-            name,
-            kind,
-            app,
-            self._known.get(name),
-            self._candidates,
-            now,
-        )
+        call_id, known = self._us.random(CALL_ID_BYTES), self._known.get(name)
+        call = OutgoingCall(self._us, call_id, name, kind, app, known, self._candidates, now)
         self._add(call, now)
-        return call.call_id
+        return call_id
 
     def ring(self, call_id: bytes, now: float) -> None:
         """Tell the caller that our person is being asked."""
@@ -208,8 +196,7 @@ class CallBook:
             self._give_apart(known, datagram, now)
 
     def handle_timeout(self, now: float) -> None:
-        for call_id in [i for i, (until, _) in self._parting.items() if until <= now]:
-            del self._parting[call_id]
+        self._parting.forget(now)
         for call in tuple(self._calls.values()):
             timeout = call.next_timeout()
             if timeout is not None and timeout <= now:
@@ -218,7 +205,7 @@ class CallBook:
 
     def next_timeout(self) -> float | None:
         return least(
-            *(until for until, _ in self._parting.values()),
+            self._parting.next_timeout(),
             *(call.next_timeout() for call in self._calls.values()),
         )
 
@@ -343,8 +330,7 @@ class CallBook:
 
     def _all(self) -> Iterator[Call]:
         yield from self._calls.values()
-        for _, call in self._parting.values():
-            yield call
+        yield from self._parting
 
     def _give(self, call: Call | None, datagram: Datagram, now: float) -> None:
         if call is not None:
@@ -376,7 +362,7 @@ class CallBook:
         if call.is_over and call.call_id in self._calls:
             del self._calls[call.call_id]
             if call.connection is not None and call.connection.is_parting:
-                self._part(call, now)
+                self._parting.add(call, now)
         outputs = tuple(call.outputs())
         for output in outputs:
             note_output(call.history, output, now)
@@ -392,11 +378,6 @@ class CallBook:
                 case _:
                     pass
             self._outputs.append(output)
-
-    def _part(self, call: Call, now: float) -> None:
-        self._parting[call.call_id] = (now + PARTING_SECONDS, call)
-        if len(self._parting) > MAX_PARTING:
-            del self._parting[next(iter(self._parting))]
 
     def _reach(self) -> None:
         """The relay serves those who are wanted by any call: lines may share a peer's address."""

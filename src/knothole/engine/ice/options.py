@@ -42,6 +42,8 @@ class IceOptions:
     consent_interval_seconds: float = 5.0
     spare_interval_seconds: float = 12.0
     spare_pairs: int = 3
+    # Ours, with ``continuous``: how soon a round in which every pair failed is begun again.
+    revive_after_seconds: float = 1.0
     continuous: bool = False
 
 

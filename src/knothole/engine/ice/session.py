@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
 from knothole.engine.ice import events
@@ -16,6 +14,7 @@ from knothole.engine.ice.check import Check
 from knothole.engine.ice.checker import Checker, Outcome
 from knothole.engine.ice.consent import Alarm, Consent
 from knothole.engine.ice.credentials import IceCredentials
+from knothole.engine.ice.early import EarlyChecks
 from knothole.engine.ice.nominate import Nominator, pace_consent, ranked
 from knothole.engine.ice.options import IceOptions
 from knothole.engine.ice.pair import CandidatePair, LocalCandidate, PairState
@@ -25,11 +24,6 @@ from knothole.engine.ice.tcp import is_stream
 from knothole.wire.address import Address
 from knothole.wire.candidate import Candidate, CandidateKind
 from knothole.wire.stun import Message, XorMappedAddress
-
-# Ours. Checks that came before the peer's credentials, at most so many base and source pairs.
-MAX_EARLY_CHECKS: Final = 32
-# Ours, between knotholes: how soon a round of checks in which every pair failed is begun again.
-REVIVE_AFTER_SECONDS: Final = 1.0
 
 
 class Session:
@@ -56,7 +50,7 @@ class Session:
         limits = options.remote_candidate_limit, options.peer_reflexive_limit
         self.remotes = RemoteCandidates(*limits, self._checklist.is_needed, options.continuous)
         self._nominator = Nominator(role, options)
-        self._early: dict[tuple[Address, Address], AcceptedCheck] = {}
+        self._early = EarlyChecks()
         self._outputs: deque[events.SessionOutput] = deque()
         self._pac_ends_at = 0.0
         self._review_at: float | None = None
@@ -77,8 +71,7 @@ class Session:
         """Checks can be made from now on; those that came early count (RFC 8445 Section 7.3)."""
         self._checker.remote = credentials
         self._pac_ends_at = now + self._options.pac_seconds  # RFC 8863 Section 4
-        early, self._early = self._early, {}
-        for check in early.values():
+        for check in self._early.take():
             self._accept(check, now)
         self.advance(now)
 
@@ -209,12 +202,11 @@ class Session:
 
     def next_timeout(self) -> float | None:
         watching = self._options.continuous
-        consents = [pair.consent.next_timeout(watching) for pair in self._checklist if pair.consent]
         return least(
             self._checker.next_timeout(),
             self._nominator.next_timeout(),
             self._review_at,
-            min(consents, default=None),
+            *(pair.consent.next_timeout(watching) for pair in self._checklist if pair.consent),
         )
 
     def outputs(self) -> Iterator[events.SessionOutput]:
@@ -242,13 +234,8 @@ class Session:
 
     def _accept(self, check: AcceptedCheck, now: float) -> None:
         """RFC 8445 Sections 7.3.1.3 to 7.3.1.5, put off until we have the peer's password."""
-        ends = check.base, check.source
         if self.remote is None:
-            early = self._early.get(ends)
-            if early is not None and early.use_candidate:
-                check = dataclasses.replace(check, use_candidate=True)
-            if early is not None or len(self._early) < MAX_EARLY_CHECKS:
-                self._early[ends] = check
+            self._early.keep(check)
             return
         local = self._locals.best_of(check.base)
         if check.remote_ufrag != self.remote.ufrag or local is None:
@@ -394,7 +381,7 @@ class Session:
             return
         if self._options.continuous and self._checklist and now < self._pac_ends_at:
             if self._revive_at is None:
-                self._revive_at = now + REVIVE_AFTER_SECONDS
+                self._revive_at = now + self._options.revive_after_seconds
             elif now >= self._revive_at:
                 self._revive_at = None
                 self.probe(now)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from qh3.quic.connection import QuicConnection
+from qh3.quic.events import ConnectionIdIssued, ConnectionIdRetired
 
 from knothole.engine.secure import library
 from knothole.engine.secure.certificate import ChannelCertificate
@@ -55,11 +56,12 @@ class ConnectionIds:
         if not connection.configuration.is_client:
             self._ids.add(connection.original_destination_connection_id)
 
-    def add(self, connection_id: bytes) -> None:
-        self._ids.add(connection_id)
-
-    def discard(self, connection_id: bytes) -> None:
-        self._ids.discard(connection_id)
+    def changed(self, event: ConnectionIdIssued | ConnectionIdRetired) -> None:
+        """The connection has one more, or one less."""
+        if isinstance(event, ConnectionIdIssued):
+            self._ids.add(event.connection_id)
+        else:
+            self._ids.discard(event.connection_id)
 
     def match(self, payload: bytes) -> bool:
         """Whether ``payload``, one datagram or several set end to end, is for this connection."""

@@ -22,7 +22,6 @@ from knothole.engine.secure.authenticate import (
     Parties,
     ServerAuthentication,
 )
-from knothole.engine.secure.bursts import join_segments
 from knothole.engine.secure.certificate import (
     ChannelCertificate,
     SigningIdentity,
@@ -64,7 +63,6 @@ class SecureChannel:
 
     After every call the parent drains :meth:`outputs` and, while there is a path, :meth:`datagrams`
     until they are fewer than asked for; it calls :meth:`handle_timeout` at :meth:`next_timeout`.
-
     Nothing of the peer's is delivered before :class:`Secured`. A server's writes leave even before
     that: only who made the first flight can read them, and the signed offer says who did. A
     client's writes wait inside until the server is known.
@@ -103,9 +101,8 @@ class SecureChannel:
         Its clock stands still, however long the other side rings, until :meth:`start` or the
         first :meth:`receive`.
         """
-        connection, first_flight = open_client(now)
-        authentication = ClientAuthentication(identity, client_nonce, first_flight)
-        return cls(connection, first_flight, authentication, now)
+        connection, flight = open_client(now)
+        return cls(connection, flight, ClientAuthentication(identity, client_nonce, flight), now)
 
     @classmethod
     def server(
@@ -182,17 +179,13 @@ class SecureChannel:
             if self._timers.catch_up(now):
                 burst += library.take_datagrams(self._quic, inner, most)
                 self._after_input(now)
-            return burst
         except library.LibraryFault as fault:
             self._fail(fault)
             return []
-
-    def bursts(self, now: float) -> Iterator[tuple[bytes, int]]:
-        """:meth:`datagrams` set end to end, as (payload, segment size) for segmentation offload."""
-        return join_segments(self.datagrams(now))
+        return burst
 
     def next_timeout(self) -> float | None:
-        return None if self._farewell is not None else self._timers.next()
+        return self._timers.next() if self._farewell is None else None
 
     def handle_timeout(self, now: float) -> None:
         keepalive_due = self._timers.expire(now)
@@ -369,10 +362,8 @@ class SecureChannel:
                 self._delivery.put_all(self._streams.peer_reset(stream_id, code))
             case quic_events.StopSendingReceived(stream_id=stream_id, error_code=code):
                 self._delivery.put_all(self._streams.peer_stopped(stream_id, code))
-            case quic_events.ConnectionIdIssued(connection_id=connection_id):
-                self._connection_ids.add(connection_id)
-            case quic_events.ConnectionIdRetired(connection_id=connection_id):
-                self._connection_ids.discard(connection_id)
+            case quic_events.ConnectionIdIssued() | quic_events.ConnectionIdRetired():
+                self._connection_ids.changed(event)
 
     def _control_data(self, data: bytes, end: bool) -> None:
         if end:

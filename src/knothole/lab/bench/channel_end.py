@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from knothole.engine.core import Datagram, Transmit
+from knothole.engine.secure.bursts import join_segments
 from knothole.engine.secure.events import ChannelEvent, Closed, Secured, StreamData
 from knothole.engine.secure.identity import Identity
 from knothole.engine.secure.quic import SecureChannel
@@ -86,7 +87,7 @@ class TransferEngine:
         while True:
             self._write_ahead()
             sent = False
-            for payload, size in self.channel.bursts(self._now):
+            for payload, size in join_segments(self.channel.datagrams(self._now)):
                 sent = True
                 yield Transmit(Datagram(self._base, self._remote, payload, size))
             if not sent:
