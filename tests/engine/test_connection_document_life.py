@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from knothole.engine import connection, pulse
-from knothole.engine.endpoint import callbook
+from knothole.engine.endpoint import parting
 from knothole.engine.ice.consent import CONSENT_TIMEOUT
 from knothole.engine.secure import library
 
@@ -16,7 +16,7 @@ def test_the_numbers_of_a_failing_path_are_those_of_the_code() -> None:
     first = connection.FIRST_SUSPICION_SECONDS
     again = f"{first:g} s, or {connection.SUSPECT_RTTS} round trips"
     for sentence in (
-        f"within {callbook.PARTING_SECONDS:g} s.",
+        f"within {parting.PARTING_SECONDS:g} s.",
         f"at most {connection.PATH_ZERO_BYTES} bytes from each end",
         f"unanswered for {again}",
         f"After {connection.SUSPECT_SECONDS:g} s, and then",

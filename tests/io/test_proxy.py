@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -181,9 +181,30 @@ def test_no_bytes_break_the_judge() -> None:
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def proxy_that(serve: Serve) -> tuple[asyncio.Server, Proxy]:
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, Proxy("127.0.0.1", server.sockets[0].getsockname()[1])
+@contextlib.asynccontextmanager
+async def proxy_that(serve: Serve) -> AsyncIterator[Proxy]:
+    """A proxy whose connections are over when it is."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
+                await serve(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield Proxy("127.0.0.1", server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving)
+        await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn
 
 
 async def test_a_tunnel_carries_bytes_to_where_it_was_asked_to() -> None:
@@ -193,9 +214,9 @@ async def test_a_tunnel_carries_bytes_to_where_it_was_asked_to() -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(GRANTED)
         writer.write((await reader.readexactly(4)).upper())
+        await reader.read()
 
-    server, proxy = await proxy_that(serve)
-    async with server:
+    async with proxy_that(serve) as proxy:
         sock = await open_tunnel(proxy, "2a00::1", 443)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(sock, b"ping")
@@ -208,19 +229,18 @@ async def test_a_proxy_that_hangs_up_or_talks_for_ever_is_left() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
+        await writer.wait_closed()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            writer.write(b"HTTP/1.1 200 ok\r\n")
-            while not writer.is_closing():
-                writer.write(b"X-Header: " + b"a" * 1000 + b"\r\n")
-                await writer.drain()
+        writer.write(b"HTTP/1.1 200 ok\r\n")
+        while not writer.is_closing():
+            writer.write(b"X-Header: " + b"a" * 1000 + b"\r\n")
+            await writer.drain()
 
     for serve, says in ((hang_up, "hung up"), (talk, "does not come to an end")):
-        server, proxy = await proxy_that(serve)
-        with pytest.raises(ProxyRefused, match=says):
-            await open_tunnel(proxy, "s", 443)
-        server.close()
+        async with proxy_that(serve) as proxy:
+            with pytest.raises(ProxyRefused, match=says):
+                await open_tunnel(proxy, "s", 443)
 
 
 async def test_a_proxy_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,16 +248,14 @@ async def test_a_proxy_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyP
         await reader.read()
 
     monkeypatch.setattr("knothole.io.proxy.TUNNEL_SECONDS", 0.05)
-    server, proxy = await proxy_that(silent)
-    async with server:
+    async with proxy_that(silent) as proxy:
         with pytest.raises(ProxyRefused, match="does not answer"):
             await open_tunnel(proxy, "s", 443)
 
 
 async def test_a_proxy_that_is_not_there_is_named_with_the_reason() -> None:
-    server, proxy = await proxy_that(lambda reader, writer: asyncio.sleep(0))
-    server.close()
-    await server.wait_closed()
+    async with proxy_that(lambda reader, writer: asyncio.sleep(0)) as proxy:
+        pass
     with pytest.raises(ProxyRefused, match=rf"{proxy} cannot be reached \(.*refused"):
         await open_tunnel(proxy, "s", 443)
 

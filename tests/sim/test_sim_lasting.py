@@ -44,7 +44,8 @@ def test_long_call_over_a_lossy_line_has_no_long_gap(scenes, boxes: tuple[str, s
     scene.world.trace.enabled = False
     scene.world.run(1300.0)
     for program in scene.callers:
-        assert scene.longest_silence(program, 1.0, 1300.0) < 2.0
+        # One datagram every 0.5 s: chance alone loses three in a row now and then, six never.
+        assert scene.longest_silence(program, 1.0, 1300.0) < 3.5
 
 
 def test_silent_call_stays_alive(scenes) -> None:
