@@ -77,6 +77,7 @@ class Proxy:
     """An HTTP CONNECT proxy on loopback for one connection, willing or not."""
 
     def __init__(self, status: str) -> None:
+        self.asked = b""
         self._status = status
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -93,7 +94,8 @@ class Proxy:
     def _serve(self) -> None:
         client, _ = self._listener.accept()
         with client:
-            host, _, port = client.recv(2000).split()[1].decode().rpartition(":")
+            self.asked = client.recv(2000)
+            host, _, port = self.asked.split()[1].decode().rpartition(":")
             client.sendall(f"HTTP/1.1 {self._status}\r\n\r\n".encode())
             if not self._status.startswith("200"):
                 return
@@ -108,7 +110,7 @@ class Proxy:
 
 @pytest.mark.parametrize(
     ("status", "is_open", "words"),
-    [("200 OK", True, "the relay has answered"), ("403 Forbidden", False, "answers 403 Forbidden")],
+    [("200 OK", True, "the relay has answered"), ("403 Forbidden", False, "403 Forbidden")],
 )
 def test_the_proxy_that_the_environment_names_is_tried(
     somebody: Person,
@@ -127,6 +129,33 @@ def test_the_proxy_that_the_environment_names_is_tried(
     [way] = [event for event in events if event["group"] == "proxy"]
     assert way["open"] is is_open
     assert words in way["evidence"]
+
+
+def test_the_proxy_gets_the_password_that_the_environment_has_and_nobody_else_does(
+    somebody: Person, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with contextlib.closing(Proxy("403 Forbidden")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//alice:hush@"))
+        done = somebody.run("audit", "--server", server_url, "--json")
+    assert b"Proxy-Authorization: Basic YWxpY2U6aHVzaA==" in proxy.asked
+    assert b"hush" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1:word", "socks5://alice:hush@10.0.0.1:1080"])
+def test_a_proxy_that_cannot_be_used_is_shown_with_a_question_mark(
+    somebody: Person, server_url: str, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    for name in ("https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", url)
+    done = somebody.run("audit", "--server", server_url, "--json")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    [way] = [event for event in events if event["group"] == "proxy"]
+    assert way["open"] is None
+    assert b"hush" not in done.stdout
 
 
 def asked(port: int, *requests: str) -> list[dict[str, Any]]:
@@ -175,3 +204,30 @@ def test_an_assistant_sends_a_few_packets_and_no_more(assistant: tuple[Program, 
     with contextlib.suppress(ConnectionError):
         answers = asked(port, *['{"send": "everything", "port": 1414}'] * 20)
         assert len(answers) == 1 + 8
+
+
+@pytest.mark.parametrize("answer", [b"nonsense\n", b"[]\n", b'{"you": 1}\n' * 2, b"[" * 3000])
+def test_what_is_no_assistant_is_told_in_each_line(
+    somebody: Person, server_url: str, answer: bytes
+) -> None:
+    def answer_everybody() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.sendall(answer)
+                connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=answer_everybody, daemon=True)
+        thread.start()
+        done = somebody.run(
+            "audit", "--server", server_url, "--assistant", f"127.0.0.1:{port}", "--json"
+        )
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(30.0)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    ways = [event for event in events if event["group"] == "tcp-punching"]
+    assert len(ways) == 3
+    assert {way["open"] for way in ways} == {None}

@@ -109,10 +109,12 @@ def test_port_unreachable_is_shown_and_no_failure(somebody: Person) -> None:
     assert names(events_of("diy send", done.stdout)) == ["sent", "icmp"]
 
 
-def test_a_name_that_is_not_known_is_a_failure(somebody: Person) -> None:
-    done = somebody.run("diy", "send", "no such name", "53")
+@pytest.mark.parametrize("name", ["no such name", "a..b", "a" * 64])
+def test_a_name_that_is_not_known_is_a_failure(somebody: Person, name: str) -> None:
+    done = somebody.run("diy", "send", name, "53")
     assert done.returncode == 1
-    assert b"'no such name' is not known here" in done.stderr
+    assert f"'{name}' is not known here".encode() in done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_a_punch_goes_out_from_a_port_that_a_listener_has(

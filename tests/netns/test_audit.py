@@ -13,8 +13,8 @@ from typing import Final
 
 import pytest
 
-from knothole.apps.audit.finding import Group
-from knothole.apps.audit.rules import rules
+from knothole.io.audit.finding import Group
+from knothole.io.audit.rules import rules
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import Program, knothole
 

@@ -7,13 +7,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from knothole.apps.audit.finding import Finding, Group
-from knothole.apps.audit.relay import relay_ways
-from knothole.apps.audit.rules import rules as rules_of
-from knothole.apps.audit.tcp import tcp_ways
-from knothole.apps.audit.udp import udp_ways
-from knothole.apps.diy import addresses_of, resolve
 from knothole.cli.output import Failure, Output, WrongUsage
+from knothole.io.audit.finding import Finding, Group
+from knothole.io.audit.relay import relay_ways
+from knothole.io.audit.rules import rules as rules_of
+from knothole.io.audit.tcp import tcp_ways
+from knothole.io.audit.udp import udp_ways
+from knothole.io.diy import addresses_of, resolve
 from knothole.peer.errors import KnotholeError
 from knothole.peer.profile import Profile
 from knothole.wire.address import Address

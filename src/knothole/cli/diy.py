@@ -9,8 +9,9 @@ from typing import Annotated, Final, TypeVar
 
 from cyclopts import App, Parameter
 
-from knothole.apps.audit.assistant import Assistant
-from knothole.apps.diy import (
+from knothole.cli.output import Failure, Output, WrongUsage
+from knothole.io.audit.assistant import Assistant
+from knothole.io.diy import (
     Answered,
     Closed,
     Connected,
@@ -27,7 +28,6 @@ from knothole.apps.diy import (
     send_tcp,
     send_udp,
 )
-from knothole.cli.output import Failure, Output, WrongUsage
 from knothole.wire.address import Address
 from knothole.wire.icmp import IcmpError
 from knothole.wire.segment import TcpFlag

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import select
 import socket
 import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
+from knothole.io.waiting import readable
 from knothole.wire.address import Address
 from knothole.wire.icmp import IcmpError, Quoted, decode_icmp
 from knothole.wire.malformed import MalformedMessage
@@ -49,6 +49,8 @@ class RawPort:
         except OSError:
             self._raw.close()
             raise
+        self._raw.setblocking(False)
+        self._icmp.setblocking(False)
 
     def __enter__(self) -> RawPort:
         return self
@@ -88,10 +90,11 @@ class RawPort:
         """What comes back within so many seconds: payloads, TCP segments and ICMP errors."""
         until = time.monotonic() + seconds
         both = [self._raw, self._icmp]
-        while ready := select.select(both, [], [], max(0.0, until - time.monotonic()))[0]:
+        while ready := readable(both, until):
             for each in ready:
-                packet, (host, *_) = each.recvfrom(_LARGEST)
-                with contextlib.suppress(MalformedMessage):
+                # BlockingIOError: select saw a packet of which the checksum is wrong (select(2)).
+                with contextlib.suppress(MalformedMessage, BlockingIOError):
+                    packet, (host, *_) = each.recvfrom(_LARGEST)
                     segment = packet if self.remote.is_ipv6 else behind_ipv4(packet)
                     take = self._error_in if each is self._icmp else self._answer_in
                     if (found := take(host.partition("%")[0], segment)) is not None:

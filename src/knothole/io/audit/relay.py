@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
-from knothole.apps.audit.finding import Finding, Group
+from knothole.io.audit.finding import Finding, Group
+from knothole.io.proxy import InvalidProxy, ProxyRefused, open_tunnel, parse_proxy
 from knothole.io.tls import ALPN_TURN, client_context
 from knothole.wire.address import Address
 from knothole.wire.stun import (
@@ -105,24 +106,18 @@ def _by_proxy(server: Address) -> Finding:
         return Finding(
             Group.PROXY, title, None, "the environment names none (WPAD is not looked at)"
         )
-    proxy = urlsplit(os.environ[name])
-    if proxy.scheme not in ("http", "") or not proxy.hostname:
-        return Finding(Group.PROXY, title, None, f"{name} names a proxy of another kind")
-    said = f"{name} names {proxy.hostname}:{proxy.port or 80}"
-    request = f"CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n"
     try:
-        address = (proxy.hostname, proxy.port or 80)
-        with socket.create_connection(address, WAIT_SECONDS) as stream:
-            stream.settimeout(WAIT_SECONDS)
-            stream.sendall(request.encode())
-            status = stream.recv(2048).split(b"\r\n")[0].decode(errors="replace").split(" ")
-            if status[1:2] != ["200"]:
-                answer = " ".join(status[1:]) or "nothing"
-                return Finding(Group.PROXY, title, False, f"{said}, which answers {answer}")
+        proxy = parse_proxy(os.environ[name])
+    except InvalidProxy as error:
+        return Finding(Group.PROXY, title, None, f"{name} names a proxy that is not tried: {error}")
+    try:
+        with asyncio.run(open_tunnel(proxy, server.host, server.port)) as stream:
             is_open, why = _ask(stream, tls=True)
-            return Finding(Group.PROXY, title, is_open, f"{said}, and through it {why}")
+    except ProxyRefused as error:
+        return Finding(Group.PROXY, title, False, f"{name}: {error}")
     except (OSError, MalformedMessage) as error:
-        return Finding(Group.PROXY, title, False, f"{said}: {_words(error)}")
+        is_open, why = False, _words(error)
+    return Finding(Group.PROXY, title, is_open, f"{name} names {proxy}, and through it: {why}")
 
 
 def _allocate_request() -> bytes:

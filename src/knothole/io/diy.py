@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 from knothole.io.error_queue import keep_errors, next_error, refused_by
 from knothole.io.raw import RawPort, raw_tcp, raw_udp
+from knothole.io.waiting import readable
 from knothole.wire.address import Address, parse_address
 from knothole.wire.icmp import IcmpError
 from knothole.wire.segment import TcpFlag, TcpSegment
@@ -79,14 +80,12 @@ class PortTaken(OSError):
 
 def resolve(host: str, port: int) -> Address:
     """The address of ``host``, a name or an IP address. Raises OSError when there is none."""
-    *_, found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    return _address(found)
+    return _address(_look_up(host, port)[0])
 
 
 def addresses_of(host: str) -> list[str]:
     """Every IP address of ``host``. Raises OSError when there is none."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    return sorted({str(ip_address(each[4][0])) for each in found})
+    return sorted({str(ip_address(str(each[0]))) for each in _look_up(host, None)})
 
 
 def listen_udp(host: str, port: int) -> Iterator[Event]:
@@ -244,7 +243,7 @@ def _punch_sharing(
         yield Sent(_address(udp.getsockname()), remote, 0)
         udp.setblocking(False)
         until = time.monotonic() + wait
-        while select.select([udp], [], [], max(0.0, until - time.monotonic()))[0]:
+        while readable([udp], until):
             yield from _arrived(udp, remote)
 
 
@@ -276,6 +275,14 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _look_up(host: str, port: int | None) -> list[tuple[object, ...]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except UnicodeError as error:
+        raise OSError("no name has such a part") from error
+    return [each[4] for each in found]
 
 
 def _close_all(connections: Iterable[socket.socket]) -> None:

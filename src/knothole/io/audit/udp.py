@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import select
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from knothole.apps.audit.finding import Finding, Group
+from knothole.io.audit.finding import Finding, Group
 from knothole.io.error_queue import keep_errors, next_error
+from knothole.io.waiting import readable
 from knothole.wire.address import Address
 from knothole.wire.icmp import IcmpError
 from knothole.wire.stun import (
@@ -99,7 +99,7 @@ def _send(probes: list[_Probe]) -> None:
 def _listen(probes: list[_Probe]) -> None:
     until = time.monotonic() + _BETWEEN_SECONDS
     by_number = {probe.socket.fileno(): probe for probe in probes}
-    while ready := select.select(by_number, [], [], max(0.0, until - time.monotonic()))[0]:
+    while ready := readable(by_number, until):
         for number in ready:
             probe = by_number[number]
             while (error := next_error(probe.socket)) is not None:
@@ -171,7 +171,7 @@ def _comes_from(udp: socket.socket, asked: Address, expected: Address, *, other_
     for _ in range(_TRIES):
         udp.sendto(request, asked)
         until = time.monotonic() + _BETWEEN_SECONDS
-        while select.select([udp], [], [], max(0.0, until - time.monotonic()))[0]:
+        while readable([udp], until):
             with contextlib.suppress(OSError, MalformedMessage):
                 data, source = udp.recvfrom(2048)
                 if source[:2] == expected and decode(data).transaction_id == _id_of(request):

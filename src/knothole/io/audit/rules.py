@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from knothole.apps.audit.finding import Group
+from knothole.io.audit.finding import Group
 
 TABLE: Final = "knothole_audit"
 

@@ -1,6 +1,6 @@
 """Ways in by TCP: simultaneous open, and the article's segments that confirm nothing.
 
-They need an :class:`~knothole.apps.audit.assistant.Assistant` outside, because no ordinary server
+They need an :class:`~knothole.io.audit.assistant.Assistant` outside, because no ordinary server
 can send them; and two of them need root on both sides, to make segments by hand and to see them.
 """
 
@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from knothole.apps.audit.finding import Finding, Group
+from knothole.io.audit.finding import Finding, Group
 from knothole.io.raw import RawPort, raw_tcp
 from knothole.wire.address import Address
 from knothole.wire.icmp import IcmpError
@@ -23,6 +23,7 @@ WAIT_SECONDS: Final = 3.0
 _SEEN_SECONDS: Final = 1.0
 _HOP_SECONDS: Final = 0.5
 _MOST_HOPS: Final = 16
+_LONGEST_ANSWER: Final = 1000  # ours: bytes; an assistant's have less than 100
 _FAR_OFF: Final = 1 << 20  # ours: farther than any window of a fresh connection
 _OPEN: Final = "TCP simultaneous open"
 _FOREIGN: Final = "TCP, a foreign SYN after one of ours"
@@ -46,7 +47,7 @@ class _Outside:
             self._control.connect(assistant)
             self.port = int(self._control.getsockname()[1])
             self._lines = self._control.makefile("rb")
-            self._seen_port = int(self._hear()["you"].rpartition(":")[2])
+            self._seen_port = int(str(self._hear()["you"]).rpartition(":")[2])
         except (OSError, KeyError, ValueError) as error:
             self._control.close()
             raise OSError(f"no assistant answers at {assistant}") from error
@@ -66,8 +67,12 @@ class _Outside:
         if not answer.get("done"):
             raise _Refused(str(answer.get("why", "")))
 
-    def _hear(self) -> dict[str, str]:
-        found = json.loads(self._lines.readline(1000) or b"{}")
+    def _hear(self) -> dict[str, object]:
+        """Raises OSError for what is no answer of an assistant."""
+        try:
+            found = json.loads(self._lines.readline(_LONGEST_ANSWER) or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise OSError("what answers there is no assistant") from error
         return found if isinstance(found, dict) else {}
 
 
