@@ -65,6 +65,14 @@ def test_a_server_that_does_not_answer_is_a_failure(alice: Person) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("server", ["a..b", "stun:" + "a" * 64])
+def test_a_name_that_cannot_be_is_a_failure(alice: Person, server: str) -> None:
+    done = alice.run("stun", server)
+    assert done.returncode == 1
+    assert b"has no address" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
 @pytest.mark.parametrize("server", ["stun:", "a b", "127.0.0.1:99999"])
 def test_what_is_no_server_is_wrong_usage(alice: Person, server: str) -> None:
     done = alice.run("stun", server)

@@ -65,6 +65,8 @@ def test_a_proxy_is_written_as_a_url(url: str, host: str, port: int) -> None:
         "http://[1::2",
         "http://al%3Aice:hush@proxy.example",
         "http://pröxy.example:1",
+        "http://a..b:1",
+        "http://" + "a" * 64 + ".example:1",
         "http://proxy.example\r\nX-Evil: 1",
     ],
 )
@@ -279,7 +281,30 @@ async def test_the_first_way_that_succeeds_ends_the_others() -> None:
     async def refused() -> str:
         raise OSError("refused")
 
-    assert await first_of([never, refused, soon], 0.01) == "soon"
+    assert await first_of([never, refused, soon], 0.01, ended.append) == "soon"
     assert ended == ["never"]
     with pytest.raises(OSError, match="refused"):
-        await first_of([refused, refused], 10.0)
+        await first_of([refused, refused], 10.0, ended.append)
+    assert ended == ["never"]
+
+
+async def test_what_a_second_way_gives_is_discarded_and_not_forgotten() -> None:
+    discarded: list[str] = []
+    both = asyncio.Event()
+
+    async def one() -> str:
+        await both.wait()
+        return "one"
+
+    async def other() -> str:
+        both.set()
+        return "other"
+
+    assert await first_of([one, other], 0.01, discarded.append) in ("one", "other")
+    assert await first_of([other, other], 10.0, discarded.append) == "other"
+    race = asyncio.create_task(first_of([one], 10.0, discarded.append))
+    await asyncio.sleep(0)
+    discarded.clear()
+    race.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await race

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -179,6 +180,31 @@ async def test_a_try_that_is_refused_everywhere_fails_once(punch: Puncher) -> No
     punch.puncher.carry_out(OpenTcp(CALL, local, remotes, 5.0))
     assert await punch.next() == TcpFailed(local)
     assert punch.events.empty()
+
+
+async def test_who_is_cancelled_leaves_no_socket_and_no_task() -> None:
+    """Warnings about sockets that nobody closed are errors here."""
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server((HOST, 0)))
+        full = stack.enter_context(socket.create_server((HOST, 0), backlog=0))
+        for _ in range(2):
+            waits = stack.enter_context(socket.socket())
+            waits.setblocking(False)
+            waits.connect_ex(full.getsockname())
+        with socket.create_server((HOST, 0)) as free:
+            local = Address(HOST, free.getsockname()[1])
+        before, puncher = asyncio.all_tasks(), Puncher()
+        puncher.puncher.carry_out(ProbeTcp(CALL, HOST, (Address(*silent.getsockname()),)))
+        nobody = (Address(*full.getsockname()),)
+        puncher.puncher.carry_out(OpenTcp(CALL, local, nobody, 30.0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert puncher.events.empty(), "all is under way"
+        await puncher.close()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+        del puncher
+        gc.collect()
 
 
 async def test_what_the_call_does_not_want_any_more_is_closed(punch: Puncher) -> None:

@@ -100,6 +100,25 @@ async def test_a_mapping_is_granted_and_deleted_at_the_end() -> None:
     assert igd.closed == 1
 
 
+async def test_leaving_that_is_cancelled_closes_the_session_all_the_same() -> None:
+    asked = asyncio.Event()
+
+    class Slow(FakeIgd):
+        async def delete(self, port: int) -> None:
+            asked.set()
+            await asyncio.Future()
+
+    igd = Slow()
+    async with kept(igd) as one:
+        await one.progress(Progress.GRANTED)
+        leaving = asyncio.create_task(one.mapper.close())
+        await asked.wait()
+        leaving.cancel()
+        with suppress(asyncio.CancelledError):
+            await leaving
+        assert igd.closed == 1
+
+
 async def test_a_port_that_is_taken_makes_it_ask_for_another() -> None:
     igd = FakeIgd()
     igd.errors = [CONFLICT, CONFLICT]

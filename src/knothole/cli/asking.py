@@ -49,8 +49,9 @@ async def find_server(text: str) -> list[Way]:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(uri.host, uri.port or STUN_PORT, type=socket.SOCK_DGRAM)
-    except OSError as error:
-        raise Failure(f"{uri.host} has no address: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # the latter for labels that no name can have
+        why = getattr(error, "strerror", None) or error
+        raise Failure(f"{uri.host} has no address: {why}") from error
     ways: dict[bool, Way] = {}
     for family, _, _, _, place in found:
         server = parse_address(str(place[0]), int(place[1]))

@@ -19,7 +19,8 @@ TUNNEL_SECONDS: Final = 5.0  # ours: from the connection to the proxy to its ans
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([^\r\n]*))?\r?\n")
 _END: Final = re.compile(rb"\r?\n\r?\n")
-_HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_LABEL: Final = r"[A-Za-z0-9_-]{1,63}"  # RFC 1035 Section 2.3.4
+_HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
 
 
 class InvalidProxy(ValueError):

@@ -11,14 +11,18 @@ T = TypeVar("T")
 Way = Callable[[], Awaitable[T]]
 
 
-async def first_of(ways: Sequence[Way[T]], head_start_seconds: float) -> T:
+async def first_of(
+    ways: Sequence[Way[T]], head_start_seconds: float, discard: Callable[[T], None]
+) -> T:
     """What the first of ``ways`` that succeeds gives; those under way then are cancelled.
 
     A way begins when the one before has failed, or has taken ``head_start_seconds``. When all fail
-    the first one's OSError or TimeoutError is raised; any other error ends the race.
+    the first one's OSError or TimeoutError is raised; any other error ends the race. ``discard``
+    gets what nobody takes: of ways that came second, or when the race itself is cancelled.
     """
     attempts: list[asyncio.Future[T]] = []
     waiting = list(ways)
+    winner: asyncio.Future[T] | None = None
     try:
         while True:
             if waiting:
@@ -34,6 +38,7 @@ async def first_of(ways: Sequence[Way[T]], head_start_seconds: float) -> T:
                 if each.done():
                     error = each.exception()
                     if error is None:
+                        winner = each
                         return each.result()
                     if not isinstance(error, (OSError, TimeoutError)):
                         raise error
@@ -45,3 +50,6 @@ async def first_of(ways: Sequence[Way[T]], head_start_seconds: float) -> T:
         for each in attempts:
             each.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
+        for each in attempts:
+            if each is not winner and not each.cancelled() and each.exception() is None:
+                discard(each.result())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from knothole.io.proxy import Proxy, open_tunnel
@@ -76,7 +76,7 @@ class SignallingLink:
                         error = task.exception()
                         if error is None:
                             winner = winner or task.result()
-                        elif isinstance(error, (OSError, TimeoutError, InvalidHandshake)):
+                        elif isinstance(error, (OSError, TimeoutError, WebSocketException)):
                             if _is_pin_error(error):
                                 raise error
                             errors.append(f"{task.get_name()}: {str(error) or 'no answer'}")
@@ -155,11 +155,18 @@ async def _address_of(host: str) -> str:
     return str(found[0][4][0])
 
 
+class _Connect(connect):
+    """A server that sends us elsewhere is not ours: its key is not even known by then."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
 async def _connect(host: str, port: int, pin: bytes | None, proxy: Proxy | None) -> _Reached:
     bracketed = f"[{host}]" if ":" in host else host
     async with asyncio.timeout(CONNECT_SECONDS):
         sock = None if proxy is None else await open_tunnel(proxy, host, port)
-        connection = await connect(
+        connection = await _Connect(
             f"wss://{bracketed}:{port}/",
             ssl=client_context(pinned=pin is not None, alpn=ALPN_WEBSOCKET),
             subprotocols=[Subprotocol(MSGPACK_SUBPROTOCOL)],
@@ -171,15 +178,15 @@ async def _connect(host: str, port: int, pin: bytes | None, proxy: Proxy | None)
             proxy=None,  # ours: the library would take the environment's, and no other way
             sock=sock,
         )
-    if pin is not None:
-        try:
+    try:
+        if pin is not None:
             check_pin(connection.transport, pin)
-        except BaseException:
-            connection.transport.abort()
-            raise
-    if proxy is None:
-        return _Reached(connection, connection.remote_address[0])
-    return _Reached(connection, await _address_of(host))
+        if proxy is None:
+            return _Reached(connection, connection.remote_address[0])
+        return _Reached(connection, await _address_of(host))
+    except BaseException:
+        connection.transport.abort()
+        raise
 
 
 def _is_pin_error(error: BaseException) -> bool:

@@ -108,7 +108,11 @@ class TcpPuncher:
             asyncio.ensure_future(_ask(sock, server))
             for sock, server in zip(opened, servers, strict=True)
         ]
-        answers = await asyncio.gather(*asking, return_exceptions=True)
+        try:
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+        except asyncio.CancelledError:
+            _close_all(opened)
+            raise
         samples = [answer for answer in answers if isinstance(answer, Sample)]
         known = [sample for sample in samples if sample.local == local]
         if not known:
@@ -125,10 +129,7 @@ class TcpPuncher:
                 self._let_go(sample.local)
 
     async def _open(self, request: OpenTcp) -> None:
-        tries = [
-            asyncio.ensure_future(self._connect(request, remote)) for remote in request.remotes
-        ]
-        came = [await each for each in asyncio.as_completed(tries)]
+        came = await asyncio.gather(*(self._connect(request, remote) for remote in request.remotes))
         self._let_go(request.local)
         if not any(came):
             self._report(request.owner, TcpFailed(request.local))
@@ -145,11 +146,13 @@ class TcpPuncher:
             stream = PunchedStream(local, remote, self._on_datagrams, self._closed)
             self._streams[local, remote] = request.owner, stream
             await loop.create_connection(lambda: stream, sock=sock)
-        except (OSError, TimeoutError):
+        except BaseException as error:
             self._streams.pop((local, remote), None)
             if sock is not None:
                 _close_all([sock])
-            return False
+            if isinstance(error, OSError):  # TimeoutError among it
+                return False
+            raise
         self._attach(stream)
         if not self._report(request.owner, TcpOpened(local, remote)):
             stream.close()

@@ -50,7 +50,9 @@ class TurnStream(asyncio.Protocol):
         if self.transport is Transport.TLS:
             tls = client_context(pinned=pin is not None, alpn=ALPN_TURN)
         async with asyncio.timeout(CONNECT_SECONDS):
-            sock = await first_of(self._ways(server_name, proxy), PROXY_AFTER_SECONDS)
+            sock = await first_of(
+                self._ways(server_name, proxy), PROXY_AFTER_SECONDS, socket.socket.close
+            )
             transport, _ = await loop.create_connection(
                 lambda: self,
                 sock=sock,

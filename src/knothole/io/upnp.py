@@ -106,11 +106,13 @@ class UpnpMapper:
         self._igd = self.mapping = None
         if igd is None:
             return
-        with contextlib.suppress(Exception):  # it expires by itself
-            async with asyncio.timeout(DELETE_SECONDS):
-                if mapping is not None:
-                    await igd.delete(mapping.external.port)
-        await igd.close()
+        try:
+            with contextlib.suppress(Exception):  # it expires by itself
+                async with asyncio.timeout(DELETE_SECONDS):
+                    if mapping is not None:
+                        await igd.delete(mapping.external.port)
+        finally:
+            await igd.close()
 
     # ------------------------------------------------------------------------- inside
 

@@ -298,7 +298,7 @@ class Runtime:
     async def _resolve(self, host: str) -> None:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for labels that no name can have
             found = []
         addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
         self._driver.command(lambda now: self.endpoint.resolved(host, addresses, now))
