@@ -21,6 +21,7 @@ from knothole.lab.sim.ports import Sequential as SequentialPorts
 from knothole.wire import nat
 from knothole.wire.address import Address
 from knothole.wire.signal.plans import Between, Move, Opened
+from knothole.wire.signal.values import DeviceOnFile
 
 BY_PORT = nat.Dependence.ADDRESS_AND_PORT_DEPENDENT
 THIRD = "8.8.8.8"
@@ -189,6 +190,29 @@ def test_a_server_that_lies_about_where_the_peer_is_makes_nobody_scan_a_third_ho
     assert pair.direct_within(6.0) is None
     assert counter.to_host(THIRD) == 0
     assert pair.path("alice") == "relayed"
+
+
+def test_a_server_that_has_its_lie_on_file_as_well_gets_its_victim_ordinary_checks_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is on file is the server's word, as what it observed is: both together are one."""
+    line = f"candidate:77 1 udp 2130706431 {THIRD} 7777 typ srflx raddr 0.0.0.0 rport 9"
+
+    def lie(self: Session, name: str) -> DeviceOnFile:
+        return DeviceOnFile(self.device_id, (line,))
+
+    def seen(self: Session) -> tuple[str, ...]:
+        return (THIRD,) if self.name == "bob" else ("1.1.1.1",)
+
+    monkeypatch.setattr(Session, "disclosed_to", lie)
+    monkeypatch.setattr(Session, "observed", property(seen))
+    pair = Pair(1, (LINUX, random_ports()))
+    counter = StunCounter(pair)
+    pair.call()
+    pair.direct_within(6.0)
+    ends = {end: count for end, count in counter.sent.items() if end[1].host == THIRD}
+    assert {to for _, to in ends} == {Address(THIRD, 7777)}
+    assert sum(ends.values()) <= 40
 
 
 def test_a_peer_that_lies_about_where_it_is_gets_its_victim_ordinary_checks_only(

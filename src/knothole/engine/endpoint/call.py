@@ -256,17 +256,19 @@ class Call(CallWays):
         self._exchange.begin(ice, now)
         ice.set_remote_credentials(IceCredentials(*remote), now)
 
-    def _add_remotes(self, lines: Iterable[str], now: float) -> None:
-        """Candidates that the other side told, with the relay prepared for them first."""
+    def _add_remotes(self, lines: Iterable[str], now: float, *, on_file: bool = False) -> None:
+        """Candidates that the other side told, or the server has ``on_file``, with the relay
+        prepared for them first."""
         if self.connection is not None:
-            if self._exchange.add_remotes(lines, now):
+            if self._exchange.add_remotes(lines, now, on_file=on_file):
                 self._outputs.append(RemotesChanged())
             self.flush(now)
             self._consider_plan(now)
 
     def _consider_plan(self, now: float) -> None:
         if self.connection is not None:
-            self._punching.consider(self.connection.ice, self._exchange.locals, now)
+            exchange = self._exchange
+            self._punching.consider(self.connection.ice, exchange.locals, exchange.named, now)
         self._drain_punching()
 
     def _heard(self, trickled: TrickledCandidates, now: float) -> None:

@@ -29,6 +29,7 @@ class CandidateExchange:
         self._bases: set[Address] = set()
         self._used: Address | None = None
         self._found: list[LocalCandidate] = []
+        self._told_us: set[Address] = set()  # by the other side, not only by the server
 
     @property
     def locals(self) -> tuple[LocalCandidate, ...]:
@@ -41,6 +42,12 @@ class CandidateExchange:
         candidates = () if self._ice is None else self._ice.remote_candidates
         used = () if self._used is None else (self._used,)
         return frozenset((*(candidate.address for candidate in candidates), *used))
+
+    @property
+    def named(self) -> tuple[Candidate, ...]:
+        """The candidates that the other side told itself; what is on file is the server's word."""
+        candidates = () if self._ice is None else self._ice.remote_candidates
+        return tuple(each for each in candidates if each.address in self._told_us)
 
     def counts(self) -> tuple[tuple[CandidateCount, ...], tuple[CandidateCount, ...]]:
         """How many candidates of each kind are ours, and the other side's."""
@@ -70,6 +77,7 @@ class CandidateExchange:
         other side's come anew."""
         self._ice = ice
         self._bases.clear()
+        self._told_us.clear()
         self._used = None
         self._give(ice, now)
 
@@ -85,8 +93,9 @@ class CandidateExchange:
         self._found.append(found)
         self._ice.add_local_candidate(found.candidate, found.base, now)
 
-    def add_remotes(self, lines: Iterable[str], now: float) -> bool:
-        """Candidates that the other side told; True when :attr:`remotes` has become another."""
+    def add_remotes(self, lines: Iterable[str], now: float, *, on_file: bool = False) -> bool:
+        """Candidates that the other side told, or the server has ``on_file``; True when
+        :attr:`remotes` has become another."""
         assert self._ice is not None
         before = self.remotes
         for line in lines:
@@ -96,6 +105,9 @@ class CandidateExchange:
                 continue  # RFC 8839 Section 5.1: what is not understood is ignored
             if candidate.transport == "udp" and candidate.kind is not CandidateKind.PEER_REFLEXIVE:
                 self._ice.add_remote_candidate(candidate, now)
+                if not on_file:
+                    self._told_us.add(candidate.address)
+        self._told_us.intersection_update(each.address for each in self._ice.remote_candidates)
         return self.remotes != before
 
     def use(self, remote: Address | None) -> bool:

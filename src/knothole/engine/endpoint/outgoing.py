@@ -132,7 +132,7 @@ class OutgoingCall(Call):
         if self._device_id is None:
             self._start_towards(device.device_id, now)
         if self._device_id == device.device_id:
-            self._add_remotes(device.candidates, now)
+            self._add_remotes(device.candidates, now, on_file=True)
 
     def _start_towards(self, device_id: bytes, now: float) -> None:
         assert self._seal is not None

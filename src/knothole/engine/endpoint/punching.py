@@ -83,8 +83,15 @@ class Punching:
         self._theirs = self._theirs or theirs
         self._observed, self._agreed = tuple(observed), True
 
-    def consider(self, ice: IceAgent, locals_: Sequence[LocalCandidate], now: float) -> None:
-        """Begin the attempt, if there is something to attempt and it is time."""
+    def consider(
+        self,
+        ice: IceAgent,
+        locals_: Sequence[LocalCandidate],
+        named: Sequence[Candidate],
+        now: float,
+    ) -> None:
+        """Begin the attempt, if there is something to attempt and it is time. ``named`` are the
+        candidates that the other end told under its seal: no others make a target."""
         if self._relay_only or not self._agreed or self._direct or self._attempt is not None:
             return
         plan = choose_plan(self._ours, self._theirs)
@@ -98,8 +105,8 @@ class Punching:
             self._history.note(step, now)
         if not is_tried(plan):
             return
-        vouched = vouch(ice.remote_candidates, self._observed, private=self._way_out.private)
-        means = None if vouched is None else self._means(ice, locals_, vouched)
+        vouched = vouch(named, self._observed, private=self._way_out.private)
+        means = None if vouched is None else self._means(ice, locals_, named, vouched)
         if means is not None:
             self._attempt = Attempt(plan, means, now)
             self._drain(now)
@@ -188,7 +195,11 @@ class Punching:
             yield self._outputs.popleft()
 
     def _means(
-        self, ice: IceAgent, locals_: Sequence[LocalCandidate], vouched: VouchedHost
+        self,
+        ice: IceAgent,
+        locals_: Sequence[LocalCandidate],
+        named: Sequence[Candidate],
+        vouched: VouchedHost,
     ) -> Means | None:
         """None while we have no socket that is seen outside."""
         assert self._ours is not None
@@ -203,7 +214,7 @@ class Punching:
             key=lambda each: each.candidate.kind is CandidateKind.HOST,
         )
         targets = sorted(
-            (each for each in ice.remote_candidates if each.address.host == vouched.host),
+            (each for each in named if each.address.host == vouched.host),
             key=lambda each: -each.priority,
         )
         if not seen:
