@@ -48,6 +48,10 @@ class Random(Struct, frozen=True, tag="random"):
     first: Port
     last: Port
 
+    def __post_init__(self) -> None:
+        if self.last < self.first:
+            raise ValueError("a pool of ports ends where it begins, or later")
+
 
 PortAssignment: TypeAlias = Preserved | Offset | Modular | Sequential | Random
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import inspect
 
+from knothole.wire import nat
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.signal import messages as m
 from knothole.wire.signal.codec import (
@@ -37,6 +38,9 @@ def values(of: inspect.Type) -> st.SearchStrategy[Any]:
     match of:
         case inspect.UnionType():
             return st.one_of([values(each) for each in of.types])
+        case inspect.StructType(cls=nat.Random):
+            ends = st.tuples(*(values(field.type) for field in of.fields))
+            return ends.map(lambda each: nat.Random(min(each), max(each)))
         case inspect.StructType():
             return st.builds(of.cls, **{field.name: values(field.type) for field in of.fields})
         case inspect.Metadata():
@@ -237,6 +241,15 @@ def test_sealed_content_arrives_as_it_was_said(value: Any) -> None:
             assert decode_signed_statement(data) == value
         case body:
             assert decode_body(data, type(body)) == value
+
+
+@pytest.mark.parametrize("last", [39999, 1])
+def test_a_pool_of_ports_that_ends_before_it_begins_does_not_come_in(last: int) -> None:
+    """Of no ports at all no odds can be told."""
+    report = {"ports": {"type": "random", "first": 40000, "last": last}}
+    data = msgspec.msgpack.encode({"move": {"type": "terms", "nat": report}})
+    with pytest.raises(MalformedMessage):
+        decode_body(data, TrickledCandidates)
 
 
 @given(st.binary(max_size=100), st.sampled_from([CallOffer, CallAnswer, TrickledCandidates]))
