@@ -16,9 +16,9 @@ class Budget:
     """What one attempt at a direct path may use. All are upper limits.
 
     ``probes`` go to one call's peer and ``sockets`` are opened for it; ``per_second`` is the pace
-    of a scan, ``seconds`` how long an attempt lasts. ``outstanding`` limits the probes of all
-    calls within :data:`MAPPING_SECONDS`: each may hold a line of our own router's table (ours:
-    home routers have room for 4,096 and more). Raises ValueError for a limit below zero.
+    of a scan, ``seconds`` how long an attempt lasts. ``outstanding`` limits the probes and samples
+    of all calls within :data:`MAPPING_SECONDS`: each may hold a line of our own router's table
+    (ours: home routers have room for 4,096 and more). Raises ValueError for a limit below zero.
     """
 
     probes: int = 2048
@@ -42,7 +42,6 @@ class Ledger:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.probes_sent = 0
         self._recent: deque[tuple[float, str, int]] = deque()
         self._outstanding = 0
         self._per_target: dict[str, int] = {}
@@ -68,7 +67,6 @@ class Ledger:
             self._recent.append((now, target, granted))
             self._outstanding += granted
             self._per_target[target] = self._per_target.get(target, 0) + granted
-            self.probes_sent += granted
         return granted
 
     def take_sockets(self, wanted: int) -> int:

@@ -47,10 +47,10 @@ class Attempt:
 
     def opened(self, bases: Sequence[Address], now: float) -> None:
         """Further sockets that were asked for."""
-        self._means.opened(bases)
         if self.is_over:
-            self._means.close(bases)
+            self._means.refuse(bases)
         else:
+            self._means.opened(bases)
             self._tactic.opened(bases, now)
 
     def lost(self, base: Address) -> None:

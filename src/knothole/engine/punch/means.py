@@ -133,6 +133,11 @@ class Means:
         self._open |= fresh
         self._awaited -= len(fresh)
 
+    def refuse(self, bases: Iterable[Address]) -> None:
+        """These come too late: :meth:`close_all` has given them back to the budget already."""
+        if late := tuple(bases):
+            self.outputs.append(Close(late))
+
     def close(self, bases: Iterable[Address]) -> None:
         """Give further sockets back, but those that were given away by :meth:`keep`."""
         gone = tuple(base for base in bases if base in self._open)
@@ -162,8 +167,9 @@ class Means:
         self.close(tuple(self._open))
 
     def sample(self, base: Address, now: float) -> None:
-        """Ask the server where ``base`` is seen, once: a sample that is late is of no use."""
-        if self._server is None:
+        """Ask the server where ``base`` is seen, once: a sample that is late is of no use. It takes
+        a line of our router's table as a probe does, and is counted as one."""
+        if self._server is None or not self.ledger.take_probes(self._server.host, 1, now):
             return
         transaction_id = self.random(TRANSACTION_ID_SIZE)
         self._asked[transaction_id] = base, now
