@@ -306,6 +306,16 @@ def test_a_peer_that_the_server_sees_where_it_says_is_tried_as_often_as_is_usefu
     assert len(net.alice.requests) == 1
 
 
+def test_a_second_connection_of_a_port_in_use_does_not_close_the_first(net: Net) -> None:
+    """One port, two remote ports of the other end: the second comes when the round is over."""
+    net.begin()
+    net.run(2.0)
+    [opened] = net.alice.requests
+    net.alice.punch.heard(TcpWord(TcpStep.ASK, 9), net.now)
+    net.alice.happened(TcpOpened(opened.local, Address("2.2.2.2", 9)))
+    assert opened.local not in net.alice.closed
+
+
 def test_words_before_the_call_is_answered_are_not_heard(net: Net) -> None:
     net.alice.punch.heard(TcpWord(TcpStep.ASK, 1), 0.0)
     net.alice.settle()

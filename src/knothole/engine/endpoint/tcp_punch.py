@@ -309,11 +309,11 @@ class TcpPunch:
 
     def _opened(self, local: Address, remote: Address, now: float) -> None:
         aim = self._aim
+        if any(base == local for base, _ in self._streams):
+            return  # one connection of a base is enough, and the other end keeps this one as well
         if self._state is _State.OVER or aim is None or local != aim.base:
             self._outputs.append(CloseTcp(local))
             return
-        if any(base == local for base, _ in self._streams):
-            return  # one connection of a base is enough, and the other end keeps this one as well
         # What a path that was lost has left is of no use any more.
         for old in sorted(self._streams):
             self._outputs.append(CloseTcp(old[0]))
