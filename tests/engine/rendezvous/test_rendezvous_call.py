@@ -14,10 +14,12 @@ from knothole.engine.rendezvous.events import (
     EarlyReceived,
     IncomingCall,
     PeerHungUp,
+    RegistrationSucceeded,
     SignallingProblem,
     TrickleReceived,
 )
 from knothole.engine.rendezvous.glare import own_call_wins
+from knothole.wire.address import Address
 from knothole.wire.signal import messages as m
 from knothole.wire.signal.values import ANYONE, NOBODY, Audience, AudienceKind, DeviceOnFile
 
@@ -85,9 +87,6 @@ def test_on_file_addresses_are_told_to_those_they_are_disclosed_to(world: Any) -
 def test_the_mapped_address_the_server_saw_is_on_file_too_and_the_newest_counts(
     world: Any,
 ) -> None:
-    from knothole.engine.rendezvous.events import RegistrationSucceeded
-    from knothole.wire.address import Address
-
     (alice,) = world.join("alice")
     (bob,) = world.join("bob", disclosure=ANYONE)
     bob.say("set_on_file", (HOST,))
@@ -103,6 +102,18 @@ def test_the_mapped_address_the_server_saw_is_on_file_too_and_the_newest_counts(
         "candidate:seen4 1 udp 1694498815 203.0.113.7 40002 typ srflx raddr 0.0.0.0 rport 9",
         HOST,
     )
+
+
+def test_an_address_that_means_something_to_the_server_only_is_not_told_as_observed(
+    world: Any,
+) -> None:
+    """A link-local client: its address has a zone, with which no client could take the message."""
+    alice, bob = world.join("alice", "bob")
+    session_id = alice.last(RegistrationSucceeded).session_id
+    world.server.mapped_seen(session_id, Address("fe80::1%eth0", 5000), world.now)
+    alice.say("call", ID, bob.name, bob.identity.sealing_key, b"offer", show_host=True)
+    world.run(0.1)
+    assert bob.last(IncomingCall).observed == ("192.0.2.1",)
 
 
 def test_all_devices_ring_and_the_first_answer_wins(world: Any) -> None:

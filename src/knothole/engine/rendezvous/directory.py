@@ -50,7 +50,8 @@ class Session:
     def observed(self) -> tuple[str, ...]:
         """The IP addresses at which the server itself sees this device."""
         hosts = (self.host, *(address.host for address in self.mapped.values()))
-        return tuple(dict.fromkeys(host for host in hosts if host))
+        # A zone of ours means nothing to another host, and is none of the values of the message.
+        return tuple(dict.fromkeys(host for host in hosts if host and "%" not in host))
 
     def disclosed_to(self, name: str) -> DeviceOnFile:
         """What a caller is told of this device: its addresses only when it wants that."""
