@@ -78,7 +78,7 @@ def test_the_operator_is_told_what_to_open() -> None:
     assert Ports(3478, (443, 80), 3479, (50000, 50099)).to_open() == [
         "udp 3478: needed (STUN, relay)",
         "tcp 3478, 443, 80: needed (switchboard; relay where UDP is blocked)",
-        "udp 3479: optional: better diagnosis of clients' NATs",
+        "udp 3479: optional: what clients' NATs do; more lines are direct",
         "udp 50000-50099: optional: relaying to other people's programs",
     ]
     assert Ports(3478, (), 0, None).to_open() == [

@@ -206,6 +206,6 @@ def _is_heading(line: str) -> bool:
 
 
 def _is_worth_showing(default: object) -> str | None:
-    if default is None or default is False or default == ():
+    if default is None or default is False or default in ((), ""):
         return None
     return str(default.value if isinstance(default, enum.Enum) else default)

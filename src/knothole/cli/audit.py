@@ -50,7 +50,7 @@ def audit(
         Make nftables rules for the router that close these ways: udp, unasked, punching, relay,
         tcp-punching; separated by commas.
     allow
-        UDP ports that stay open all the same, separated by commas.
+        Ports outside that stay open all the same, separated by commas.
     outside
         The router's interface that leads out.
     rules

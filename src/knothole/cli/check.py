@@ -80,7 +80,7 @@ def check(
     """What your NAT does, whom you reach directly, what would help.
 
     Asks the server you have joined, in 3 s; with --server no profile is needed. The exit code is
-    1 when the server cannot be reached.
+    1 when no server is reached over UDP.
 
     Example: knothole check
 

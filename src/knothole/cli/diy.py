@@ -94,7 +94,7 @@ def send(
     port: int,
     /,
     *,
-    source_port: Annotated[int, Parameter(name="--from")] = 0,
+    source_port: Annotated[int, Parameter(name="--from", show_default=False)] = 0,
     tcp: bool = False,
     wait: float = 1.0,
     json: bool = False,
@@ -185,7 +185,7 @@ def assist(port: int, /, *, host: str = "0.0.0.0", json: bool = False) -> int:  
     They go to the address that asks, over a connection of its own, and to nobody else; a few at a
     time. They come from the port above PORT. Two of three need root. Ctrl-C ends it.
 
-    Example: knothole diy assist 4141
+    Example: knothole diy assist 443
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ def listen(
     """Be online and take calls and lines.
 
     Prints `ready` when you can be called. Without --echo, --pipe or --answer it takes chats, one
-    at a time. Pings are always answered.
+    at a time. Pings are answered, except with --answer: nobody has agreed to show an address.
 
     Example: knothole listen --pipe < /dev/null > received.bin
 

@@ -28,7 +28,7 @@ class Network:
         bool,
         Parameter(
             help="Go by a relay only, so that the other side learns no address of yours; only "
-            "contacts with the policy direct do."
+            "contacts who call you and have the policy direct do."
         ),
     ] = False
     no_port_mapping: Annotated[

@@ -18,7 +18,7 @@ LEAST_WAIT_SECONDS: Final = 2.0  # ours: a probe is lost when it is not answered
 
 
 def ping(
-    name: Annotated[str, Parameter(help="Whom to reach: somebody who listens in any way")],
+    name: Annotated[str, Parameter(help="Whom to reach: somebody who listens, not with --answer")],
     /,
     *,
     count: Annotated[int | None, Parameter(name=["--count", "-c"])] = None,

@@ -27,7 +27,7 @@ def stun(server: str, /, *, classic: bool = False, json: bool = False) -> int:
     """Ask a STUN server what stands between it and you.
 
     Finds facts as RFC 5780 does, from fresh sockets, in 3 s. The exit code is 1 when the server
-    does not answer.
+    does not answer, or with --classic cannot tell, because it has one address only.
 
     Example: knothole stun stun.example.org
 

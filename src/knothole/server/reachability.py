@@ -99,7 +99,7 @@ class Ports:
     def to_open(self) -> list[str]:
         """What a firewall in front must let in, one line each, and what for."""
         purposes = {
-            Way.DISCOVERY: "optional: better diagnosis of clients' NATs",
+            Way.DISCOVERY: "optional: what clients' NATs do; more lines are direct",
             Way.RELAY_RANGE: "optional: relaying to other people's programs",
         }
         return [
