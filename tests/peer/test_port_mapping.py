@@ -93,3 +93,33 @@ async def test_sockets_that_come_while_it_closes_are_not_mapped(
     await setting
     assert mapper.routes == []
     assert mapper.upnp == []
+
+
+async def test_whatever_a_changed_network_has_begun_is_closed_at_the_end(
+    mapper: Mapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving, go_on = asyncio.Event(), asyncio.Event()
+    open_now: list[Address] = []
+
+    class Upnp:
+        mapping = attempt = None
+
+        def __init__(self, base: Address, gateway: str, changed: Callable[[], None]) -> None:
+            self._base = base
+            open_now.append(base)
+
+        async def close(self) -> None:
+            if self._base == BASES[0]:
+                leaving.set()
+                await go_on.wait()
+            open_now.remove(self._base)
+
+    monkeypatch.setattr(port_mapping, "UpnpMapper", Upnp)
+    mapping = PortMapping(mapper, mapper.command)  # type: ignore[arg-type]
+    await mapping.set_bases(BASES)
+    changing = asyncio.create_task(mapping.set_bases([Address(BASES[0].host, 1500)]))
+    await leaving.wait()
+    await mapping.close()
+    go_on.set()
+    await changing
+    assert open_now == []

@@ -85,11 +85,16 @@ class Policies:
         return file
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
-        """Another one whenever the file is another: it is only ever replaced."""
+        """Another one whenever the file is another: it is only ever replaced.
+
+        Raises ProfileError when nobody knows whether there is one.
+        """
         try:
             status = self._path.stat()
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise ProfileError(f"{self._path} cannot be read: {error}") from error
         return status.st_ino, status.st_mtime_ns, status.st_size
 
 

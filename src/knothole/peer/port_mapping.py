@@ -54,9 +54,10 @@ class PortMapping:
             self._tell(lambda mapper, now: mapper.set_routes(routes, now))
             self._announcements.set_gateways(of_host.values(), of_host)
             wanted = {(base, gateway) for base, gateway in routes if not base.is_ipv6}
-            await self._close_upnp(self._upnp.keys() - wanted)
+            gone = self._upnp.keys() - wanted
             for base, gateway in sorted(wanted - self._upnp.keys()):
                 self._upnp[base, gateway] = UpnpMapper(base, gateway, self._upnp_changed)
+            await self._close_upnp(gone)  # last: what begins after a close nobody would end
 
     def ask_again(self) -> None:
         """The gateway may have been restarted. PCP and NAT-PMP have noticed by themselves."""
