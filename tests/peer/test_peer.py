@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -165,6 +166,25 @@ async def test_leaving_ends_lines_streams_and_those_who_wait_for_them(server) ->
         await other.wait_closed()
         with pytest.raises(knothole.LineClosed):
             line.send_datagram(b"too late")
+
+
+async def test_leaving_that_is_cancelled_closes_every_socket_all_the_same(server) -> None:
+    """Twice Ctrl-C. Tasks that are left are an error here too."""
+    bob, alice = Peer(server.profile("bob")), Peer(server.profile("alice"))
+    async with bob, alice:
+        line = await alice.connect("bob")
+        bases = {each.base for each in alice.endpoint.gatherer.candidates}
+        leaving = asyncio.create_task(alice.__aexit__())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert line.closed
+        assert bases
+        for base in bases:
+            family = socket.AF_INET6 if base.is_ipv6 else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as again:
+                again.bind(base)
 
 
 async def test_peer_is_entered_once(server) -> None:

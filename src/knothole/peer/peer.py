@@ -356,9 +356,11 @@ class Peer:
             return
         self._closed = True
         self._is_online = False
-        if self._runtime is not None:
-            await self._runtime.close()
-        self._calls.close()
-        self._news.tell()
-        await self._memory.close()
-        await self._diary.close()
+        try:
+            if self._runtime is not None:
+                await self._runtime.close()
+        finally:
+            self._calls.close()
+            self._news.tell()
+            await self._memory.close()
+            await self._diary.close()

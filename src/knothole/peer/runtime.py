@@ -115,18 +115,23 @@ class Runtime:
         farewell = [asyncio.sleep(FAREWELL_SECONDS)]
         if self._port_mapping is not None:
             farewell.append(self._port_mapping.close())
-        await asyncio.gather(*farewell)
+        try:
+            await asyncio.gather(*farewell)
+        finally:  # whoever does not wait for the farewell leaves no socket either
+            await self._close_all()
+
+    async def _close_all(self) -> None:
         self._driver.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in tuple(self._signalling.values()):
-            await link.close()
         for stream in tuple(self._turn_streams.values()):
             stream.close()
         self._tcp.close()
         for udp in (*self._udp.values(), *self._spare.values()):
             udp.close()
+        for link in tuple(self._signalling.values()):
+            await link.close()
         await asyncio.sleep(0)
 
     def command(self, do: Callable[[float], T]) -> T:
