@@ -13,12 +13,13 @@ UDP entry for 30 s."""
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one attempt at a direct path may use. All are upper limits.
+    """What attempts at direct paths may use. All are upper limits.
 
-    ``probes`` go to one call's peer and ``sockets`` are opened for it; ``per_second`` is the pace
-    of a scan, ``seconds`` how long an attempt lasts. ``outstanding`` limits the probes and samples
-    of all calls within :data:`MAPPING_SECONDS`: each may hold a line of our own router's table
-    (ours: home routers have room for 4,096 and more). Raises ValueError for a limit below zero.
+    ``probes`` go to one peer's host within :data:`MAPPING_SECONDS`, ``sockets`` are open at once,
+    both for all calls together; ``per_second`` is the pace of a scan, ``seconds`` how long an
+    attempt lasts. ``outstanding`` limits the probes and samples to all hosts within
+    :data:`MAPPING_SECONDS`: each may hold a line of our own router's table (ours: home routers
+    have room for 4,096 and more). Raises ValueError for a limit below zero.
     """
 
     probes: int = 2048
