@@ -178,13 +178,13 @@ class Punching:
         self._direct = True
 
     def handle_timeout(self, now: float) -> None:
-        if self._attempt is None:
+        attempt = self._attempt
+        if attempt is None:
             return
-        self._attempt.handle_timeout(now)
-        if self._attempt.is_over and not self._direct:
-            self._history.note(
-                GaveUp(f"the plan {self._attempt.plan.kind.value} found no way"), now
-            )
+        was_over = attempt.is_over
+        attempt.handle_timeout(now)
+        if attempt.is_over and not (was_over or self._direct):
+            self._history.note(GaveUp(f"the plan {attempt.plan.kind.value} found no way"), now)
         self._drain(now)
 
     def next_timeout(self) -> float | None:

@@ -1,0 +1,78 @@
+"""The plan of one call, and what its history says of it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from knothole.engine.endpoint.events import CloseSockets, OpenSockets
+from knothole.engine.endpoint.history import GaveUp, History, PlanChosen
+from knothole.engine.endpoint.punching import Punching
+from knothole.engine.ice import IceAgent, generate_credentials
+from knothole.engine.ice.pair import LocalCandidate
+from knothole.engine.predict.budget import Budget
+from knothole.engine.punch.way_out import WayOut
+from knothole.wire.address import Address
+from knothole.wire.candidate import Candidate, CandidateKind
+from knothole.wire.nat import Dependence, NatReport, Random
+from knothole.wire.signal.plans import PlanTerms
+
+BY_PORT = Dependence.ADDRESS_AND_PORT_DEPENDENT
+LINUX = NatReport(mapping=Dependence.ENDPOINT_INDEPENDENT, filtering=BY_PORT)
+CALL_ID = b"call-id-16-bytes"
+BASE = Address("10.0.0.2", 6000)
+
+
+def reflexive(host: str) -> Candidate:
+    return Candidate("1", 1, "udp", 1, Address(host, 5000), CandidateKind.SERVER_REFLEXIVE)
+
+
+@pytest.fixture
+def history() -> History:
+    return History(0.0)
+
+
+@pytest.fixture
+def punching(history: History) -> Punching:
+    """An attempt that is on: ours are the random ports."""
+    draw = random.Random(1).randbytes
+    way_out = WayOut(draw, Budget(seconds=1.0, sockets=4))
+    way_out.report = NatReport(mapping=BY_PORT, filtering=BY_PORT, ports=Random(40000, 40255))
+    punching = Punching(CALL_ID, way_out, history)
+    punching.offer_terms()
+    punching.agree(PlanTerms(LINUX, 2048, 512), ["2.2.2.2"])
+    ice = IceAgent(
+        controlling=True, local=generate_credentials(draw), tie_breaker=1, random=draw, now=0.0
+    )
+    ours = LocalCandidate(reflexive("1.1.1.1"), BASE)
+    punching.consider(ice, [ours], [reflexive("2.2.2.2")], 0.0)
+    assert list(punching.outputs()) == [OpenSockets(CALL_ID, BASE.host, 4)]
+    return punching
+
+
+def gave_up(history: History) -> int:
+    return sum(isinstance(noted.step, GaveUp) for noted in history.steps)
+
+
+def test_a_direct_path_that_is_lost_later_does_not_say_that_none_was_found(
+    punching: Punching, history: History
+) -> None:
+    punching.path_changed(True, 0.5)
+    punching.path_changed(False, 60.0)
+    punching.handle_timeout(61.0)
+    assert gave_up(history) == 0
+
+
+def test_a_plan_that_found_no_way_is_said_once(punching: Punching, history: History) -> None:
+    punching.handle_timeout(1.0)
+    history.note(PlanChosen("checks", "something else"), 1.5)
+    punching.handle_timeout(2.0)
+    assert gave_up(history) == 1
+
+
+def test_sockets_that_come_when_the_call_is_over_are_closed(punching: Punching) -> None:
+    punching.end()
+    late = (Address(BASE.host, 7000), Address(BASE.host, 7001))
+    punching.opened(late, 0.1)
+    assert list(punching.outputs()) == [CloseSockets(late)]
