@@ -1,27 +1,8 @@
-"""Which port the next mapping gets, from what is known of a NAT (RFC 5128 Section 3.4)."""
+"""Which port the next mapping gets, from what is known of a NAT (RFC 5128 Section 3.5)."""
 
 from __future__ import annotations
 
-from knothole.wire.nat import Modular, Offset, PortAssignment, Preserved
-
 LAST_PORT = 65535
-
-
-def mapped_port(assignment: PortAssignment | None, inside: int) -> int | None:
-    """The port outside that the port ``inside`` gets by arithmetic, also if it was never seen.
-
-    None where the NAT does not compute it, or where it would be no port.
-    """
-    match assignment:
-        case Preserved():
-            port = inside
-        case Offset(offset):
-            port = inside + offset
-        case Modular(first, size):
-            port = first + inside % size
-        case _:
-            return None
-    return port if 1 <= port <= LAST_PORT else None
 
 
 def ports_between(before: int, after: int, stride: int, limit: int) -> tuple[int, ...]:
