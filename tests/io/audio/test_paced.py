@@ -192,6 +192,24 @@ def test_a_source_that_is_nudged_falls_into_step_and_loses_no_time(offset: float
     assert max(b - a for a, b in pairwise(pushed)) < 0.0235
 
 
+def test_a_source_that_is_nudged_without_a_pause_keeps_its_pace() -> None:
+    """Whoever talks to us has no say in how fast we speak."""
+
+    async def main() -> list[float]:
+        pushed: list[float] = []
+        source = CountingSource()
+        source.start(lambda frame: pushed.append(loop().time()), lambda error: None)
+        for _ in range(100_000):
+            await asyncio.sleep(0.0001)
+            source.nudge()
+        source.close()
+        return pushed
+
+    pushed = run_virtually(main())
+    assert 490 <= len(pushed) <= 510  # of 500, a hundredth of a frame at most moved by each
+    assert max(b - a for a, b in pairwise(pushed)) < 0.0235
+
+
 def test_what_fails_is_told_and_ends_it() -> None:
     async def main() -> list[object]:
         told: list[object] = []

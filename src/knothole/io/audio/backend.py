@@ -99,6 +99,7 @@ class PacedSource(ABC):
         self._frames = 0
         self._in_step = False
         self._shift = 0.0
+        self._shifted_before_frame = -1
         self._timer: asyncio.Handle | None = None
 
     async def open(self) -> None:  # noqa: B027 - most have nothing to do
@@ -120,9 +121,11 @@ class PacedSource(ABC):
         if self._timer is None:
             return
         self._in_step = True
-        half = FRAME_SECONDS / 2
-        off = (self._loop.time() - self._due() + half) % FRAME_SECONDS - half
-        self._shift += max(-_STEP_SECONDS, min(off, _STEP_SECONDS))
+        if self._shifted_before_frame != self._frames:  # once a frame, however much arrives
+            self._shifted_before_frame = self._frames
+            half = FRAME_SECONDS / 2
+            off = (self._loop.time() - self._due() + half) % FRAME_SECONDS - half
+            self._shift += max(-_STEP_SECONDS, min(off, _STEP_SECONDS))
         if self._is_due(self.latency_seconds):
             self._timer.cancel()
             self._tick(self.latency_seconds)
