@@ -59,7 +59,10 @@ class Sample:
 
 def port_assignment(samples: Sequence[Sample]) -> PortAssignment | None:
     """The rule by which new mappings get their ports; None when there are too few samples."""
-    return _arithmetic(samples) or _sequence(samples) or _pool(samples)
+    found = _arithmetic(samples)
+    if isinstance(found, Modular) and _is_one_run(samples):
+        found = None  # with two free numbers a modulus fits a short run of ports now and then
+    return found or _sequence(samples) or _pool(samples)
 
 
 def keeps_parity(samples: Sequence[Sample], ports: PortAssignment | None) -> bool | None:
@@ -173,6 +176,18 @@ def _sequence(samples: Sequence[Sample]) -> Sequential | None:
         if enough and forward >= SEQUENCE_SHARE * len(steps):
             return Sequential(stride)
     return None
+
+
+def _is_one_run(samples: Sequence[Sample]) -> bool:
+    """Whether every port outside is one and the same stride after that of the sample before it, no
+    matter which ports they had inside."""
+    ordered = _in_order(samples)
+    strides = {
+        (after.outside.port - before.outside.port) / (after.number - before.number)
+        for before, after in pairwise(ordered)
+        if after.number != before.number
+    }
+    return len(ordered) >= LEAST_FOR_SEQUENCE and len(strides) == 1 and abs(*strides) <= MAX_STRIDE
 
 
 def _strides(steps: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
