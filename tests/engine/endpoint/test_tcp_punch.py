@@ -316,6 +316,15 @@ def test_a_second_connection_of_a_port_in_use_does_not_close_the_first(net: Net)
     assert opened.local not in net.alice.closed
 
 
+def test_with_the_connection_in_use_all_others_of_its_port_are_closed(net: Net) -> None:
+    net.begin()
+    net.run(2.0)
+    [opened] = net.alice.requests
+    net.alice.happened(TcpOpened(opened.local, Address("2.2.2.2", 9)))
+    net.alice.happened(TcpClosed(opened.local, opened.remotes[0]))
+    assert opened.local in net.alice.closed
+
+
 def test_words_before_the_call_is_answered_are_not_heard(net: Net) -> None:
     net.alice.punch.heard(TcpWord(TcpStep.ASK, 1), 0.0)
     net.alice.settle()

@@ -151,6 +151,7 @@ class TcpPunch:
             case TcpClosed(local, remote) if (local, remote) in self._streams:
                 self._streams.discard((local, remote))
                 self._gone.append(local)
+                self._outputs.append(CloseTcp(local))  # other connections of this port with it
             case _:
                 pass
 
