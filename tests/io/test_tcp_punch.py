@@ -23,7 +23,8 @@ from knothole.engine.endpoint.tcp_events import (
     TcpOpened,
     TcpProbed,
 )
-from knothole.io.punched import MAX_UNSENT, PunchedStream
+from knothole.io.punched import PunchedStream
+from knothole.io.stream_link import MAX_UNSENT
 from knothole.io.tcp_punch import SECOND_PORT, TcpPuncher
 from knothole.wire.address import Address, Transport
 from knothole.wire.framed import Unframer, frame

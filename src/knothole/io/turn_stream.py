@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 from knothole.engine.core import Datagram
 from knothole.io.proxy import Proxy, connected, open_tunnel
 from knothole.io.race import Way, first_of
+from knothole.io.stream_link import StreamLink
 from knothole.io.tls import ALPN_TURN, check_pin, client_context
 from knothole.wire.address import Address, Transport, parse_address
 from knothole.wire.malformed import MalformedMessage
@@ -17,10 +18,9 @@ from knothole.wire.turn import StreamFramer
 
 CONNECT_SECONDS: Final = 5.0
 PROXY_AFTER_SECONDS: Final = 0.1  # ours: the second way joins in; a refusal is not waited for
-MAX_UNSENT: Final = 512 * 1024  # bytes: beyond it new datagrams are dropped, as a full link does
 
 
-class TurnStream(asyncio.Protocol):
+class TurnStream(StreamLink):
     """One connection. ``on_datagram`` gets what comes in, ``on_closed`` that it is over."""
 
     def __init__(
@@ -30,13 +30,13 @@ class TurnStream(asyncio.Protocol):
         on_datagram: Callable[[Datagram], None],
         on_closed: Callable[[TurnStream], None],
     ) -> None:
+        super().__init__()
         self.server = server
         self.local = Address("0.0.0.0", 0)  # noqa: S104 - known once connected
         self.transport = transport
         self._on_datagram = on_datagram
         self._on_closed = on_closed
         self._framer = StreamFramer()
-        self._connection: asyncio.Transport | None = None
 
     async def open(
         self, *, server_name: str, pin: bytes | None, proxy: Proxy | None = None
@@ -79,28 +79,13 @@ class TurnStream(asyncio.Protocol):
 
     def send(self, datagram: Datagram) -> None:
         """Send one whole message; ChannelData comes padded from the engine."""
-        connection = self._connection
-        if connection is None or connection.is_closing():
-            return
-        if connection.get_write_buffer_size() <= MAX_UNSENT:
+        if (connection := self.writable) is not None:
             connection.write(datagram.payload)
-
-    @property
-    def is_blocked(self) -> bool:
-        """Never: what a full stream does not take is dropped, as a full link does."""
-        return False
-
-    def when_writable(self, callback: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_soon(callback)
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.abort()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._connection = cast(asyncio.Transport, transport)  # uvloop has its own kind
+        super().connection_made(transport)
         host, port = transport.get_extra_info("sockname")[:2]
         self.local = parse_address(host, port)
 
@@ -114,5 +99,5 @@ class TurnStream(asyncio.Protocol):
             self._on_datagram(Datagram(self.server, self.local, payload, transport=self.transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connection = None
+        super().connection_lost(exc)
         self._on_closed(self)
