@@ -180,14 +180,16 @@ def _sequence(samples: Sequence[Sample]) -> Sequential | None:
 
 def _is_one_run(samples: Sequence[Sample]) -> bool:
     """Whether every port outside is one and the same stride after that of the sample before it, no
-    matter which ports they had inside."""
-    ordered = _in_order(samples)
-    strides = {
+    matter which ports they had inside; once it may have begun anew."""
+    steps = [
         (after.outside.port - before.outside.port) / (after.number - before.number)
-        for before, after in pairwise(ordered)
+        for before, after in pairwise(_in_order(samples))
         if after.number != before.number
-    }
-    return len(ordered) >= LEAST_FOR_SEQUENCE and len(strides) == 1 and abs(*strides) <= MAX_STRIDE
+    ]
+    if len(steps) + 1 < LEAST_FOR_SEQUENCE:
+        return False
+    stride, times = Counter(steps).most_common(1)[0]
+    return times >= max(2, len(steps) - 1) and abs(stride) <= MAX_STRIDE
 
 
 def _strides(steps: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
