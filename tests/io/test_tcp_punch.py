@@ -172,6 +172,31 @@ async def test_a_connection_that_the_peer_ends_is_told_of(punch: Puncher) -> Non
         assert await punch.next() == TcpClosed(local, remote)
 
 
+async def test_a_second_try_that_fails_leaves_the_connection_that_there_is(
+    punch: Puncher,
+) -> None:
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+        closed.set()
+        writer.close()
+
+    peer = await asyncio.start_server(serve, HOST, 0)
+    remote = Address(*peer.sockets[0].getsockname())
+    with socket.create_server((HOST, 0)) as free:
+        local = Address(HOST, free.getsockname()[1])
+    async with peer:
+        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 5.0))
+        assert await punch.next() == TcpOpened(local, remote)
+        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 5.0))
+        assert await punch.next() == TcpFailed(local), "it is there already"
+        punch.puncher.carry_out(CloseTcp(local))
+        async with asyncio.timeout(5.0):
+            await closed.wait()
+
+
 async def test_a_try_that_is_refused_everywhere_fails_once(punch: Puncher) -> None:
     with socket.create_server((HOST, 0)) as one, socket.create_server((HOST, 0)) as other:
         ports = [each.getsockname()[1] for each in (one, other)]

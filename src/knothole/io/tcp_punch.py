@@ -137,17 +137,18 @@ class TcpPuncher:
     async def _connect(self, request: OpenTcp, remote: Address) -> bool:
         loop = asyncio.get_running_loop()
         local = request.local
+        stream = PunchedStream(local, remote, self._on_datagrams, self._closed)
         sock: socket.socket | None = None
         try:
             sock = _bound(local)
             async with asyncio.timeout(request.seconds):
                 await loop.sock_connect(sock, tuple(remote))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = PunchedStream(local, remote, self._on_datagrams, self._closed)
             self._streams[local, remote] = request.owner, stream
             await loop.create_connection(lambda: stream, sock=sock)
         except BaseException as error:
-            self._streams.pop((local, remote), None)
+            if self._streams.get((local, remote)) == (request.owner, stream):
+                del self._streams[local, remote]  # and not that of an earlier try
             if sock is not None:
                 _close_all([sock])
             if isinstance(error, OSError):  # TimeoutError among it
