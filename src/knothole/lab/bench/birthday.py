@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from knothole.engine.ice.stray import STRAY_PRIORITY
 from knothole.engine.predict.budget import Budget
 from knothole.engine.predict.odds import birthday, interval, meeting_after
 from knothole.engine.predict.plan import crowd, holes_of
@@ -33,6 +34,8 @@ BY_PORT: Final = nat.Dependence.ADDRESS_AND_PORT_DEPENDENT
 ONE_WAY_SECONDS: Final = 0.02  # between the two clients
 CONFIDENCE_FACTOR: Final = math.sqrt(math.log(2 / 0.05) / 2)  # of the DKW band, times 1/sqrt(runs)
 SURE: Final = 0.998  # ours: where a curve is as good as at its end
+_STRAY: Final = STRAY_PRIORITY.to_bytes(4, "big")
+BOB_PORT: Final = 5000  # kept by his NAT
 PUBLIC: Final = {"1.1.1.1": "alice", "2.2.2.2": "bob"}
 
 
@@ -60,10 +63,10 @@ CASES: Final = (
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One run: how many probes it took (None: no hit), and how many holes more than probes there
-    were when the first probe arrived."""
+    were when the scan began (None: it did not)."""
 
     probes: int | None
-    lead: int = 0
+    lead: int | None = None
 
 
 def play(case: Case, seed: int) -> Measured:
@@ -71,51 +74,68 @@ def play(case: Case, seed: int) -> Measured:
     varying = Side(_behaviour(case), _report(case), budget=Budget())
     other = varying if case.both else Side(BEHAVIOURS["linux"])
     pair = Pair(seed, (varying, other))
-    watch = _Watch(pair)
+    watch = _Watch(pair, both=case.both)
     pair.call()
     pair.direct_within(8.0)
-    return watch.measured(case.both)
+    return watch.measured()
 
 
 class _Watch:
     """Notes when probes leave, and the first one that comes through a NAT."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, *, both: bool) -> None:
+        self._both = both
+        self._scan_at: float | None = None
         self._sent: dict[str, list[tuple[float, int]]] = {"alice": [], "bob": []}
-        self._hit: TraceEntry | None = None
+        self._hit_at: float | None = None
+        self._holes: dict[int, float] = {}  # Alice's ports towards Bob's, and since when
         self._seen: set[tuple[Address, Address]] = set()
         pair.world.trace.listeners.append(self._see)
 
-    def measured(self, both: bool) -> Measured:
+    def measured(self) -> Measured:
         """Bob's probes count; where both ends send the same, the smaller number of both."""
         probes, opened = self._sent["bob"], [at for at, _ in self._sent["alice"]]
-        lead = bisect_right(opened, probes[0][0] + ONE_WAY_SECONDS) if probes else 0
-        hit = self._hit
-        if hit is None:
-            return Measured(None, lead)
-        later_at = hit.at - ONE_WAY_SECONDS  # when the later of the two that met was sent
-        if both:
+        lead = None
+        if self._scan_at is not None:
+            before = sum(at < self._scan_at for at, _ in probes)
+            lead = bisect_right(opened, self._scan_at + ONE_WAY_SECONDS) - before
+        if self._both:
+            if self._hit_at is None:
+                return Measured(None, lead)
+            later_at = self._hit_at - ONE_WAY_SECONDS  # when the later of the two was sent
             counts = (sum(at <= later_at for at, _ in each) for each in self._sent.values())
             return Measured(max(1, min(counts)), lead)
-        ports = [port for _, port in probes]
-        if hit.node == "alice-router":
-            return Measured(ports.index(hit.packet.destination.port) + 1, lead)
-        # Alice's was the later one: a hole that is there before a probe arrives counts for it.
-        arrived = sum(at < later_at - ONE_WAY_SECONDS for at, _ in probes)
-        return Measured(max(ports.index(hit.packet.source.port), arrived) + 1, lead)
+        # Not the first packet that comes in: where Alice's was the later one it comes in a line
+        # later than one of Bob's that would have been as good.
+        times = [at for at, _ in probes]
+        met = [
+            max(number, bisect_left(times, self._holes[port] - ONE_WAY_SECONDS)) + 1
+            for number, (_, port) in enumerate(probes)
+            if port in self._holes
+        ]
+        return Measured(min(met, default=None), lead)
 
     def _see(self, entry: TraceEntry) -> None:
-        """Ordinary checks between the two count like probes: they open holes just as well."""
+        """Ordinary checks between the two count like probes, as they open holes just as well; not
+        where both ends aim, because nobody aims at what they open."""
         packet = entry.packet
         if packet.destination.host not in PUBLIC or not looks_like_stun(packet.payload):
             return
+        is_probe = _STRAY in packet.payload
+        if self._both and not is_probe:
+            return
+        if is_probe and entry.action is Action.SEND and entry.node == "bob":
+            self._scan_at = self._scan_at or entry.at
         if entry.action is Action.SEND and entry.node in self._sent:
             ends = packet.source, packet.destination
             if PUBLIC.get(packet.destination.host) != entry.node and ends not in self._seen:
                 self._seen.add(ends)
                 self._sent[entry.node].append((entry.at, packet.destination.port))
-        elif entry.action is Action.IN and packet.source.host in PUBLIC and self._hit is None:
-            self._hit = entry
+        elif entry.action is Action.OUT and entry.translated is not None:
+            if entry.node == "alice-router" and packet.destination.port == BOB_PORT:
+                self._holes.setdefault(entry.translated.source.port, entry.at)
+        elif entry.action is Action.IN and packet.source.host in PUBLIC:
+            self._hit_at = self._hit_at or entry.at
 
 
 def theory(case: Case, lead: int, probes: int) -> float:
@@ -145,7 +165,8 @@ def _report(case: Case) -> nat.NatReport:
 
 def curve_of(case: Case, runs: Sequence[Measured]) -> Curve:
     """The measured share and the theory, for each number of probes until the theory is sure."""
-    lead = round(sum(run.lead for run in runs) / len(runs))
+    leads = [run.lead for run in runs if run.lead is not None]
+    lead = round(sum(leads) / len(leads))
     expected: list[float] = []
     while len(expected) < Budget().probes and (not expected or expected[-1] < SURE):
         expected.append(theory(case, lead, len(expected) + 1))
@@ -181,6 +202,7 @@ HEAD: Final = (
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev bench birthday", description=__doc__)
     parser.add_argument("--runs", type=int, default=200, help="in the simulator, of each pair")
+    parser.add_argument("--seed", type=int, default=0, help="of the first run")
     parser.add_argument("--out", type=Path, default=Path("out/birthday.svg"), help="the picture")
     parser.add_argument("--json", action="store_true", help="one object per pair")
     options = parser.parse_args(arguments)
@@ -188,7 +210,8 @@ def main(arguments: Sequence[str]) -> int:
     if not options.json:
         print(HEAD, flush=True)
     for case in CASES:
-        curve = curve_of(case, [play(case, seed) for seed in range(options.runs)])
+        seeds = range(options.seed, options.seed + options.runs)
+        curve = curve_of(case, [play(case, seed) for seed in seeds])
         curves.append(curve)
         _tell(curve, options.json)
     options.out.parent.mkdir(parents=True, exist_ok=True)
