@@ -92,14 +92,6 @@ def test_two_busy_sequential_ends_widen_and_sample_again(busy: float) -> None:
     assert sum(time is not None for time in times) >= 36
 
 
-def test_routers_without_a_packet_filter_are_got_through_by_packets_that_cross() -> None:
-    """They keep what comes in unasked for a stranger's connection, and brackets miss for ever."""
-    unfiltered = replace(BEHAVIOURS["linux"], keeps_strangers=True)
-    other = replace(BEHAVIOURS["sequential"], keeps_strangers=True)
-    times = direct_times(Side(other), Side(unfiltered), runs=6)
-    assert all(time is not None for time in times), times
-
-
 def test_random_ports_are_found_by_birthday_within_two_seconds() -> None:
     times = direct_times(random_ports(), LINUX, runs=6)
     assert all(time is not None and time <= 2.0 for time in times), times

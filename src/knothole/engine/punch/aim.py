@@ -3,7 +3,7 @@
 A connection opens where each one's aim is among the ports that the other's probes left from. An
 end with sequential ports samples just before, so that the other aims at the middle of what must
 follow: a few probes do. Of random ports any is as good as another: many probes, and a new aim in
-every round. An end with a fixed port says which it is, and sends to all that must follow.
+every round.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ MAX_PROBES: Final = 64
 
 class _Timer(enum.Enum):
     ROUND = enum.auto()
-    FIRE = enum.auto()
 
 
 class Aiming:
@@ -42,7 +41,6 @@ class Aiming:
     def __init__(self, means: Means) -> None:
         self._means = means
         self._is_random = shape_of(means.ours.nat) is Shape.RANDOM
-        self._is_fixed = shape_of(means.ours.nat) is Shape.FIXED
         ports = means.theirs.nat.ports
         self._draw = (
             Draw(ports.first, ports.last, means.random) if isinstance(ports, Random) else None
@@ -71,12 +69,7 @@ class Aiming:
             return
         self._sampled_at = sample.asked_at
         self._means.tell(Sampled(self._round, sample.mapped.port, self._count))
-        # The other end fires when it hears that. Packets that cross harm no router, one that comes
-        # first may keep the other from leaving by its port (a router without a packet filter).
-        if self._round == 1:
-            self._fire(now)
-        else:
-            self._timers.arm(_Timer.FIRE, now + self._means.rtt_seconds)
+        self._fire(now)
 
     def heard(self, move: Move, now: float) -> None:
         if not isinstance(move, Sampled) or move.round < self._round:
@@ -84,16 +77,12 @@ class Aiming:
         if move.round > self._round:
             self._begin_round(move.round, now)
         self._theirs = move
-        if not self._timers.is_armed(_Timer.FIRE):
-            self._fire(now)
+        self._fire(now)
 
     def handle_timeout(self, now: float) -> None:
         self._send(now)
-        for timer in self._timers.pop_expired(now):
-            if timer is _Timer.FIRE:
-                self._fire(now)
-            elif self._round < LAST_ROUND:
-                self._begin_round(self._round + 1, now)
+        if self._timers.pop_expired(now) and self._round < LAST_ROUND:
+            self._begin_round(self._round + 1, now)
 
     def next_timeout(self) -> float | None:
         sending = self._pace.next_at if self._pace is not None and self._waiting else None
@@ -104,7 +93,6 @@ class Aiming:
         self._sampler = self._sampled_at = self._theirs = None
         self._fired = False
         self._waiting.clear()
-        self._timers.disarm(_Timer.FIRE)
         self._timers.arm(_Timer.ROUND, now + self._means.round_seconds)
         if not self._is_random:
             self._means.close(self._before)
@@ -117,8 +105,6 @@ class Aiming:
             self._count = self._means.open(crowd(self._means.ours))
 
     def _width(self, number: int) -> int:
-        if self._is_fixed:
-            return 0  # the sampled socket itself is the one to send from
         rate = max(_rate(self._means.ours.nat), _rate(self._means.theirs.nat))
         wide = PROBES * (1 + number // 3)  # fresh samples first, then a wider aim
         return width_for(rate, self._means.round_seconds, wide, MAX_PROBES)
@@ -134,10 +120,8 @@ class Aiming:
         if theirs is None or sampled_at is None or self._fired:
             return
         self._fired = True
-        if self._is_fixed and self._sampler is not None:
-            expected = self._expected(theirs, now - sampled_at)
-            self._waiting.extend((self._sampler, port) for port in expected)
-        elif (aim := self._aim(theirs, now - sampled_at)) is not None:
+        aim = self._aim(theirs, now - sampled_at)
+        if aim is not None:
             sockets = self._fresh if self._is_random else self._fresh[1:]
             self._waiting.extend((base, aim) for base in sockets)
         at_once = len(self._waiting) <= MAX_PROBES
@@ -148,16 +132,10 @@ class Aiming:
         """``passed`` is about as long as between their sample and their probes."""
         if self._draw is not None:
             return self._draw.next()
-        if shape_of(self._means.theirs.nat) is Shape.FIXED:
-            return theirs.port
-        expected = self._expected(theirs, passed)
-        return expected[len(expected) // 2] if expected else None
-
-    def _expected(self, theirs: Sampled, passed: float) -> tuple[int, ...]:
         nat = self._means.theirs.nat
         stride = nat.ports.stride if isinstance(nat.ports, Sequential) else 1
-        skipped = round(_rate(nat) * passed)
-        return ports_after(theirs.port, stride or 1, skipped, min(theirs.count, MAX_PROBES))
+        expected = ports_after(theirs.port, stride or 1, round(_rate(nat) * passed), theirs.count)
+        return expected[len(expected) // 2] if expected else None
 
     def _send(self, now: float) -> None:
         if not self._waiting:

@@ -9,15 +9,15 @@ from knothole.engine.core import Datagram, least
 from knothole.engine.predict.plan import Plan, PlanKind
 from knothole.engine.punch.aim import Aiming
 from knothole.engine.punch.birthday import Scanning, Scattering
-from knothole.engine.punch.bracket_first import BracketFirst, FillFirst
+from knothole.engine.punch.bracket import Bracketing, Filling
 from knothole.engine.punch.means import Means, PunchOutput
 from knothole.engine.punch.tactic import Tactic
 from knothole.wire.address import Address
 from knothole.wire.signal.plans import Move
 
 TACTICS: Final[dict[tuple[PlanKind, bool], Callable[[Means], Tactic]]] = {
-    (PlanKind.BRACKET, True): BracketFirst,
-    (PlanKind.BRACKET, False): FillFirst,
+    (PlanKind.BRACKET, True): Bracketing,
+    (PlanKind.BRACKET, False): Filling,
     (PlanKind.AIM, True): Aiming,
     (PlanKind.BIRTHDAY, True): Scattering,
     (PlanKind.BIRTHDAY, False): Scanning,

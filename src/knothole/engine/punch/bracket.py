@@ -76,11 +76,6 @@ class Bracketing:
         return self._timers.next()
 
     @property
-    def rounds(self) -> int:
-        """How many were begun."""
-        return self._round
-
-    @property
     def _target(self) -> int:
         targets = self._means.targets
         return targets[(self._round - 1) % len(targets)]
