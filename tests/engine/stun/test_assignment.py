@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knothole.engine.endpoint.discovery import PORT_RANGES
 from knothole.engine.stun.assignment import (
     Sample,
+    is_settled,
     keeps_parity,
     port_assignment,
     ports_per_second,
@@ -27,11 +29,10 @@ strides = st.integers(-64, 64).filter(bool)
 
 
 def inside_ports(chance: Chance, count: int = COUNT) -> list[int]:
-    """As the endpoint chooses them: low and high in turn, no two alike."""
+    """As the endpoint chooses them, no two alike."""
     ports: dict[int, None] = {}
     while len(ports) < count:
-        low = len(ports) % 2 == 0
-        ports[chance.randint(10240, 29999) if low else chance.randint(32768, 60999)] = None
+        ports[chance.randint(*PORT_RANGES[len(ports) % len(PORT_RANGES)])] = None
     return list(ports)
 
 
@@ -104,6 +105,17 @@ def test_a_remainder_is_recognised(seed: int, size: int) -> None:
     inside = inside_ports(Chance(seed))
     outside = [30000 + port % size for port in inside]
     assert port_assignment(samples(inside, outside)) == Modular(30000, size)
+
+
+def test_a_modulus_is_not_settled_while_half_of_it_fits_as_well() -> None:
+    inside = [10300, 32800, 11000, 39000, 15000, 57000]  # an even number of 10000s apart
+    seen = samples(inside, [30000 + port % 10000 for port in inside])
+    assert port_assignment(seen) == Modular(20000, 20000)
+    assert not is_settled(Modular(20000, 20000), seen)
+    inside.append(21000)
+    seen = samples(inside, [30000 + port % 10000 for port in inside])
+    assert port_assignment(seen) == Modular(30000, 10000)
+    assert is_settled(Modular(30000, 10000), seen)
 
 
 @given(seeds)

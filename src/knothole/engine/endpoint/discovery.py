@@ -26,9 +26,10 @@ DISCOVERY: Final = b"discovery"
 
 SAMPLES: Final = 14  # ours: what MAX_PACKETS has room for, after filtering and mapping
 IPV6_PACKETS: Final = 16  # ours: of MAX_PACKETS, what the survey over IPv6 can take
-# Ours: half of the ports are low enough for a NAT that adds 30000, none is a known service's.
-LOW_PORTS: Final = (10240, 29999)
-HIGH_PORTS: Final = (32768, 60999)
+# Ours: half of the ports are low enough for a NAT that adds 30000, none is a known service's. From
+# each of four ranges, because ports by chance alone may all be an even number of 10000s apart, which
+# 30000 + p mod 10000 and 20000 + p mod 20000 map alike.
+PORT_RANGES: Final = ((10240, 19999), (32768, 44999), (20000, 29999), (45000, 60999))
 UDP_SECONDS: Final = 1.0  # ours: no standing mapped address by then, and the survey asks itself
 SOCKETS_SECONDS: Final = 0.3  # ours: sockets that are not bound by then are done without
 LIFETIME_AFTER_SECONDS: Final = 30.0  # ours: who stays that long may want to know of lifetimes
@@ -46,10 +47,9 @@ class _Timer(enum.Enum):
 
 def fresh_ports(count: int, random: RandomBytes) -> tuple[int, ...]:
     """Port numbers without a pattern, from low and high ones in turn."""
-    ranges = (LOW_PORTS, HIGH_PORTS)
+    ranges = (PORT_RANGES[number % len(PORT_RANGES)] for number in range(count))
     return tuple(
-        first + int.from_bytes(random(4), "big") % (last - first + 1)
-        for first, last in (ranges[number % 2] for number in range(count))
+        first + int.from_bytes(random(4), "big") % (last - first + 1) for first, last in ranges
     )
 
 

@@ -31,6 +31,7 @@ LEAST_FOR_RANDOM: Final = 4
 LEAST_FOR_PARITY: Final = 8  # 1 in 256 random assignments seems to keep it
 
 MODULAR_SHARE: Final = 0.75  # ours: so many of the samples fit, the others found a port taken
+MODULUS_PARTS: Final = (2, 3, 5)  # ours: a smaller part has too many ports outside of it
 SEQUENCE_SHARE: Final = 0.75  # ours: so many steps go forward; a sequence that begins anew has one
 EXACT_SHARE: Final = 1 / 3  # ours: so many steps are the stride itself; the others had company
 MISSED_BY_POOL: Final = 0.005  # ours: how often each end of a pool may lie outside of what we say
@@ -63,6 +64,21 @@ def port_assignment(samples: Sequence[Sample]) -> PortAssignment | None:
     if isinstance(found, Modular) and _is_one_run(samples):
         found = None  # with two free numbers a modulus fits a short run of ports now and then
     return found or _sequence(samples) or _pool(samples)
+
+
+def is_settled(ports: PortAssignment | None, samples: Sequence[Sample]) -> bool:
+    """Whether further samples would tell nothing new.
+
+    A modulus is not settled while a part of it fits as well: as long as all ports that were tried
+    lie in the same half of it, half of it explains what was seen.
+    """
+    match ports:
+        case Preserved() | Offset():
+            return True
+        case Modular(_, size):
+            inside = [sample.inside.port % size for sample in samples]
+            return all(len({port * part // size for port in inside}) > 1 for part in MODULUS_PARTS)
+    return False
 
 
 def keeps_parity(samples: Sequence[Sample], ports: PortAssignment | None) -> bool | None:

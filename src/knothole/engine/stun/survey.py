@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from knothole.engine.core import Datagram, RandomBytes, Timers, Transmit, least
-from knothole.engine.stun.assignment import Sample
+from knothole.engine.stun.assignment import Sample, is_settled
 from knothole.engine.stun.behaviour import NatBehaviour
 from knothole.engine.stun.transaction import Retransmission, Transaction, TransactionTimedOut
 from knothole.wire.address import Address
-from knothole.wire.nat import Modular, Offset, Preserved
 from knothole.wire.stun import (
     TRANSACTION_ID_SIZE,
     Attribute,
@@ -208,7 +207,7 @@ class Survey:
         for question in self._running.values():  # its repetitions, and the answer
             left -= question.plan.max_requests - question.transaction.requests_sent + 1
         behaviour = self._behaviour()
-        if behaviour.translated and not isinstance(behaviour.ports, Preserved | Offset | Modular):
+        if behaviour.translated and not is_settled(behaviour.ports, behaviour.samples):
             for base in self._later[: max(0, left // 2)]:
                 self._ask(_Test.MAPPED, base, self._servers[0], now, SAMPLE)
         self._later = []
