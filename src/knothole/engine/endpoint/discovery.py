@@ -27,8 +27,8 @@ DISCOVERY: Final = b"discovery"
 SAMPLES: Final = 14  # ours: what MAX_PACKETS has room for, after filtering and mapping
 IPV6_PACKETS: Final = 16  # ours: of MAX_PACKETS, what the survey over IPv6 can take
 # Ours: half of the ports are low enough for a NAT that adds 30000, none is a known service's. From
-# each of four ranges, because ports by chance alone may all be an even number of 10000s apart, which
-# 30000 + p mod 10000 and 20000 + p mod 20000 map alike.
+# each of four ranges: by chance alone all ports may be an even number of 10000s apart, and such
+# ports 30000 + p mod 10000 and 20000 + p mod 20000 map alike.
 PORT_RANGES: Final = ((10240, 19999), (32768, 44999), (20000, 29999), (45000, 60999))
 UDP_SECONDS: Final = 1.0  # ours: no standing mapped address by then, and the survey asks itself
 SOCKETS_SECONDS: Final = 0.3  # ours: sockets that are not bound by then are done without
