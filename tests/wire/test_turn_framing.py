@@ -81,7 +81,7 @@ def test_stream_is_cut_the_same_however_it_arrives(step: int) -> None:
 
 @pytest.mark.parametrize(
     "noise",
-    [b"POST / HTTP/1.1", b"\x16\x03\x01\x02", b"\x50\0\0\0", b"\0\x01\0\x01", REQUEST[:4] + b"x"],
+    [b"\x20POST / HTTP/1.1", b"\x16\x03\x01\x02", b"\x80\0\0\0", b"\0\x01\0\x01", REQUEST[:4] + b"x"],
 )
 def test_stream_of_something_else_is_refused_then_and_ever_after(noise: bytes) -> None:
     framer = StreamFramer()
@@ -89,6 +89,11 @@ def test_stream_of_something_else_is_refused_then_and_ever_after(noise: bytes) -
         framer.feed(noise)
     with pytest.raises(MalformedMessage):
         framer.feed(REQUEST)
+
+
+def test_channel_data_of_rfc_5766_is_cut_out_of_a_stream_like_any_other() -> None:
+    framer = StreamFramer()
+    assert framer.feed(b"\x7f\xff\0\x01a\0\0\0" + REQUEST) == [b"\x7f\xff\0\x01a", REQUEST]
 
 
 def test_unfinished_message_waits() -> None:

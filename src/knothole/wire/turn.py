@@ -9,6 +9,7 @@ from knothole.wire.stun.message import HEADER_SIZE, MAGIC_COOKIE
 
 FIRST_CHANNEL: Final = 0x4000  # RFC 8656 Section 12: "0x4000 through 0x4FFF"
 LAST_CHANNEL: Final = 0x4FFF
+LAST_OLD_CHANNEL: Final = 0x7FFF  # RFC 5766 Section 11: "0x4000 through 0x7FFF"
 CHANNEL_HEADER_SIZE: Final = 4
 
 _COOKIE = MAGIC_COOKIE.to_bytes(4, "big")
@@ -42,10 +43,20 @@ def decode_channel_data(data: bytes) -> tuple[int, bytes]:
     return data[0] << 8 | data[1], data[CHANNEL_HEADER_SIZE:end]
 
 
+def begins_channel_data(first_byte: int) -> bool:
+    """Whether a server takes what begins so for ChannelData: 0x40 to 0x7F, as in RFC 5766.
+
+    RFC 8656 keeps 0x50 and above from clients whose socket carries DTLS-SRTP too; nothing else
+    that comes to a server begins so.
+    """
+    return first_byte >> 6 == 1
+
+
 class StreamFramer:
     """Cuts a TCP or TLS stream into STUN and ChannelData messages (RFC 8656 Section 12.5).
 
-    Holds at most one unfinished message, 64 KiB.
+    ChannelData with a number of RFC 5766 is ChannelData too. Holds at most one unfinished message,
+    64 KiB.
     """
 
     def __init__(self) -> None:
@@ -77,6 +88,6 @@ def _size_at(buffer: bytearray, at: int) -> tuple[int, int]:
         if length & 3 or not _COOKIE.startswith(buffer[at + 4 : at + 8]):
             raise MalformedMessage("neither STUN nor ChannelData on the stream")
         return HEADER_SIZE + length, 0
-    if first >> 4 == FIRST_CHANNEL >> 12:
+    if begins_channel_data(first):
         return CHANNEL_HEADER_SIZE + length, -length & 3
     raise MalformedMessage("neither STUN nor ChannelData on the stream")

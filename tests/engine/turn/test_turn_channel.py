@@ -82,6 +82,7 @@ def test_padding_over_udp_is_tolerated_and_on_streams_it_is_made(new_raw, payloa
         b"\x40\x01\x00\x04ping",
         b"\x4f\xff\x00\x04ping",
         b"\x50\x00\x00\x04ping",
+        b"\x7f\xff\x00\x04ping",
         b"\x80\x00\x00\x04ping",
     ],
 )
@@ -89,7 +90,7 @@ def test_channel_data_that_is_short_or_on_no_channel_is_dropped(bound, message) 
     assert sent_to_peer(bound, message) == [] and bound.replies == []
 
 
-@pytest.mark.parametrize("number", [0, 0x3FFF, 0x5000, 0x7FFF, 0xFFFF])
+@pytest.mark.parametrize("number", [0, 0x3FFF, 0x8000, 0xFFFF])
 def test_numbers_outside_the_range_are_bad(raw, number) -> None:
     raw.allocate()
     assert bind(raw, number) == 400
@@ -99,6 +100,25 @@ def test_numbers_outside_the_range_are_bad(raw, number) -> None:
 def test_numbers_at_its_ends_are_good(raw, number) -> None:
     raw.allocate()
     assert bind(raw, number) == 0
+
+
+@pytest.mark.parametrize("number", [0x5000, 0x7FFF])
+def test_channel_numbers_of_rfc_5766_work_like_those_of_rfc_8656(new_raw, number) -> None:
+    """In both directions, one by one, in bursts, and on a stream."""
+    prefix = number.to_bytes(2, "big")
+    message = prefix + b"\x00\x04ping"
+    client = new_raw()
+    client.relayed = client.allocate()
+    assert bind(client, number) == 0
+    assert sent_to_peer(client, message) == [Datagram(client.relayed, PEER, b"ping")]
+    burst = Datagram(client.relayed, PEER, b"pingping", 4)
+    assert sent_to_peer(client, message * 2, len(message)) == [burst]
+    assert from_peer(client) == [prefix + b"\x00\x04pong"]
+    stream = new_raw(transport=Transport.TCP)
+    stream.relayed = stream.allocate()
+    assert bind(stream, number) == 0
+    assert sent_to_peer(stream, message)[0].payload == b"ping"
+    assert from_peer(stream, payload=b"pongs") == [prefix + b"\x00\x05pongs\0\0\0"]
 
 
 def test_half_a_request_is_bad(raw) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from knothole.wire.turn import CHANNEL_HEADER_SIZE
+from knothole.wire.turn import CHANNEL_HEADER_SIZE, begins_channel_data
 
 # ARCHITECTURE.md: "<= 64 segments, <= 65,000 bytes".
 MAX_SEGMENTS: Final = 64
@@ -39,7 +39,7 @@ def unwrap_burst(payload: bytes, segment_size: int) -> tuple[int, bytes, int] | 
     """
     size = segment_size - CHANNEL_HEADER_SIZE
     head = payload[:CHANNEL_HEADER_SIZE]
-    if size <= 0 or head[0] >> 4 != 4 or (head[2] << 8 | head[3]) != size:
+    if size <= 0 or not begins_channel_data(head[0]) or (head[2] << 8 | head[3]) != size:
         return None
     last = len(payload) - len(payload) % segment_size
     parts = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from knothole.wire.address import Address
-from knothole.wire.turn import FIRST_CHANNEL, LAST_CHANNEL
+from knothole.wire.turn import FIRST_CHANNEL, LAST_OLD_CHANNEL
 
 CHANNEL_LIFETIME: Final = 600.0  # RFC 8656 Section 12: "lasts for 10 minutes unless refreshed"
 QUARANTINE: Final = 300.0  # RFC 8656 Section 12: "MUST wait 5 minutes after"
@@ -74,5 +74,9 @@ class Channels:
 
 
 def is_channel_number(number: int) -> bool:
-    """RFC 8656 Section 12: "0x4000 through 0x4FFF"."""
-    return FIRST_CHANNEL <= number <= LAST_CHANNEL
+    """Whether a client may choose it: those of RFC 8656, up to 0x4FFF, and those of RFC 5766.
+
+    The range became smaller for the sake of clients that have DTLS-SRTP on the same socket. One
+    that chooses a number beyond it has not.
+    """
+    return FIRST_CHANNEL <= number <= LAST_OLD_CHANNEL

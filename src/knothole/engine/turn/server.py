@@ -91,7 +91,7 @@ class TurnServer:
 
         Whatever is neither a TURN message nor fits an allocation is dropped.
         """
-        is_channel_data = len(payload) > 0 and payload[0] >> 4 == 4
+        is_channel_data = len(payload) > 0 and payload[0] >> 6 == 1  # begins_channel_data
         if segment_size and len(payload) > segment_size:
             if is_channel_data and self._data.channel_burst(five_tuple, payload, segment_size, now):
                 return
