@@ -81,7 +81,13 @@ def test_stream_is_cut_the_same_however_it_arrives(step: int) -> None:
 
 @pytest.mark.parametrize(
     "noise",
-    [b"\x20POST / HTTP/1.1", b"\x16\x03\x01\x02", b"\x80\0\0\0", b"\0\x01\0\x01", REQUEST[:4] + b"x"],
+    [
+        b"\x20POST / HTTP/1.1",
+        b"\x16\x03\x01\x02",
+        b"\x80\0\0\0",
+        b"\0\x01\0\x01",
+        REQUEST[:4] + b"x",
+    ],
 )
 def test_stream_of_something_else_is_refused_then_and_ever_after(noise: bytes) -> None:
     framer = StreamFramer()
