@@ -13,6 +13,7 @@ from knothole.engine.turn.channel import Channels
 from knothole.engine.turn.deadlines import Deadlines
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.permission import Permissions
+from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.quota import Limits, Quota
 from knothole.engine.turn.relay_pool import RelayPool, Reservation
 from knothole.engine.turn.server_allocation import ServerAllocation
@@ -22,6 +23,7 @@ from knothole.engine.turn.server_events import (
     CloseRelay,
     EndReason,
     OpenRelay,
+    PeersForbidden,
     ServerOutput,
 )
 from knothole.wire.address import Address, Transport
@@ -146,6 +148,18 @@ class Allocations:
                 allocation.to_client,
             )
         )
+
+    def forbid(self, rules: PeerRules, now: float) -> None:
+        """End what ``rules`` do not allow."""
+        hosts = {host for each in self.by_relayed.values() for host in each.hosts()}
+        forbidden = frozenset(host for host in hosts if rules.host_refusal(host) is not None)
+        if not forbidden:
+            return
+        for allocation in self.by_relayed.values():
+            lost = allocation.forbid(forbidden, now)
+            if lost:
+                five_tuple, relayed = allocation.five_tuple, allocation.relayed
+                self._outputs.append(PeersForbidden(five_tuple, relayed, lost))
 
     def disconnected(self, five_tuple: FiveTuple) -> None:
         """The stream of ``five_tuple`` is closed, and so is what came by it."""

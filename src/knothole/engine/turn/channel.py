@@ -68,6 +68,11 @@ class Channels:
             self.by_number[number] = self.by_peer[peer] = channel
         channel.expires_at = expires_at
 
+    def end(self, peer: Address, now: float) -> None:
+        """Have the channel of ``peer`` be over now; its quarantine begins."""
+        channel = self.by_peer[peer]
+        channel.expires_at = min(channel.expires_at, now)
+
     def _drop(self, channel: Channel) -> None:
         self.by_number.pop(channel.number, None)
         self.by_peer.pop(channel.peer, None)

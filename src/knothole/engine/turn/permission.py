@@ -30,3 +30,10 @@ class Permissions:
     def install(self, host: str, now: float) -> None:
         """Install the permission or refresh it."""
         self.expires_at[host] = now + PERMISSION_LIFETIME
+
+    def remove(self, hosts: Collection[str]) -> frozenset[str]:
+        """Take back what ``hosts`` have; those of them that had a permission, expired or not."""
+        removed = frozenset(host for host in hosts if host in self.expires_at)
+        for host in removed:
+            del self.expires_at[host]
+        return removed

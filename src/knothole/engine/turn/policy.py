@@ -45,10 +45,15 @@ class PeerRules:
             for host in own_hosts
             if not any(ip_address(host) in network for network in policy.allowed)
         )
+        self._own = (relay_hosts, server_addresses)
         self._relay_hosts = frozenset(relay_hosts)
         self._listeners = listeners
         self._allowed = policy.allowed
         self._denied = (*policy.denied, *(ip_network(host) for host in self.inside_only))
+
+    def under(self, policy: PeerPolicy) -> PeerRules:
+        """Another policy on the same server."""
+        return PeerRules(policy, *self._own)
 
     def host_refusal(self, host: str) -> str | None:
         """Why no permission is given for ``host``, or None when one is."""

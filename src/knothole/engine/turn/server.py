@@ -133,6 +133,16 @@ class TurnServer:
             if owner is None or allocation.requester.owner == owner:
                 self._allocations.end(allocation, EndReason.REMOVED)
 
+    def set_policy(self, policy: PeerPolicy, now: float) -> None:
+        """Have another ``policy`` count, for what there is already, too.
+
+        Permissions and channels that it forbids are over at once, on every allocation, and said to
+        be so with PeersForbidden.
+        """
+        self._rules = self._rules.under(policy)
+        self._data.obey(self._rules)
+        self._allocations.forbid(self._rules, now)
+
     def handle_timeout(self, now: float) -> None:
         self._allocations.handle_timeout(now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from knothole.engine.turn.answer import Requester
@@ -34,3 +35,16 @@ class ServerAllocation:
     """Payload bytes relayed towards peers."""
     to_client: int = 0
     """Payload bytes relayed towards the client."""
+
+    def hosts(self) -> set[str]:
+        """Every host that it has, or had lately, to do with."""
+        return {*self.permissions.expires_at, *(peer.host for peer in self.channels.by_peer)}
+
+    def forbid(self, hosts: Collection[str], now: float) -> frozenset[str]:
+        """End permissions and channels of ``hosts``; those of them that had any."""
+        lost = set(self.permissions.remove(hosts))
+        for peer in tuple(self.channels.by_peer):
+            if peer.host in hosts:
+                self.channels.end(peer, now)
+                lost.add(peer.host)
+        return frozenset(lost)

@@ -49,9 +49,13 @@ class ServerData:
     ) -> None:
         self._by_five_tuple = allocations.by_five_tuple
         self._by_relayed = allocations.by_relayed
-        self._rules, self._random, self._outputs = rules, random, outputs
-        self._inside_only = rules.inside_only
+        self._random, self._outputs = random, outputs
         self._reached = False
+        self.obey(rules)
+
+    def obey(self, rules: PeerRules) -> None:
+        """Have ``rules`` count from now on."""
+        self._rules, self._inside_only = rules, rules.inside_only
 
     def channel_data(self, five_tuple: FiveTuple, message: bytes, now: float) -> None:
         """RFC 8656 Section 12.6."""

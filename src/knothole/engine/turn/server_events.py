@@ -61,6 +61,16 @@ class AllocationEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class PeersForbidden:
+    """A new policy has taken from this allocation what it had with ``hosts``: whatever io does for
+    them by itself ends now, connections to them and accelerated channels."""
+
+    five_tuple: FiveTuple
+    relayed: Address
+    hosts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class RelayReached:
     """The first datagram of all that came to a relayed address from outside.
 
@@ -72,5 +82,11 @@ class RelayReached:
 
 
 ServerOutput: TypeAlias = (
-    Transmit | OpenRelay | CloseRelay | AllocationCreated | AllocationEnded | RelayReached
+    Transmit
+    | OpenRelay
+    | CloseRelay
+    | AllocationCreated
+    | AllocationEnded
+    | PeersForbidden
+    | RelayReached
 )
