@@ -5,6 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
+import pytest
+
 from knothole.lab.ladder import (
     Arrow,
     Column,
@@ -48,6 +50,22 @@ def test_a_discarded_packet_ends_in_front_of_the_wall_with_a_cross() -> None:
     [line] = lines_with(Ladder(COLUMNS, [lost]), "check")
     assert "│            ║✗───────────┼────────────┼────────────●" in line
     assert line.endswith("DISCARDED")
+
+
+@pytest.mark.parametrize(
+    ("home", "towards", "drawn"),
+    [
+        (0, 4, "●───────────✗║            │            ║            │  check"),
+        (4, 0, "│            ║            │            ║✗───────────●  check"),
+    ],
+)
+def test_a_packet_that_its_own_nat_discarded_ends_in_front_of_that_wall(
+    home: int, towards: int, drawn: str
+) -> None:
+    ladder = Ladder(COLUMNS, [arrow((home, 1.0), towards=towards, outcome=Outcome.DISCARDED)])
+    [line] = lines_with(ladder, "check")
+    assert drawn in line
+    ElementTree.fromstring(draw_svg(ladder))
 
 
 def test_a_packet_never_seen_again_points_where_it_was_meant_to_go() -> None:

@@ -127,6 +127,12 @@ def test_segments_of_one_message_become_one_arrow_with_their_sum() -> None:
     ]
 
 
+def test_what_a_client_asks_its_own_router_for_is_not_drawn() -> None:
+    seen = Sighting(1.0, "bob-nat", "lan", False)
+    asked = packet(b"\x00\x00", BOB, Address("10.0.2.1", 5351), seen=seen)
+    assert arrows_of([Journey([asked], Fate.DISCARDED)], CAST) == []
+
+
 def test_the_steps_are_found_in_what_was_captured() -> None:
     story = tell(CALL, CAST, "a call")
     assert [

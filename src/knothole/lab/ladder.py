@@ -67,6 +67,11 @@ class Arrow:
     def end(self) -> float:
         return self.way[-1][1]
 
+    @property
+    def step(self) -> int:
+        """From one column to the next on the way: 1 to the right, -1 to the left."""
+        return 1 if self.towards > self.way[0][0] else -1
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -157,6 +162,13 @@ def describe(arrow: Arrow) -> str:
     return words + (f"  (and {arrow.repeats} more)" if arrow.repeats else "")
 
 
+def ends_at(ladder: Ladder, arrow: Arrow) -> int:
+    """The column that an arrow comes to: for one that its own NAT discarded that NAT's wall."""
+    end = arrow.way[-1][0]
+    at_home = arrow.outcome is Outcome.DISCARDED and not ladder.columns[end].is_wall
+    return end + arrow.step if at_home and 0 <= end + arrow.step < len(ladder.columns) else end
+
+
 def _heading(texts: Sequence[str]) -> str:
     return (
         " " * (_TIME_WIDTH - 3)
@@ -173,12 +185,9 @@ def _lifelines(ladder: Ladder) -> str:
 
 def _arrow(ladder: Ladder, arrow: Arrow) -> str:
     cells = list(_lifelines(ladder))
-    begin = arrow.way[0][0]
-    end, ends_short = arrow.way[-1][0], len(arrow.way) == 1
-    rightwards = arrow.towards > begin
-    step = 1 if rightwards else -1
-    start_at, stop_at = begin * _COLUMN_WIDTH, end * _COLUMN_WIDTH
-    if ends_short and arrow.outcome is not Outcome.DISCARDED:
+    begin, step = arrow.way[0][0], arrow.step
+    start_at, stop_at = begin * _COLUMN_WIDTH, ends_at(ladder, arrow) * _COLUMN_WIDTH
+    if len(arrow.way) == 1 and arrow.outcome is not Outcome.DISCARDED:
         stop_at = start_at + step * (_COLUMN_WIDTH // 2)
     if arrow.outcome is Outcome.DISCARDED:
         stop_at -= step  # it ends in front of the wall
@@ -186,7 +195,7 @@ def _arrow(ladder: Ladder, arrow: Arrow) -> str:
         on_lifeline = cells[position] in "│║" and position != start_at
         cells[position] = "┼" if on_lifeline else "─"
     cells[start_at] = "●"
-    head = "▶" if rightwards else "◀"
+    head = "▶" if step > 0 else "◀"
     cells[stop_at] = {Outcome.ARRIVED: head, Outcome.DISCARDED: "✗", Outcome.LOST: "?"}[
         arrow.outcome
     ]

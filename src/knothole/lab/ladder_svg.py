@@ -9,7 +9,7 @@ from html import escape
 from itertools import pairwise
 from typing import Final
 
-from knothole.lab.ladder import Arrow, Ladder, Outcome, Section, Tone
+from knothole.lab.ladder import Arrow, Ladder, Outcome, Section, Tone, ends_at
 
 _WIDTH: Final = 1400
 _FIRST_COLUMN: Final = 164
@@ -176,9 +176,11 @@ def _points(ladder: Ladder, arrow: Arrow, scale: _TimeScale) -> Points:
     """The corners of an arrow's line, which ends just short of what it points at."""
     heights = scale.along(arrow)
     points = [(_x(column), y) for (column, _), y in zip(arrow.way, heights, strict=True)]
-    sign = 1 if arrow.towards > arrow.way[0][0] else -1
+    sign, end = arrow.step, ends_at(ladder, arrow)
     if len(points) == 1 and arrow.outcome is not Outcome.DISCARDED:
         points.append((points[0][0] + sign * _COLUMN_GAP * 0.45, points[0][1] + 8))
+    if end != arrow.way[-1][0]:
+        points.append((_x(end), points[-1][1]))
     x, y = points[-1]
     if arrow.outcome is Outcome.DISCARDED:
         points[-1] = (x - sign * (_WALL / 2 + 8), y)

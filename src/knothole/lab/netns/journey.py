@@ -14,7 +14,8 @@ from typing import Final
 
 from knothole.lab.netns.packet import Packet
 
-_ACROSS_ROUTER_SECONDS: Final = 0.005  # the kernel forwards at once; later it is another packet
+# The kernel forwards at once, unless the machine is busy; nobody repeats a packet sooner than that.
+_ACROSS_ROUTER_SECONDS: Final = 0.05
 _ACROSS_LINE_SECONDS: Final = 2.0
 
 

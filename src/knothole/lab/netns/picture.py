@@ -26,6 +26,9 @@ _CLASSES: Final = {
 }
 _CHANNEL_HEADER: Final = 4
 _SERVER_PORTS: Final = frozenset({3478, 3479})  # any other port of a server is a relayed address
+_PORT_MAPPING_PORTS: Final = frozenset(
+    {1900, 5351}
+)  # SSDP (UPnP); PCP and NAT-PMP (RFC 6887 Section 19.1)
 _SMALLEST_QUIC: Final = 21  # RFC 9000 Section 10.3: shorter ones cannot be a valid packet
 _ONE_MESSAGE_SECONDS: Final = 0.002
 
@@ -68,13 +71,18 @@ def two_clients(lab: Lab, left: str, right: str, server: str, *others: str) -> C
 
 
 def arrows_of(journeys: Iterable[Journey], cast: Cast) -> list[Arrow]:
-    """An arrow for each journey that carried something; bare acknowledgements of TCP do not."""
+    """An arrow for each journey that carried something; bare acknowledgements of TCP do not.
+
+    What a client asks its own router for is left out: it is no part of a call.
+    """
     arrows: list[Arrow] = []
     stretch: Arrow | None = None  # segments of one message of a stream become one arrow
     sizes: dict[int, int] = {}
     for journey in journeys:
         is_stream = journey.first.protocol == "tcp"
         if journey.first.protocol == "icmp" or (is_stream and not _says(journey)):
+            continue
+        if journey.first.destination.port in _PORT_MAPPING_PORTS:
             continue
         arrow = arrow_of(journey, cast)
         if arrow.way[0][0] == arrow.towards:
