@@ -236,7 +236,7 @@ BINDING = Message(MessageClass.REQUEST, Method.BINDING, b"t" * 12)
 class Stun:
     """Asks for the mapped address in every way there is; the answers are whole or there are none.
 
-    ``alpn`` None is TLS without ALPN, "" no TLS at all.
+    ``alpn`` None is TLS without ALPN, "" no TLS at all, and none given stun.turn.
     """
 
     def udp(self, host: str, port: int, request: bytes = b"") -> Message:
@@ -250,9 +250,9 @@ class Stun:
             assert mapped is None or mapped.address == Address(*sock.getsockname()[:2])
             return answer
 
-    def stream(self, host: str, port: int, alpn: str | None = "stun.turn") -> Message:
+    def stream(self, host: str, port: int, *alpn: str | None) -> Message:
         with socket.create_connection((host, port), timeout=PATIENCE) as plain:
-            sock = plain if alpn == "" else open_tls(plain, alpn)
+            sock = plain if alpn == ("",) else open_tls(plain, *(alpn or ("stun.turn",)))
             with sock:
                 sock.sendall(encode(BINDING))
                 framer, messages = StreamFramer(), []
@@ -281,8 +281,8 @@ def tls_context() -> Callable[..., ssl.SSLContext]:
     return make_tls_context
 
 
-def open_tls(plain: socket.socket, alpn: str | None) -> ssl.SSLSocket:
-    return make_tls_context(alpn).wrap_socket(plain)
+def open_tls(plain: socket.socket, *alpn: str | None) -> ssl.SSLSocket:
+    return make_tls_context(*alpn).wrap_socket(plain)
 
 
 def make_client_hello(alpn: Sequence[str]) -> bytes:

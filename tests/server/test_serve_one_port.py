@@ -58,6 +58,12 @@ def test_tcp_carries_stun_in_the_clear_and_in_tls_with_alpn_and_without(
         assert stun.stream(HOST, each, alpn).message_class is MessageClass.SUCCESS
 
 
+def test_a_turn_client_that_offers_http_too_is_served(stun, port) -> None:
+    """As coturn's client does."""
+    alpn = ["http/1.1", "stun.turn", "stun.nat-discovery"]
+    assert stun.stream(HOST, port, *alpn).message_class is MessageClass.SUCCESS
+
+
 @pytest.mark.parametrize("alpn", [["http/1.1"], ["h2", "http/1.1"], ["stun.turn", "http/1.1"], []])
 def test_tls_carries_the_websocket_with_alpn_and_without(port, further, tls_context, alpn) -> None:
     for each in (port, further):

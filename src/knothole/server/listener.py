@@ -24,7 +24,7 @@ from knothole.server.client_hello import (
     application_protocols,
 )
 from knothole.server.descriptors import EXHAUSTED
-from knothole.server.tls_context import ALPN_WEBSOCKET
+from knothole.server.tls_context import ALPN_TURN, ALPN_WEBSOCKET
 from knothole.wire.address import Address
 
 FIRST_BYTES_SECONDS: Final = 10.0  # a client that says nothing for so long is let go: ours
@@ -69,7 +69,9 @@ def recognise(first_bytes: bytes) -> Speaks | None:
             return Speaks.NONSENSE
         if protocols is None:
             return None
-        return Speaks.WEBSOCKET if ALPN_WEBSOCKET in protocols else Speaks.TURN
+        # Who offers both, or nothing, may still speak HTTP: the relay finds out inside TLS.
+        only_http = ALPN_WEBSOCKET in protocols and ALPN_TURN not in protocols
+        return Speaks.WEBSOCKET if only_http else Speaks.TURN
     if first < 0x04:  # RFC 7983: STUN. ChannelData needs an allocation first.
         return Speaks.TURN
     return Speaks.PLAIN_HTTP if first_bytes[:1].isalpha() else Speaks.NONSENSE
