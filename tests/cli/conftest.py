@@ -10,10 +10,8 @@ import itertools
 import json
 import os
 import pty
-import random
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -32,6 +30,7 @@ from knothole.peer.peer import Peer
 from knothole.peer.profile import Profile
 from knothole.wire.server_url import parse_server_url
 
+from ..ports import free_port
 from .forked import ForkedProgram
 
 DOC = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -312,25 +311,12 @@ class Person:
 # --------------------------------------------------------------------------------- fixtures
 
 
-def free_port() -> int:
-    """A port free for TCP and UDP whose next one is free too, outside the ephemeral range."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-            for number in (port, port + 1):
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    opened.enter_context(socket.socket(socket.AF_INET, kind)).bind(
-                        ("127.0.0.1", number)
-                    )
-            return port
-
-
 @contextlib.contextmanager
 def serving(
     folder: Path, program: Sequence[str] = KNOTHOLE, *, port: int | None = None
 ) -> Iterator[str]:
     """A server; its address."""
-    for _ in range(5):  # a port that was free may be another test's by now
+    for _ in range(5):  # a port that was free may be another program's by now
         server, url = _started(folder, program, port or free_port())
         if url:
             break

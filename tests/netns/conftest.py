@@ -5,8 +5,11 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
+
+PATIENCE: Final = 40.0  # seconds after which what should have come has not, on a busy machine too
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]
@@ -42,7 +45,7 @@ else:
         def __call__(self, host: str, port: int = 0, address: str = "") -> socket.socket:
             with self._lab.inside(host):
                 new = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            new.settimeout(5.0)
+            new.settimeout(PATIENCE)
             new.bind((address or self._lab.hosts[host].address, port))
             self._open.append(new)
             return new

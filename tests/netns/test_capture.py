@@ -31,7 +31,8 @@ def test_a_delivered_packet_is_seen_at_both_sides_of_both_nats(lab: Lab, udp: Ud
     alice, bob = udp("alice", 1414), udp("bob", 2828)
     with lab.capture("alice", "bob") as capture:
         bob.sendto(b"hole", ("1.1.1.1", 1414))
-        time.sleep(0.05)
+        while not lab.discarded("alice").packets:
+            pass
         alice.sendto(b"ring", ("2.2.2.2", 2828))
         bob.recv(64)
     [hole] = journeys_of(capture, b"hole")
@@ -47,7 +48,7 @@ def test_a_delivered_packet_is_seen_at_both_sides_of_both_nats(lab: Lab, udp: Ud
     ]
     assert [str(p.source) for p in ring.sightings[:2]] == ["192.168.1.10:1414", "1.1.1.1:1414"]
     _, left, came, _ = (p.seconds for p in ring.sightings)
-    assert 0.010 <= came - left < 0.5
+    assert came - left >= 0.010
 
 
 def test_a_strangers_packet_ends_at_the_nat(lab: Lab, udp: Udp) -> None:

@@ -58,7 +58,7 @@ def marked(name: str) -> list[int]:
 
 
 def wait_until_gone(name: str, inodes: list[int]) -> None:
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 40.0
     while marked(name) or held(inodes):
         assert time.monotonic() < deadline, f"still there: {marked(name)} {held(inodes)}"
         time.sleep(0.02)

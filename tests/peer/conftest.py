@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from knothole.server.config import ServerConfig
 from knothole.server.server import Server
 from knothole.wire.server_url import ServerUrl
 
+from ..ports import free_port
+
 
 class Town:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = 20_000 + secrets.randbelow(12_000)
+        self.port = free_port()
         self.url: ServerUrl
         self._server: Server | None = None
 

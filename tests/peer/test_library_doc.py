@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
 from knothole.peer.profile import Profile
 from knothole.server.config import ServerConfig
 from knothole.server.server import Server
+
+from ..ports import free_port
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "library.md"
 
@@ -19,7 +20,7 @@ async def test_the_example_of_the_document_runs(tmp_path: Path) -> None:
     assert len(code) == 1
     names: dict[str, Any] = {}
     exec(compile(code[0], str(DOCUMENT), "exec"), names)
-    port = 20_000 + secrets.randbelow(20_000)
+    port = free_port()
     config = ServerConfig(
         hosts=("127.0.0.1",), port=port, discovery_port=port + 1, data=tmp_path / "server"
     )

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import random
 import signal
 import socket
 import ssl
@@ -28,21 +27,10 @@ from knothole.wire.server_url import parse_server_url
 from knothole.wire.stun import Message, MessageClass, Method, XorMappedAddress, decode, encode
 from knothole.wire.turn import StreamFramer
 
-LOOPBACK = "127.0.0.1"
+from ..ports import LOOPBACK, free_port
+
 PATIENCE = 40.0
 """Seconds after which something that should have happened has not, on a busy machine too."""
-
-
-def free_port(host: str = LOOPBACK) -> int:
-    """A port free for TCP and UDP whose next one is free too, outside the ephemeral range."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-            for number in (port, port + 1):
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    opened.enter_context(socket.socket(family, kind)).bind((host, number))
-            return port
 
 
 class ServeProgram:

@@ -1,4 +1,7 @@
-"""The server is killed and started again: clients come back by themselves, names stay theirs."""
+"""The server is killed and started again: clients come back by themselves, names stay theirs.
+
+How soon is measured by `./dev bench recovery`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ import knothole
 from knothole.wire.candidate import CandidateKind
 from knothole.wire.server_url import parse_server_url
 
-BACK_WITHIN_SECONDS = 5.0  # what is promised; the assertion is more generous on a busy machine
 CLIENTS = 8
 
 
@@ -34,7 +36,6 @@ async def test_registered_clients_are_back_soon_after_a_restart(serve, clients, 
     again = serve(port=port).ready()
     took = await until(lambda: all(peer.online for peer in peers))
     print(f"{CLIENTS} clients are back {took:.2f} s after the server is", file=sys.stderr)
-    assert took < 4 * BACK_WITHIN_SECONDS
     assert again.url == server.url
 
     relayed = await until(lambda: all(is_relayed(peer) for peer in peers))

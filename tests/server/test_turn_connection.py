@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -43,6 +44,10 @@ class Relay:
         client.setblocking(False)
         self._server_side = (sock, remote)
         return client
+
+    def has_come(self) -> bool:
+        """Whether the client's first byte is there."""
+        return bool(select.select([self._server_side[0]], (), (), 0)[0])
 
     def begin(self) -> None:
         """Take the client over: it has sent its first byte."""
@@ -97,12 +102,12 @@ def plain(relay: Relay, data: bytes) -> socket.socket:
 
 
 async def secure(
-    relay: Relay, alpn: str | None, tls_context
+    relay: Relay, alpn: str | None, tls_context, until
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     client = relay.accept()
 
     async def begin() -> None:
-        await asyncio.sleep(0.01)  # the ClientHello is on its way
+        await until(relay.has_come)  # the ClientHello
         relay.begin()
 
     beginning = asyncio.create_task(begin())
@@ -184,7 +189,7 @@ async def test_data_for_a_client_that_does_not_read_is_dropped(relay, until) -> 
 
 @pytest.mark.parametrize("alpn", ["stun.turn", None])
 async def test_tls_with_or_without_alpn_carries_turn(relay, until, tls_context, alpn) -> None:
-    _, writer = await secure(relay, alpn, tls_context)
+    _, writer = await secure(relay, alpn, tls_context, until)
     writer.write(BINDING)
     await until(lambda: relay.messages == [BINDING])
     assert relay.connection.five_tuple.transport is Transport.TLS
@@ -195,7 +200,7 @@ async def test_tls_with_or_without_alpn_carries_turn(relay, until, tls_context, 
 
 
 async def http_client(relay: Relay, tls_context, until):
-    reader, writer = await secure(relay, None, tls_context)
+    reader, writer = await secure(relay, None, tls_context, until)
     writer.write(b"GET / HTTP/1.1\r\n")
     await until(lambda: bool(relay.http))
     return reader, writer, relay.http[0]
