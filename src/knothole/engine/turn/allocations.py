@@ -26,6 +26,7 @@ from knothole.engine.turn.server_events import (
     PeersForbidden,
     ServerOutput,
 )
+from knothole.engine.turn.shortcut import Shortcuts
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import (
     Attribute,
@@ -66,6 +67,8 @@ class Allocations:
         self._pending: dict[FiveTuple, _Pending] = {}
         self._opening: dict[Address, _Pending] = {}
         self._deadlines: Deadlines[ServerAllocation | Reservation] = Deadlines()
+        self.shortcuts: Shortcuts | None = None
+        """What the kernel relays, if it does."""
 
     def is_pending(self, five_tuple: FiveTuple) -> bool:
         return five_tuple in self._pending
@@ -135,6 +138,8 @@ class Allocations:
         del self.by_five_tuple[allocation.five_tuple]
         del self.by_relayed[allocation.relayed]
         self._deadlines.drop(allocation)
+        if self.shortcuts is not None:
+            self.shortcuts.end(allocation)
         maker = allocation.requester
         self._release(allocation.relayed, maker.owner)
         self._outputs.append(

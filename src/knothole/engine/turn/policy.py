@@ -61,6 +61,10 @@ class PeerRules:
             return None
         return peer_prohibited(host, self._allowed, self._denied)
 
+    def is_relay_host(self, host: str) -> bool:
+        """Whether relayed addresses of ours are there."""
+        return host in self._relay_hosts
+
     def is_listener(self, peer: Address) -> bool:
         """Whether we listen for clients there: never a peer, or messages would go round in us."""
         return peer in self._listeners

@@ -23,6 +23,7 @@ class Limits:
     max_lifetime: int = GREATEST_LIFETIME
     reservation: float = LEAST_RESERVATION
     nonce_lifetime: float = GREATEST_NONCE_LIFETIME
+    shortcut_budget: int | None = None  # octets by one shortcut between two reports of io
 
     def __post_init__(self) -> None:
         if self.max_lifetime < DEFAULT_LIFETIME:

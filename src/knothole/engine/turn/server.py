@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from knothole.engine.core import Datagram, RandomBytes, Transmit
+from knothole.engine.core import Datagram, RandomBytes, Transmit, least
 from knothole.engine.turn.allocate_request import read_allocate
 from knothole.engine.turn.allocations import Allocations
 from knothole.engine.turn.answer import Refusal, Requester, error_answer, success_answer
@@ -20,7 +20,8 @@ from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.relay_pool import DYNAMIC_PORTS, RelayPool
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_data import ServerData
-from knothole.engine.turn.server_events import EndReason, ServerOutput
+from knothole.engine.turn.server_events import EndReason, ServerOutput, ShortcutKey
+from knothole.engine.turn.shortcut import Shortcuts
 from knothole.wire.address import Address
 from knothole.wire.prohibited import is_tunnelled
 from knothole.wire.stun import (
@@ -50,6 +51,8 @@ class TurnServer:
     ports from first to last of ``ports``. ``server_addresses`` are where it listens, and all other
     addresses of this machine: none of them is a peer (:class:`PeerRules`).
 
+    With ``shortcuts`` it says what can be relayed without it (InstallShortcut, RemoveShortcut).
+
     ``redirect_to``, when set, is where new allocations of the same address family are sent with
     300 (Try Alternate), while those that exist go on.
     """
@@ -66,6 +69,7 @@ class TurnServer:
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
         ports: tuple[int, int] = DYNAMIC_PORTS,
         server_addresses: Sequence[Address] = (),
+        shortcuts: bool = False,
     ) -> None:
         self.redirect_to: Address | None = None
         pool = RelayPool(relay_hosts, ports, random)
@@ -78,6 +82,11 @@ class TurnServer:
         self._by_five_tuple = self._allocations.by_five_tuple
         self._by_relayed = self._allocations.by_relayed
         self._data = ServerData(self._allocations, self._rules, random, self._outputs)
+        self._shortcuts: Shortcuts | None = None
+        if shortcuts:
+            budget = limits.shortcut_budget
+            self._shortcuts = Shortcuts(self._by_relayed, self._rules, self._outputs, budget)
+            self._allocations.shortcuts = self._shortcuts
 
     @property
     def allocations(self) -> int:
@@ -142,12 +151,22 @@ class TurnServer:
         self._rules = self._rules.under(policy)
         self._data.obey(self._rules)
         self._allocations.forbid(self._rules, now)
+        if self._shortcuts is not None:
+            self._shortcuts.obey(self._rules, now)
+
+    def shortcut_passed(self, key: ShortcutKey, octets: int) -> None:
+        """io's report of payload that went by a shortcut since the last one."""
+        if self._shortcuts is not None:
+            self._shortcuts.passed(key, octets)
 
     def handle_timeout(self, now: float) -> None:
         self._allocations.handle_timeout(now)
+        if self._shortcuts is not None:
+            self._shortcuts.handle_timeout(now)
 
     def next_timeout(self) -> float | None:
-        return self._allocations.next_timeout()
+        due = self._allocations.next_timeout()
+        return due if self._shortcuts is None else least(due, self._shortcuts.next_timeout())
 
     def outputs(self) -> Iterator[ServerOutput]:
         while self._outputs:
@@ -240,6 +259,7 @@ class TurnServer:
             return (Lifetime(0),)
         lifetime = self._limits.lifetime(None if requested is None else requested.seconds)
         self._allocations.refresh(allocation, lifetime, now)
+        self._renew_shortcuts(allocation, now)
         return (Lifetime(lifetime),)
 
     def _create_permission(
@@ -257,6 +277,7 @@ class TurnServer:
             raise Refusal(508)
         for host in hosts:
             allocation.permissions.install(host, now)
+        self._renew_shortcuts(allocation, now, hosts)
         return ()
 
     def _channel_bind(
@@ -283,7 +304,14 @@ class TurnServer:
             raise Refusal(508)
         channels.bind(number.value, peer, now)
         allocation.permissions.install(peer.host, now)
+        self._renew_shortcuts(allocation, now, {peer.host})
         return ()
+
+    def _renew_shortcuts(
+        self, allocation: ServerAllocation, now: float, hosts: Collection[str] | None = None
+    ) -> None:
+        if self._shortcuts is not None:
+            self._shortcuts.renew(allocation, now, hosts)
 
 
 _REQUESTS: Final = frozenset(

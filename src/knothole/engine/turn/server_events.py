@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from knothole.engine.core import Transmit
 from knothole.engine.turn.five_tuple import FiveTuple
@@ -81,6 +81,50 @@ class RelayReached:
     peer: Address
 
 
+class ShortcutKey(NamedTuple):
+    """UDP from ``source`` to ``destination``, with a ChannelData message of ``channel`` in it.
+
+    With channel 0 it is plain payload, from a peer to a relayed address.
+    """
+
+    source: Address
+    destination: Address
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """What becomes of such a packet, until ``expires_at``: the payload goes on between these two.
+
+    With a ``channel`` it is a ChannelData message, with 0 it is plain. After ``budget`` octets of
+    payload, if that is not None, packets are to come to the engine until there is a new budget.
+    """
+
+    source: Address
+    destination: Address
+    channel: int
+    expires_at: float
+    budget: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstallShortcut:
+    """Such packets need not come to the engine; replaces what was said of the same key before.
+
+    Nothing depends on whether io can do that. It reports what has passed by ``shortcut_passed``.
+    """
+
+    key: ShortcutKey
+    shortcut: Shortcut
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveShortcut:
+    """They are to come to the engine again, from now on."""
+
+    key: ShortcutKey
+
+
 ServerOutput: TypeAlias = (
     Transmit
     | OpenRelay
@@ -89,4 +133,6 @@ ServerOutput: TypeAlias = (
     | AllocationEnded
     | PeersForbidden
     | RelayReached
+    | InstallShortcut
+    | RemoveShortcut
 )

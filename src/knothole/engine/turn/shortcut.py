@@ -1,0 +1,176 @@
+"""What may be relayed without this engine seeing it: by the kernel, where io has it do so.
+
+An entry says what one kind of packet becomes, and until when: exactly what :class:`ServerData`
+would do with it. The kernel never decides anything, and what it has no entry for comes here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from knothole.engine.turn.channel import Channel
+from knothole.engine.turn.deadlines import Deadlines
+from knothole.engine.turn.policy import PeerRules
+from knothole.engine.turn.server_allocation import ServerAllocation
+from knothole.engine.turn.server_events import (
+    InstallShortcut,
+    RemoveShortcut,
+    ServerOutput,
+    Shortcut,
+    ShortcutKey,
+)
+from knothole.wire.address import Address, Transport
+
+# Ours: an entry that has expired lets nothing pass, and what has passed is still to be reported.
+REMOVED_AFTER: Final = 5.0
+
+
+class _Entry(NamedTuple):
+    """An installed one: whose data to peers it carries, and whose data to the client."""
+
+    shortcut: Shortcut
+    sender: ServerAllocation | None
+    receiver: ServerAllocation | None
+
+
+class Shortcuts:
+    """All of them. Called after whatever changed an allocation; outputs say what io is to do.
+
+    Only for clients over UDP, for channels, and where client and peer have the same IP version. Of
+    two clients of this server that have channels to each other's relayed addresses, ChannelData of
+    the one becomes ChannelData of the other.
+
+    ``budget`` is after how many octets of payload each entry stops until io has reported them, None
+    for no such bound: what somebody takes at once cannot be more than that.
+    """
+
+    def __init__(
+        self,
+        by_relayed: Mapping[Address, ServerAllocation],
+        rules: PeerRules,
+        outputs: deque[ServerOutput],
+        budget: int | None = None,
+    ) -> None:
+        self._by_relayed, self._rules, self._outputs = by_relayed, rules, outputs
+        self._budget = budget
+        self._entries: dict[ShortcutKey, _Entry] = {}
+        self._of: dict[ServerAllocation, set[ShortcutKey]] = {}
+        self._deadlines: Deadlines[ShortcutKey] = Deadlines()
+
+    def obey(self, rules: PeerRules, now: float) -> None:
+        """Have ``rules`` count from now on, for what there is, too."""
+        self._rules = rules
+        for allocation in self._by_relayed.values():
+            self.renew(allocation, now)
+
+    def renew(
+        self, allocation: ServerAllocation, now: float, hosts: Collection[str] | None = None
+    ) -> None:
+        """Something of ``allocation`` has changed; only with these ``hosts``, if they are given."""
+        for channel in allocation.channels.by_peer.values():
+            if hosts is None or channel.peer.host in hosts:
+                self._renew_channel(allocation, channel, now)
+                other = self._by_relayed.get(channel.peer)
+                back = None if other is None else other.channels.by_peer.get(allocation.relayed)
+                if other is not None and back is not None:
+                    self._renew_channel(other, back, now)
+
+    def end(self, allocation: ServerAllocation) -> None:
+        """It is over, and so is all that leads from it or to it."""
+        for key in tuple(self._of.get(allocation, ())):
+            self._remove(key)
+
+    def passed(self, key: ShortcutKey, octets: int) -> None:
+        """io reports that so much payload went by this entry."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        if entry.sender is not None:
+            entry.sender.to_peers += octets
+        if entry.receiver is not None:
+            entry.receiver.to_client += octets
+        if entry.shortcut.budget is not None:
+            self._outputs.append(InstallShortcut(key, entry.shortcut))
+
+    def handle_timeout(self, now: float) -> None:
+        for key in self._deadlines.pop_due(now):
+            self._remove(key)
+
+    def next_timeout(self) -> float | None:
+        return self._deadlines.next()
+
+    def _renew_channel(self, allocation: ServerAllocation, channel: Channel, now: float) -> None:
+        found = dict(self._derive(allocation, channel, now))
+        for key in _keys(allocation, channel):
+            entry = found.get(key)
+            if entry is None:
+                self._remove(key)
+            elif entry != self._entries.get(key):
+                self._install(key, entry)
+
+    def _derive(
+        self, allocation: ServerAllocation, channel: Channel, now: float
+    ) -> Iterator[tuple[ShortcutKey, _Entry]]:
+        transport, client, server = allocation.five_tuple
+        peer, relayed = channel.peer, allocation.relayed
+        expires_at = _expires_at(allocation, channel)
+        if transport is not Transport.UDP or expires_at <= now:
+            return
+        outward, inward = _keys(allocation, channel)
+        other = self._by_relayed.get(peer)
+        if other is not None:
+            back = other.channels.by_peer.get(relayed)
+            if back is None or other.five_tuple.transport is not Transport.UDP:
+                return
+            expires_at = min(expires_at, _expires_at(other, back))
+            _, to, source = other.five_tuple
+            if expires_at > now and to.is_ipv6 == client.is_ipv6:
+                shortcut = Shortcut(source, to, back.number, expires_at, self._budget)
+                yield outward, _Entry(shortcut, allocation, other)
+            return
+        # What is sent to a relay host stays inside, and nothing comes from one by a socket.
+        if peer.is_ipv6 != client.is_ipv6 or self._rules.is_relay_host(peer.host):
+            return
+        if self._rules.refusal(peer) is None:
+            shortcut = Shortcut(relayed, peer, 0, expires_at, self._budget)
+            yield outward, _Entry(shortcut, allocation, None)
+            shortcut = Shortcut(server, client, channel.number, expires_at, self._budget)
+            yield inward, _Entry(shortcut, None, allocation)
+
+    def _install(self, key: ShortcutKey, entry: _Entry) -> None:
+        before = self._entries.get(key)
+        if before is not None and before[1:] != entry[1:]:
+            self._remove(key)
+        self._entries[key] = entry
+        for allocation in entry[1:]:
+            if allocation is not None:
+                self._of.setdefault(allocation, set()).add(key)
+        self._deadlines.set(key, entry.shortcut.expires_at + REMOVED_AFTER)
+        self._outputs.append(InstallShortcut(key, entry.shortcut))
+
+    def _remove(self, key: ShortcutKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        self._deadlines.drop(key)
+        for allocation in entry[1:]:
+            if allocation is not None:
+                keys = self._of[allocation]
+                keys.discard(key)
+                if not keys:
+                    del self._of[allocation]
+        self._outputs.append(RemoveShortcut(key))
+
+
+def _keys(allocation: ServerAllocation, channel: Channel) -> tuple[ShortcutKey, ShortcutKey]:
+    """From the client to the peer, and from the peer to the client."""
+    _, client, server = allocation.five_tuple
+    outward = ShortcutKey(client, server, channel.number)
+    return outward, ShortcutKey(channel.peer, allocation.relayed, 0)
+
+
+def _expires_at(allocation: ServerAllocation, channel: Channel) -> float:
+    permitted_until = allocation.permissions.expires_at.get(channel.peer.host, 0.0)
+    return min(allocation.expires_at, channel.expires_at, permitted_until)

@@ -1,0 +1,298 @@
+"""Shortcuts: what a TURN server lets io relay without it, in virtual time."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from knothole.engine.turn.policy import PeerPolicy
+from knothole.engine.turn.quota import Limits
+from knothole.engine.turn.server_events import (
+    AllocationEnded,
+    InstallShortcut,
+    RemoveShortcut,
+    Shortcut,
+    ShortcutKey,
+)
+from knothole.wire.address import Address, Transport
+from knothole.wire.stun import (
+    AddressFamily,
+    ChannelNumber,
+    Lifetime,
+    Method,
+    RequestedAddressFamily,
+    XorPeerAddress,
+)
+
+from .conftest import RELAY_HOST, SERVER, RawClient, World
+
+PEER, OTHER = Address("8.8.8.8", 7000), Address("8.8.4.4", 7000)
+RELAY_HOST_6, PEER_6 = "2a00::9", Address("2a00::8", 7000)
+NUMBER = 0x4001
+
+
+class Kernel:
+    """What io has been told, and it holds what it was told as the kernel would."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._heard = world, 0
+        self._entries: dict[ShortcutKey, Shortcut] = {}
+        self.installs = 0
+
+    @property
+    def held(self) -> dict[ShortcutKey, Shortcut]:
+        self._world._drain()
+        for _, event in self._world.server_events[self._heard :]:
+            match event:
+                case InstallShortcut(key, shortcut):
+                    self._entries[key] = shortcut
+                    self.installs += 1
+                case RemoveShortcut(key):
+                    del self._entries[key]
+        self._heard = len(self._world.server_events)
+        return self._entries
+
+    def relays(self, source: Address, destination: Address, channel: int = 0) -> object:
+        """What would become of such a packet now."""
+        shortcut = self.held.get(ShortcutKey(source, destination, channel))
+        if shortcut is None or shortcut.expires_at <= self._world.now:
+            return None
+        return shortcut.source, shortcut.destination, shortcut.channel
+
+
+def make(**options: object) -> tuple[World, Kernel]:
+    world = World(shortcuts=True, **options)
+    return world, Kernel(world)
+
+
+def bound(
+    world: World,
+    peer: Address = PEER,
+    number: int = NUMBER,
+    **options: object,
+) -> tuple[RawClient, Address]:
+    raw = RawClient(world, **options)
+    relayed = raw.allocate()
+    bind(raw, peer, number)
+    return raw, relayed
+
+
+def bind(raw: RawClient, peer: Address, number: int = NUMBER) -> None:
+    raw.challenge_if_stale()
+    assert raw.code(Method.CHANNEL_BIND, ChannelNumber(number), XorPeerAddress(peer)) == 0
+
+
+def permit(raw: RawClient, peer: Address) -> None:
+    raw.challenge_if_stale()
+    assert raw.code(Method.CREATE_PERMISSION, XorPeerAddress(peer)) == 0
+
+
+def test_a_channel_is_a_shortcut_in_both_directions() -> None:
+    world, kernel = make()
+    raw, relayed = bound(world)
+    client = raw.five_tuple.client
+    assert kernel.relays(client, SERVER, NUMBER) == (relayed, PEER, 0)
+    assert kernel.relays(PEER, relayed) == (SERVER, client, NUMBER)
+    assert len(kernel.held) == 2
+
+
+def test_nothing_is_said_of_shortcuts_unless_it_was_asked_for() -> None:
+    world = World()
+    bound(world)
+    assert not world.server_said(InstallShortcut)
+
+
+def test_a_permission_alone_is_no_shortcut() -> None:
+    world, kernel = make()
+    raw = RawClient(world)
+    raw.allocate()
+    permit(raw, PEER)
+    assert kernel.held == {}
+
+
+def test_it_ends_with_the_permission_and_comes_again_with_the_next() -> None:
+    world, kernel = make()
+    raw, relayed = bound(world)
+    client = raw.five_tuple.client
+    world.run(299.9)
+    assert kernel.relays(PEER, relayed) is not None
+    world.run(300.0)
+    assert kernel.relays(PEER, relayed) is None
+    assert kernel.relays(client, SERVER, NUMBER) is None
+    world.run(400.0)
+    assert kernel.held == {}, "what has expired is taken out"
+    permit(raw, Address(PEER.host, 1))
+    assert kernel.relays(client, SERVER, NUMBER) == (relayed, PEER, 0)
+    assert {each.expires_at for each in kernel.held.values()} == {600.0}, "the channel's end"
+
+
+def test_it_ends_with_the_channel() -> None:
+    world, kernel = make()
+    raw, relayed = bound(world)
+    world.run(500.0)
+    permit(raw, PEER)
+    world.run(599.9)
+    assert kernel.relays(PEER, relayed) is not None
+    world.run(600.0)
+    assert kernel.relays(PEER, relayed) is None
+
+
+def test_it_ends_with_the_allocation_and_a_refresh_prolongs_it() -> None:
+    world, kernel = make()
+    raw, relayed = bound(world)
+    world.run(580.0)
+    bind(raw, PEER)
+    assert {each.expires_at for each in kernel.held.values()} == {600.0}, "the allocation's end"
+    assert raw.code(Method.REFRESH, Lifetime(600)) == 0
+    assert {each.expires_at for each in kernel.held.values()} == {880.0}, "the permission's end"
+    world.run(700.0)
+    assert kernel.relays(PEER, relayed) is not None
+
+
+@pytest.mark.parametrize("how", ["deleted", "removed", "expired", "revoked"])
+def test_with_the_allocation_it_is_taken_out_at_once(how: str) -> None:
+    world, kernel = make()
+    raw, _ = bound(world)
+    assert kernel.held
+    if how == "deleted":
+        assert raw.code(Method.REFRESH, Lifetime(0)) == 0
+    elif how == "expired":
+        world.run(600.0)
+    else:
+        world.server.end_allocations("alice" if how == "revoked" else None, world.now)
+    assert kernel.held == {}
+
+
+def test_a_client_that_comes_by_a_stream_has_none() -> None:
+    world, kernel = make()
+    bound(world, transport=Transport.TCP)
+    assert kernel.held == {}
+
+
+def test_a_refused_peer_has_none() -> None:
+    policy = PeerPolicy(denied=(ip_network("8.8.8.0/24"),))
+    world, kernel = make(policy=policy)
+    raw = RawClient(world)
+    raw.allocate()
+    for peer in (PEER, Address("10.0.0.1", 1), Address("127.0.0.1", 1), SERVER):
+        refused = raw.code(Method.CHANNEL_BIND, ChannelNumber(NUMBER), XorPeerAddress(peer))
+        assert refused == 403
+    assert kernel.held == {}
+
+
+def test_a_new_policy_takes_out_at_once_what_it_forbids() -> None:
+    world, kernel = make()
+    raw, _ = bound(world)
+    bind(raw, OTHER, NUMBER + 1)
+    assert len(kernel.held) == 4
+    world.server.set_policy(PeerPolicy(denied=(ip_network("8.8.8.8/32"),)), world.now)
+    client = raw.five_tuple.client
+    assert kernel.relays(client, SERVER, NUMBER) is None
+    assert kernel.relays(client, SERVER, NUMBER + 1) is not None
+    assert len(kernel.held) == 2
+    world.server.set_policy(PeerPolicy(), world.now)
+    bind(raw, PEER)
+    assert len(kernel.held) == 4
+
+
+def test_a_relay_host_has_none_though_the_policy_opens_it() -> None:
+    """Whatever is to be sent there is decided here: it may be a relayed address next minute."""
+    world, kernel = make(policy=PeerPolicy(allowed=(ip_network(f"{RELAY_HOST}/32"),)))
+    bound(world, peer=Address(RELAY_HOST, 1))
+    assert kernel.held == {}
+
+
+def test_two_clients_with_channels_to_each_other_have_one_shortcut_for_both_steps() -> None:
+    world, kernel = make()
+    alice, bob = RawClient(world), RawClient(world, "bob", client=Address("2.2.2.2", 1))
+    relayed_alice, relayed_bob = alice.allocate(), bob.allocate()
+    bind(alice, relayed_bob, 0x4001)
+    assert kernel.held == {}, "bob has no channel yet: he is told by Data indications"
+    bind(bob, relayed_alice, 0x4002)
+    here, there = alice.five_tuple.client, bob.five_tuple.client
+    assert kernel.relays(here, SERVER, 0x4001) == (SERVER, there, 0x4002)
+    assert kernel.relays(there, SERVER, 0x4002) == (SERVER, here, 0x4001)
+    assert len(kernel.held) == 2
+
+
+def test_between_two_clients_it_ends_with_whatever_ends_first() -> None:
+    world, kernel = make()
+    alice, bob = RawClient(world), RawClient(world, "bob", client=Address("2.2.2.2", 1))
+    relayed_alice, relayed_bob = alice.allocate(), bob.allocate()
+    bind(alice, relayed_bob)
+    world.run(100.0)
+    bind(bob, relayed_alice)
+    assert {each.expires_at for each in kernel.held.values()} == {300.0}
+    world.run(200.0)
+    permit(alice, relayed_bob)
+    assert {each.expires_at for each in kernel.held.values()} == {400.0}
+    assert bob.code(Method.REFRESH, Lifetime(0)) == 0
+    assert kernel.held == {}
+
+
+def test_between_a_client_by_udp_and_one_by_tcp_there_is_none() -> None:
+    world, kernel = make()
+    alice = RawClient(world)
+    bob = RawClient(world, "bob", client=Address("2.2.2.2", 1), transport=Transport.TCP)
+    relayed_alice, relayed_bob = alice.allocate(), bob.allocate()
+    bind(alice, relayed_bob)
+    bind(bob, relayed_alice)
+    assert kernel.held == {}
+
+
+def test_between_ipv4_and_ipv6_there_is_none() -> None:
+    world, kernel = make(relay_hosts=[RELAY_HOST_6])
+    raw = RawClient(world)
+    raw.challenge()
+    raw.allocate(RequestedAddressFamily(AddressFamily.IPV6))
+    bind(raw, PEER_6)
+    assert kernel.held == {}
+
+
+def test_a_refresh_that_changes_nothing_says_nothing() -> None:
+    world, kernel = make()
+    raw, _ = bound(world)
+    assert kernel.held
+    before = kernel.installs
+    permit(raw, PEER)
+    bind(raw, PEER)
+    assert kernel.held
+    assert kernel.installs == before
+
+
+def test_what_has_passed_is_counted_for_the_allocation() -> None:
+    world, kernel = make()
+    raw, relayed = bound(world)
+    client = raw.five_tuple.client
+    world.server.shortcut_passed(ShortcutKey(client, SERVER, NUMBER), 1000)
+    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 200)
+    world.server.shortcut_passed(ShortcutKey(OTHER, relayed, 0), 7)
+    world.server.end_allocations(None, world.now)
+    world._drain()
+    [ended] = world.server_said(AllocationEnded)
+    assert (ended.to_peers, ended.to_client) == (1000, 200)
+    assert kernel.held == {}
+
+
+def test_what_passes_just_before_the_end_is_counted_when_it_is_reported_after_it() -> None:
+    world, kernel = make()
+    raw, relayed = bound(world)
+    world.run(301.0)
+    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 200)
+    world.run(320.0)
+    assert kernel.held == {}
+    assert raw.code(Method.REFRESH, Lifetime(0)) == 0
+    world._drain()
+    [ended] = world.server_said(AllocationEnded)
+    assert ended.to_client == 200
+
+
+def test_a_budget_is_renewed_by_the_report_of_what_was_used() -> None:
+    world, kernel = make(limits=Limits(shortcut_budget=5000))
+    _, relayed = bound(world)
+    assert {each.budget for each in kernel.held.values()} == {5000}
+    before = kernel.installs
+    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 4000)
+    assert len(kernel.held) == 2
+    assert kernel.installs == before + 1
