@@ -13,6 +13,7 @@ BENCHMARKS: Final = {
     "call": "a spoken call across two NATs: likeness, delay, CPU against the codec alone",
     "recovery": "how long a line is silent when a router restarts or the server is killed",
     "pipe": "knothole pipe across two NATs of the kernel, against plain UDP there",
+    "relay": "coturn and knothole as relays: datagrams a second, CPU, delay, as ratios",
     "throughput": "one stream between two processes, against plain UDP of the same shape",
     "voice": "a call over a line in memory: likeness, delay, and CPU against the codec alone",
 }

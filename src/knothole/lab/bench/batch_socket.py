@@ -1,0 +1,187 @@
+"""UDP for load generators: sendmmsg and recvmmsg by ctypes, many datagrams in one system call.
+
+One socket speaks for many addresses of its host (IP_PKTINFO). ip(7), udp(7), sendmmsg(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from knothole.lab.netns.namespace import Namespace
+from knothole.wire.address import Address
+
+BATCH: Final = 64
+_BUFFER: Final = 8 << 20
+_SO_RCVBUFFORCE: Final = 33
+_SO_SNDBUFFORCE: Final = 32
+_IP_PKTINFO: Final = 8
+_UDP_SEGMENT: Final = 103
+_UDP_GRO: Final = 104
+_SOL_UDP: Final = 17
+_LARGEST: Final = 65_536
+
+_TRY_LATER: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _IoVector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _MessageHeader(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vectors", ctypes.POINTER(_IoVector)),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _ManyHeader(ctypes.Structure):
+    _fields_ = (("header", _MessageHeader), ("length", ctypes.c_uint32))
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A datagram, or with a ``segment_size`` a burst, from one of our hosts to ``destination``."""
+
+    source: str
+    destination: Address
+    payload: bytes
+    segment_size: int = 0
+
+
+class Round:
+    """Datagrams made ready once and sent again and again, in turn."""
+
+    def __init__(self, shots: Sequence[Shot]) -> None:
+        """At least one; what is sent in a call are neighbours in this order."""
+        times = -(-BATCH // len(shots))
+        self.shots = [*shots] * times
+        self.position = 0
+        self._kept: list[object] = []
+        ready = [self._header(shot) for shot in shots] * times
+        self.headers = (_ManyHeader * len(ready))(*(_ManyHeader(each) for each in ready))
+
+    def _header(self, shot: Shot) -> _MessageHeader:
+        name = ctypes.create_string_buffer(
+            struct.pack("=H", socket.AF_INET)
+            + struct.pack("!H4s8x", shot.destination.port, shot.destination.ip.packed),
+            16,
+        )
+        payload = ctypes.create_string_buffer(shot.payload, len(shot.payload))
+        vector = _IoVector(ctypes.addressof(payload), len(shot.payload))
+        control = _control(socket.IPPROTO_IP, _IP_PKTINFO, _packet_info(shot.source))
+        if shot.segment_size:
+            control += _control(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", shot.segment_size))
+        controls = ctypes.create_string_buffer(control, len(control))
+        self._kept += (name, payload, vector, controls)
+        return _MessageHeader(
+            ctypes.addressof(name),
+            16,
+            ctypes.pointer(vector),
+            1,
+            ctypes.addressof(controls),
+            len(control),
+            0,
+        )
+
+
+class BatchSocket:
+    """A non-blocking UDP socket on all IPv4 addresses of ``namespace``."""
+
+    def __init__(self, namespace: Namespace, port: int) -> None:
+        with namespace.entered():
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        for option in (_SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
+            self.socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        self.socket.bind(("0.0.0.0", port))  # noqa: S104 - of a namespace of its own
+        self._descriptor = self.socket.fileno()
+        self._payloads = [ctypes.create_string_buffer(_LARGEST) for _ in range(BATCH)]
+        self._vectors = [_IoVector(ctypes.addressof(each), _LARGEST) for each in self._payloads]
+        self._headers = (_ManyHeader * BATCH)(
+            *(
+                _ManyHeader(_MessageHeader(vectors=ctypes.pointer(each), vector_count=1))
+                for each in self._vectors
+            )
+        )
+
+    def coalesce(self, wanted: bool) -> None:
+        """Whether bursts may come as one (UDP_GRO)."""
+        self.socket.setsockopt(_SOL_UDP, _UDP_GRO, wanted)
+
+    def send(self, shots: Round, count: int) -> int:
+        """Send the next of them, at most ``count`` and what fits one call; how many were sent."""
+        count = min(count, BATCH, len(shots.headers) - shots.position)
+        first = ctypes.byref(shots.headers, shots.position * ctypes.sizeof(_ManyHeader))
+        sent = int(_libc.sendmmsg(self._descriptor, first, count, 0))
+        if sent < 0:
+            number = ctypes.get_errno()
+            if number in _TRY_LATER:
+                return 0
+            raise OSError(number, os.strerror(number))
+        shots.position = (shots.position + sent) % len(shots.headers)
+        return sent
+
+    def receive(self) -> int:
+        """How many bytes have come, in as many datagrams as one call takes; 0: nothing now."""
+        came = int(_libc.recvmmsg(self._descriptor, self._headers, BATCH, 0, None))
+        return sum(self._headers[number].length for number in range(max(came, 0)))
+
+    def payload(self, size: int) -> bytes:
+        """The first ``size`` bytes of what the last call received first."""
+        return self._payloads[0].raw[:size]
+
+    def send_one(self, shot: Shot) -> None:
+        control = (socket.IPPROTO_IP, _IP_PKTINFO, _packet_info(shot.source))
+        self.socket.sendmsg((shot.payload,), (control,), 0, shot.destination)
+
+    def receive_one(self) -> tuple[bytes, str] | None:
+        """A datagram and which of our hosts it was for; after :meth:`tell_hosts`."""
+        try:
+            payload, control, _, _ = self.socket.recvmsg(2048, socket.CMSG_SPACE(12))
+        except BlockingIOError:
+            return None
+        for level, kind, data in control:
+            if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+                return payload, socket.inet_ntoa(data[8:12])
+        raise RuntimeError("the kernel does not say for which address a datagram was")
+
+    def tell_hosts(self, wanted: bool) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, wanted)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether something comes within that time."""
+        return bool(select.select([self.socket], [], [], seconds)[0])
+
+    def discard(self) -> None:
+        """Forget what has come."""
+        while self.receive():
+            pass
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def _packet_info(source: str) -> bytes:
+    """struct in_pktinfo: any interface, this source."""
+    return struct.pack("=i4s4x", 0, socket.inet_aton(source))
+
+
+def _control(level: int, kind: int, data: bytes) -> bytes:
+    """One control message with its padding, as CMSG_SPACE counts."""
+    head = struct.pack("@Nii", socket.CMSG_LEN(len(data)), level, kind)
+    return (head + data).ljust(socket.CMSG_SPACE(len(data)), b"\0")
