@@ -45,7 +45,7 @@ async def test_what_is_written_to_a_pipe_is_read_whole_and_both_wait_for_each_ot
         writer.close()
         os.close(sink)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         received, _ = await asyncio.gather(read_all(reader), write())
     assert received == data
 

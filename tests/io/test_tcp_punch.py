@@ -47,7 +47,7 @@ class Puncher:
         )
 
     async def next(self) -> TcpEvent:
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(40.0):
             return await self.events.get()
 
     async def probed(self, *servers: Address) -> TcpProbed:
@@ -144,7 +144,7 @@ async def test_the_port_that_was_probed_connects_and_carries_datagrams(punch: Pu
     peer = await asyncio.start_server(serve, HOST, 0)
     remote = Address(*peer.sockets[0].getsockname())
     async with peer:
-        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 5.0))
+        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 40.0))
         assert await punch.next() == TcpOpened(local, remote)
         [stream] = punch.attached
         stream.send(Datagram(local, remote, b"onetwothr", 3, Transport.TCP))
@@ -167,7 +167,7 @@ async def test_a_connection_that_the_peer_ends_is_told_of(punch: Puncher) -> Non
     with socket.create_server((HOST, 0)) as free:
         local = Address(HOST, free.getsockname()[1])
     async with peer:
-        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 5.0))
+        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 40.0))
         assert await punch.next() == TcpOpened(local, remote)
         assert await punch.next() == TcpClosed(local, remote)
 
@@ -188,12 +188,12 @@ async def test_a_second_try_that_fails_leaves_the_connection_that_there_is(
     with socket.create_server((HOST, 0)) as free:
         local = Address(HOST, free.getsockname()[1])
     async with peer:
-        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 5.0))
+        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 40.0))
         assert await punch.next() == TcpOpened(local, remote)
-        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 5.0))
+        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 40.0))
         assert await punch.next() == TcpFailed(local), "it is there already"
         punch.puncher.carry_out(CloseTcp(local))
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(40.0):
             await closed.wait()
 
 
@@ -248,8 +248,8 @@ async def test_what_the_call_does_not_want_any_more_is_closed(punch: Puncher) ->
         local = Address(HOST, free.getsockname()[1])
     punch.wanted = False
     async with peer:
-        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 5.0))
-        async with asyncio.timeout(10.0):
+        punch.puncher.carry_out(OpenTcp(CALL, local, (remote,), 40.0))
+        async with asyncio.timeout(40.0):
             await closed.wait()
 
 

@@ -36,7 +36,7 @@ class Inbox:
         return [segment for datagram in self.datagrams for segment in datagram.segments()]
 
     async def wait_for(self, count: int) -> list[bytes]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while len(self.segments) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -230,7 +230,7 @@ async def test_what_the_kernel_does_not_take_now_waits_in_order_and_bounded(
     await asyncio.sleep(0)
     assert not written.is_set()
     made[0].willing = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await written.wait()
     assert not here.is_blocked
     segments = await inbox.wait_for(64)
@@ -243,7 +243,7 @@ async def test_writable_is_told_at_once_when_nothing_blocks(links) -> None:
         here = await links("127.0.0.1", Inbox(), kind=kind)
         written = asyncio.Event()
         here.when_writable(written.set)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(40):
             await written.wait()
 
 

@@ -25,7 +25,7 @@ async def test_an_address_that_comes_or_goes_is_told_at_once(lab) -> None:
             told.clear()
             with namespace.netlink() as netlink:
                 getattr(netlink, change)(socket.if_nametoindex("eth0"), "10.0.1.77/24")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(40):
                 await told.wait()
     finally:
         events.close()

@@ -100,13 +100,13 @@ class Network:
         with self.lab.inside("remote"):
             web = socket.create_server((REMOTE, 80))
         with self.lab.inside("local"):
-            browser = socket.create_connection((REMOTE, 80), 10.0)
+            browser = socket.create_connection((REMOTE, 80), 40.0)
         with web, browser:
             served, _ = web.accept()
             with served:
                 browser.sendall(b"GET /")
                 served.sendall(b"200 " + served.recv(100))
-            browser.settimeout(10.0)
+            browser.settimeout(40.0)
             return browser.recv(100)
 
     def close(self) -> None:
@@ -195,8 +195,8 @@ def test_a_server_inside_still_answers_when_udp_is_closed(lab: Lab, tmp_path: Pa
         remote = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with local, remote:
         local.bind((inside.address, 5353))
-        local.settimeout(10.0)
-        remote.settimeout(10.0)
+        local.settimeout(40.0)
+        remote.settimeout(40.0)
         remote.sendto(b"question", (inside.address, 5353))
         question, asker = local.recvfrom(100)
         local.sendto(b"answer to " + question, asker)

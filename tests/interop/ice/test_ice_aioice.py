@@ -61,7 +61,7 @@ async def test_aioice_and_knothole_select_one_pair_and_talk(
     theirs = await connection(not controlling)
     await introduce(theirs, ours)
     meet(ours, theirs)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await asyncio.gather(theirs.connect(), ours.nominated())
         await payload_flows_both_ways(ours, theirs)
     assert ours.agent.controlling is controlling
@@ -74,7 +74,7 @@ async def test_a_role_conflict_with_aioice_is_repaired(interop, connection, cont
     theirs = await connection(controlling)
     await introduce(theirs, ours)
     meet(ours, theirs)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await asyncio.gather(theirs.connect(), ours.nominated())
         await payload_flows_both_ways(ours, theirs)
     assert ours.agent.controlling is not theirs.ice_controlling
@@ -87,7 +87,7 @@ async def test_aioice_checks_us_before_we_have_its_credentials(interop, connecti
     await introduce(theirs, ours)
     connecting = asyncio.create_task(theirs.connect())
     await asyncio.sleep(0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await connecting
         ours.meet(theirs.local_username, theirs.local_password, [])
         await ours.nominated()
@@ -105,6 +105,6 @@ async def test_a_candidate_trickled_to_aioice_later_is_used(interop, connection)
     await asyncio.sleep(0)
     await ours.add_host()
     await introduce(theirs, ours)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await asyncio.gather(connecting, ours.nominated())
         await payload_flows_both_ways(ours, theirs)

@@ -73,7 +73,7 @@ async def test_aioice_and_knothole_talk_over_coturn(
         if their_relay
         else aioice.TransportPolicy.ALL,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await theirs.gather_candidates()
         theirs.remote_username = ours.agent.local_credentials.ufrag
         theirs.remote_password = ours.agent.local_credentials.password

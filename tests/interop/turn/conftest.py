@@ -28,7 +28,7 @@ from knothole.wire.address import Address, Transport, parse_address
 from knothole.wire.turn import StreamFramer
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 15.0
+PATIENCE = 40.0
 """Seconds after which something that should have happened has not."""
 
 
@@ -450,7 +450,7 @@ async def coturn(
     for process in processes:
         process.terminate()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(40):
                 await process.wait()
         except TimeoutError:
             process.kill()
