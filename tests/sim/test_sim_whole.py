@@ -20,6 +20,7 @@ from knothole.engine.rendezvous.accounts import MemoryAccounts
 from knothole.engine.secure.events import DatagramReceived
 from knothole.engine.secure.identity import Identity
 from knothole.engine.secure.pins import KnownPeer
+from knothole.engine.turn.server_events import AllocationCreated, AllocationEnded
 from knothole.lab.sim import (
     BEHAVIOURS,
     Egress,
@@ -32,7 +33,7 @@ from knothole.lab.sim import (
     World,
 )
 from knothole.lab.sim.phone import Phone, run_phone
-from knothole.lab.sim.switchboard import TLS_PORT, run_switchboard
+from knothole.lab.sim.switchboard import CREDENTIAL_SECONDS, TLS_PORT, run_switchboard
 from knothole.wire.address import Address
 from knothole.wire.signal.values import ANYONE
 
@@ -103,7 +104,9 @@ class Call:
         *,
         blocked: int = 0,
         every: float = 0.02,
+        credential_seconds: int = CREDENTIAL_SECONDS,
     ) -> None:
+        self.credential_seconds = credential_seconds
         self.world, self.every, self.called_at = World(seed), every, 0.0
         self.accounts = MemoryAccounts()
         self.server_host = self.world.host("server", SERVER)
@@ -147,6 +150,7 @@ class Call:
             accounts=self.accounts,
             random=self.world.random_bytes("server"),
             now=self.world.now,
+            credential_seconds=self.credential_seconds,
         )
 
     def _behind(
@@ -245,6 +249,19 @@ def test_long_line_has_no_gap(pair: tuple[str, str]) -> None:
     call.world.run(700.0)
     for end in call.ends:
         assert end.longest_silence(1.0, 700.0) < 0.6
+
+
+def test_a_relayed_line_outlives_the_credentials_that_it_began_with() -> None:
+    call = Call(6, ("random", "random"), GOOD, every=0.5, credential_seconds=700).place()
+    call.world.trace.enabled = False
+    assert call.all_on("relayed", within=3.0)
+    allocations = call.server.count(AllocationCreated)
+    call.world.run(2200.0)
+    assert call.server.count(AllocationCreated) == allocations
+    assert call.server.count(AllocationEnded) == 0
+    assert all(end.path == "relayed" for end in call.ends)
+    for end in call.ends:
+        assert end.longest_silence(3.0, 2200.0) < 0.6
 
 
 def test_server_killed_and_restarted_is_not_noticed_on_a_direct_line() -> None:

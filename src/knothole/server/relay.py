@@ -40,7 +40,8 @@ from knothole.wire.address import Address, Transport
 
 BINDING_REQUEST: Final = b"\x00\x01"  # RFC 8489 Section 5: class request, method Binding
 MAX_SOCKETS: Final = 50_000  # ours: TCP and TLS clients and relayed addresses, at once
-CLOCK_SECONDS: Final = 10.0  # ours: how often the wall clock is looked at for a step
+CLOCK_SECONDS: Final = 4.0  # ours: how often the wall clock is looked at for a step
+CLOCK_STEP_SECONDS: Final = 1.0  # ours: then the ends of all credentials are found anew
 
 
 class Relay:
@@ -70,6 +71,7 @@ class Relay:
         self._binding = {address: _binding_server(start, address) for address in addresses}
         self._stream_binding = BindingServer()
         self._users = RestUsers(start.realm, [start.secret], time.time() - now)
+        self._rechecked_at_zero = self._users.unix_at_zero
         self._turn = TurnServer(
             realm=start.realm,
             authenticator=self._users,
@@ -210,7 +212,12 @@ class Relay:
 
     def _look_at_clock(self) -> None:
         """Credentials expire by the wall clock, which may have been set since."""
-        self._users.unix_at_zero = time.time() - time.monotonic()
+        now = time.monotonic()
+        self._users.unix_at_zero = time.time() - now
+        if abs(self._users.unix_at_zero - self._rechecked_at_zero) > CLOCK_STEP_SECONDS:
+            self._rechecked_at_zero = self._users.unix_at_zero
+            self._turn.recheck_credentials(now)
+            self._drain(now)
         self._clock = self._loop.call_later(CLOCK_SECONDS, self._look_at_clock)
 
     # ------------------------------------------------------------------------- outputs

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+import secrets
 import time
 from collections.abc import Callable
 from typing import Final
 
-from knothole.engine.turn.credentials import rest_credentials, rest_name
+from knothole.engine.turn.credentials import (
+    DEVICE_SEPARATOR,
+    rest_credentials,
+    rest_name,
+)
 from knothole.server.config import ServerConfig
 from knothole.wire.address import Transport
 from knothole.wire.signal.messages import Services
@@ -29,6 +36,7 @@ class ServiceDesk:
         self._config = config
         self._secret = secret
         self._clock = clock
+        self._pseudonym_key = secrets.token_bytes(32)
         # The first is the one to keep a mapping warm with; the others are there to be asked once.
         ports = [config.port] + ([config.discovery_port] if config.discovery_port else [])
         self._stun = tuple(f"stun:{SELF_HOST}:{port}" for port in ports)
@@ -42,20 +50,23 @@ class ServiceDesk:
         )
 
     def services(self, session_id: str, name: str) -> Services:
-        """For one session. Its TURN user is the session: people's names stay with the switchboard,
-        and what the relay sees of a user can be told to that session."""
+        """For one session. Its TURN user is the account, under a pseudonym: people's names stay
+        with the switchboard, a client that registers anew goes on with its allocations, and all its
+        devices have one quota. The session is told with it, so that what the relay sees of a user
+        can be told to that session."""
+        user = f"{self._pseudonym(name)}{DEVICE_SEPARATOR}{session_id}"
         turn = [
-            self._service(other.uris, other.secret, session_id, other.realm)
+            self._service(other.uris, other.secret, user, other.realm)
             for other in self._config.other_turn
         ]
         if self._config.allocations:
-            turn.insert(0, self._service(self._own, self._secret, session_id, REALM))
+            turn.insert(0, self._service(self._own, self._secret, user, REALM))
         return Services(turn=tuple(turn), stun=self._stun)
 
     def _service(
-        self, uris: tuple[str, ...], secret: str | bytes, session_id: str, realm: str
+        self, uris: tuple[str, ...], secret: str | bytes, user: str, realm: str
     ) -> TurnService:
-        credentials = rest_credentials(secret, session_id, CREDENTIAL_SECONDS, self._clock())
+        credentials = rest_credentials(secret, user, CREDENTIAL_SECONDS, self._clock())
         return TurnService(
             uris=uris,
             username=credentials.username,
@@ -64,7 +75,11 @@ class ServiceDesk:
             lifetime_seconds=CREDENTIAL_SECONDS,
         )
 
+    def _pseudonym(self, name: str) -> str:
+        digest = hmac.digest(self._pseudonym_key, name.encode(), "sha256")
+        return base64.b32encode(digest[:10]).decode().lower()
+
 
 def session_of(username: str) -> str:
     """The session that a TURN user name was made for."""
-    return rest_name(username)
+    return rest_name(username).partition(DEVICE_SEPARATOR)[2]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from knothole.engine.turn.authentication import PASSWORD_ALGORITHMS
 from knothole.engine.turn.credentials import AnyOf, LongTermUsers, RestUsers, rest_credentials
+from knothole.engine.turn.quota import Limits
+from knothole.engine.turn.server_events import AllocationCreated, AllocationEnded, EndReason
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     Algorithm,
@@ -46,7 +50,8 @@ def test_an_unsigned_request_is_challenged(raw) -> None:
     assert code(answer) == 401
     assert answer.get(Realm) == Realm(REALM)
     assert answer.get(PasswordAlgorithms) == PASSWORD_ALGORITHMS
-    assert security_features(answer.get(Nonce).value) == SecurityFeature.PASSWORD_ALGORITHMS
+    features = SecurityFeature.PASSWORD_ALGORITHMS | SecurityFeature.USERNAME_ANONYMITY
+    assert security_features(answer.get(Nonce).value) == features
     assert not answer.has_integrity and not answer.has_integrity_sha256
 
 
@@ -76,9 +81,20 @@ def test_a_stranger_and_a_wrong_password_are_told_the_same(new_raw) -> None:
         ]
 
 
-def test_a_userhash_is_nobody(raw) -> None:
+@pytest.mark.parametrize("sha256", [True, False])
+def test_a_userhash_is_as_good_as_the_name(world, new_raw, sha256) -> None:
+    raw = new_raw(sha256=sha256)
     raw.challenge()
     hashed = Userhash(userhash("alice", REALM))
+    raw.send(raw.signed(Method.ALLOCATE, RequestedTransport(), hashed, drop=(Username,)))
+    assert raw.answer().get(XorRelayedAddress) is not None
+    assert world.server_said(AllocationCreated)[0].username == "alice"
+    assert raw.code(Method.REFRESH) == 0
+
+
+def test_a_userhash_of_a_stranger_is_told_what_a_wrong_password_is(raw) -> None:
+    raw.challenge()
+    hashed = Userhash(userhash("mallory", REALM))
     raw.send(raw.signed(Method.ALLOCATE, RequestedTransport(), hashed, drop=(Username,)))
     assert code(raw.answer()) == 401
 
@@ -199,8 +215,8 @@ class TestRestCredentials:
 
     @pytest.fixture
     def world(self, new_world):
-        rest = RestUsers(REALM, ["old", b"new"], unix_at_zero=self.UNIX)
-        return new_world(authenticator=AnyOf(LongTermUsers(REALM, {"dave": "d"}), rest))
+        self.rest = RestUsers(REALM, ["old", b"new"], unix_at_zero=self.UNIX)
+        return new_world(authenticator=AnyOf(LongTermUsers(REALM, {"dave": "d"}), self.rest))
 
     def client(self, new_raw, name="alice", seconds=100, secret="new", **options):
         made = rest_credentials(secret, name, seconds, self.UNIX)
@@ -233,13 +249,76 @@ class TestRestCredentials:
         client = new_raw(username, password="x")
         assert client.code(Method.ALLOCATE, RequestedTransport()) == 401
 
-    def test_an_allocation_outlives_the_credentials_that_made_it(self, world, new_raw) -> None:
+    def test_an_allocation_ends_with_the_credentials_that_made_it(self, world, new_raw) -> None:
         client = self.client(new_raw)
-        client.allocate()
-        world.now = 500.0
-        assert client.code(Method.REFRESH) == 0
-        other = self.client(new_raw, client=Address("1.1.1.1", 4001))
-        assert other.code(Method.ALLOCATE, RequestedTransport()) == 401
+        answer = client.ask(Method.ALLOCATE, RequestedTransport(), Lifetime(3600))
+        assert answer.get(Lifetime) == Lifetime(100)
+        world.now = 40.5
+        assert client.ask(Method.REFRESH, Lifetime(3600)).get(Lifetime) == Lifetime(59)
+        world.run(99.9)
+        assert world.server.allocations == 1
+        world.run(100.0)
+        assert world.server.allocations == 0 and not world.sockets
+        assert world.server_said(AllocationEnded)[0].reason is EndReason.CREDENTIALS
+        assert client.code(Method.REFRESH) == 401
+
+    def test_no_lifetime_is_told_as_zero_which_would_mean_deleted(self, world, new_raw) -> None:
+        client = self.client(new_raw)
+        world.now = 99.5
+        assert client.ask(Method.ALLOCATE, RequestedTransport()).get(Lifetime) == Lifetime(1)
+        world.run(100.0)
+        assert world.server.allocations == 0
+
+    @pytest.mark.parametrize("method", [Method.REFRESH, Method.CREATE_PERMISSION])
+    def test_renewed_credentials_carry_it_on(self, world, new_raw, method) -> None:
+        self.client(new_raw).allocate(Lifetime(3600))
+        renewed = self.client(new_raw, seconds=5000)
+        assert renewed.code(method, Lifetime(3600), XorPeerAddress(PEER)) == 0
+        assert self.client(new_raw).code(Method.REFRESH, Lifetime(3600)) == 0
+        world.run(3599.9)
+        assert world.server.allocations == 1
+        world.run(3600.0)
+        assert world.server.allocations == 0
+
+    def test_devices_of_one_name_have_one_quota(self, new_world, new_raw) -> None:
+        rest = RestUsers(REALM, ["new"], unix_at_zero=self.UNIX)
+        world = new_world(authenticator=rest, limits=Limits(allocations_per_user=2))
+        make = partial(type(new_raw()), world)
+        devices = [
+            self.client(make, f"alice/{port}", client=Address("1.1.1.1", port))
+            for port in (4000, 4001, 4002)
+        ]
+        codes = [each.code(Method.ALLOCATE, RequestedTransport()) for each in devices]
+        assert codes == [0, 0, 486]
+
+    def test_a_wall_clock_that_is_set_forward_ends_what_has_expired(self, world, new_raw) -> None:
+        self.client(new_raw).allocate()
+        late = self.client(new_raw, "bob", 1000, client=Address("1.1.1.1", 4001))
+        late.allocate(Lifetime(3600))
+        self.rest.unix_at_zero = self.UNIX + 500
+        world.server.recheck_credentials(world.now)
+        world.run(499.9)
+        assert [event.owner for event in world.server_said(AllocationEnded)] == [":alice"]
+        assert world.server_said(AllocationEnded)[0].reason is EndReason.CREDENTIALS
+        world.run(500.0)
+        assert world.server.allocations == 0
+
+    def test_who_is_revoked_loses_what_they_have_and_gets_nothing_new(self, world, new_raw) -> None:
+        alice, bob = self.client(new_raw), self.client(new_raw, "bob", client=PEER)
+        alice.allocate()
+        bob.allocate()
+        world.server.revoke(":alice", world.now)
+        assert world.server.allocations == 1
+        assert alice.code(Method.ALLOCATE, RequestedTransport()) == 401
+        assert alice.code(Method.REFRESH) == 401
+        assert bob.code(Method.REFRESH) == 0
+        world.server.restore(":alice")
+        alice.allocate()
+
+    def test_nobody_is_asked_to_hide_a_name_that_could_not_be_found_again(self, new_raw) -> None:
+        answer = self.client(new_raw).challenge()
+        features = security_features(answer.get(Nonce).value)
+        assert features == SecurityFeature.PASSWORD_ALGORITHMS
 
     def test_renewed_credentials_of_the_same_name_refresh_it_too(self, world, new_raw) -> None:
         self.client(new_raw).allocate()

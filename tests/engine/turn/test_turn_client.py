@@ -17,10 +17,13 @@ from knothole.engine.turn.server_events import AllocationEnded, EndReason
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import (
     AddressFamily,
+    ErrorCode,
     MessageClass,
     Method,
     PasswordAlgorithm,
+    Userhash,
     Username,
+    userhash,
 )
 
 REALM = "knothole.test"
@@ -51,8 +54,9 @@ class TestAllocating:
             for _, message in world.messages(MessageClass.REQUEST)
             if message.method == Method.ALLOCATE
         ]
-        assert first.get(Username) is None and not first.has_integrity_sha256
-        assert second.get(Username) == Username("alice")
+        assert first.get(Userhash) is None and not first.has_integrity_sha256
+        assert second.get(Userhash) == Userhash(userhash("alice", REALM))
+        assert second.get(Username) is None
         assert second.get(PasswordAlgorithm) is not None
         assert second.has_integrity_sha256 and not second.has_integrity
 
@@ -289,18 +293,40 @@ class TestRenewedCredentials:
     def world(self, new_world):
         return new_world(authenticator=RestUsers(REALM, ["secret"], self.UNIX))
 
-    def test_an_allocation_goes_on_with_those_that_made_it(self, world) -> None:
-        made = self.credentials(100)
+    def test_an_allocation_outlives_those_that_made_it_when_they_are_renewed(self, world) -> None:
+        """As the switchboard does it: new ones at half the life of the old."""
+        made = self.credentials(1000)
         client = world.allocated(made.username, password=made.password)
-        client.allocation.set_credentials(self.credentials(10_000), world.now)
-        world.run(3000.0)
-        assert len(client.events) == 1
-        names = {
-            message.get(Username).value
+        for at in range(500, 9500, 500):
+            world.run(float(at))
+            client.allocation.set_credentials(self.credentials(at + 1000), world.now)
+        world.run(9900.0)
+        assert len(client.events) == 1 and world.server.allocations == 1
+        errors = [each.get(ErrorCode).code for _, each in world.messages(MessageClass.ERROR)]
+        assert errors[0] == 401 and set(errors[1:]) <= {438}
+
+    def test_an_allocation_ends_with_those_that_nobody_renewed(self, world) -> None:
+        made = self.credentials(1000)
+        client = world.allocated(made.username, password=made.password)
+        world.run(1100.0)
+        assert client.of(AllocationLost) and world.server.allocations == 0
+        assert len(world.sent(Method.REFRESH)) < 20
+
+    def test_one_refresh_tries_them_and_nothing_else_does(self, world) -> None:
+        made, new = self.credentials(5000), self.credentials(9000)
+        client = world.allocated(made.username, password=made.password)
+        client.allocation.set_credentials(new, world.now)
+        client.allocation.permit(PEER, world.now)
+        world.run(1000.0)
+        names = [
+            (message.method, message.get(Username).value)
             for _, message in world.messages(MessageClass.REQUEST)
             if message.get(Username)
-        }
-        assert names == {made.username}
+        ]
+        first_new = names.index((Method.REFRESH, new.username))
+        assert {name for _, name in names[:first_new]} == {made.username}
+        assert {name for _, name in names[first_new:]} == {new.username}
+        assert (Method.CREATE_PERMISSION, new.username) in names
 
     def test_new_ones_are_used_when_the_server_refuses_the_old(self, world) -> None:
         made = self.credentials(100)

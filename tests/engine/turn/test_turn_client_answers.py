@@ -333,6 +333,31 @@ class TestErrors:
         assert script.events == [AllocationLost(code, "because")]
         assert script.wait(1000) == []
 
+    def test_a_server_that_insists_on_the_username_goes_on_with_the_old_one(self) -> None:
+        """As coturn does. It is asked with the new one once, and not again."""
+        script = Script()
+        script.allocate()
+        script.allocation.set_credentials(Credentials("renewed", "again"), script.now)
+        new_key = long_term_key("renewed", REALM, "again", Algorithm.MD5)
+        (tried,) = script.wait(480.0)
+        assert tried.get(Username) == Username("renewed") and verify_integrity(tried, new_key)
+        (old,) = script.say(tried, error=441, key=new_key)
+        assert old.get(Username) == Username("alice") and verify_integrity(old, MD5_KEY)
+        script.say(old, Lifetime(600))
+        script.allocation.set_credentials(Credentials("newest", "again"), script.now)
+        (refresh,) = script.wait(480.0)
+        assert refresh.get(Username) == Username("alice") and script.events == []
+
+    def test_renewed_credentials_that_are_wrong_do_no_harm(self) -> None:
+        script = Script()
+        script.allocate()
+        script.allocation.set_credentials(Credentials("renewed", "again"), script.now)
+        (tried,) = script.wait(480.0)
+        (old,) = script.say(tried, *CHALLENGE, error=401, key=None)
+        assert old.get(Username) == Username("alice")
+        script.say(old, Lifetime(600))
+        assert script.events == []
+
     @pytest.mark.parametrize("code", [400, 500, 508])
     def test_a_refresh_error_that_may_pass_is_tried_again_until_the_end(self, code) -> None:
         script = Script()

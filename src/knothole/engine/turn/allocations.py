@@ -129,9 +129,19 @@ class Allocations:
         answer = error_answer(pending.message, pending.requester, Refusal(508))
         self._send(pending.five_tuple, answer)
 
-    def refresh(self, allocation: ServerAllocation, lifetime_seconds: int, now: float) -> None:
-        allocation.expires_at = now + lifetime_seconds
-        self._deadlines.set(allocation, allocation.expires_at)
+    def refresh(self, allocation: ServerAllocation, lifetime_seconds: int, now: float) -> int:
+        """Have it live for so long, unless the credentials end before; the seconds that it has."""
+        allocation.lifetime_until = now + lifetime_seconds
+        self._set_expiry(allocation)
+        return _whole_seconds(allocation.expires_at - now)
+
+    def vouch(self, allocation: ServerAllocation, credentials_until: float, now: float) -> None:
+        """Its credentials are good until then."""
+        if credentials_until != allocation.credentials_until:
+            allocation.credentials_until = credentials_until
+            self._set_expiry(allocation)
+            if self.shortcuts is not None:
+                self.shortcuts.renew(allocation, now)
 
     def end(self, allocation: ServerAllocation, reason: EndReason) -> None:
         """Free all that ``allocation`` held."""
@@ -179,7 +189,8 @@ class Allocations:
     def handle_timeout(self, now: float) -> None:
         for ended in self._deadlines.pop_due(now):
             if isinstance(ended, ServerAllocation):
-                self.end(ended, EndReason.EXPIRED)
+                by_lifetime = ended.lifetime_until <= now
+                self.end(ended, EndReason.EXPIRED if by_lifetime else EndReason.CREDENTIALS)
             else:
                 self._pool.redeem(ended.token)
                 self._release(ended.relayed, ended.owner)
@@ -241,7 +252,8 @@ class Allocations:
         self, pending: _Pending, relayed: Address, extra: tuple[Attribute, ...], now: float
     ) -> None:
         five_tuple, requester, request = pending.five_tuple, pending.requester, pending.request
-        lifetime = self._limits.lifetime(request.lifetime)
+        lifetime_until = now + self._limits.lifetime(request.lifetime)
+        expires_at = min(lifetime_until, requester.valid_until)
         if request.missing is not None:
             extra = (*extra, request.missing)
         answer = success_answer(
@@ -249,7 +261,7 @@ class Allocations:
             requester,
             (
                 XorRelayedAddress(relayed),
-                Lifetime(lifetime),
+                Lifetime(_whole_seconds(expires_at - now)),
                 XorMappedAddress(five_tuple.client),
                 *extra,
             ),
@@ -258,7 +270,9 @@ class Allocations:
             five_tuple,
             requester,
             relayed,
-            now + lifetime,
+            lifetime_until,
+            requester.valid_until,
+            expires_at,
             Permissions(self._limits.permissions_per_allocation),
             Channels(self._limits.channels_per_allocation),
             pending.message.transaction_id,
@@ -272,6 +286,10 @@ class Allocations:
         )
         self._send(five_tuple, answer)
 
+    def _set_expiry(self, allocation: ServerAllocation) -> None:
+        allocation.expires_at = min(allocation.lifetime_until, allocation.credentials_until)
+        self._deadlines.set(allocation, allocation.expires_at)
+
     def _release(self, relayed: Address, owner: str) -> None:
         self._pool.give_back(relayed)
         self._quota.give_back(owner)
@@ -280,3 +298,8 @@ class Allocations:
     def _send(self, five_tuple: FiveTuple, payload: bytes) -> None:
         transport, client, server = five_tuple
         self._outputs.append(Transmit(Datagram(server, client, payload, 0, transport)))
+
+
+def _whole_seconds(seconds: float) -> int:
+    """For LIFETIME, in which 0 would say that the allocation is gone."""
+    return max(int(seconds), 1)

@@ -55,6 +55,7 @@ class Requester:
     owner: str
     algorithm: Algorithm
     key: bytes = field(repr=False)
+    valid_until: float
     sha256: bool
     """Whether the answer carries MESSAGE-INTEGRITY-SHA256 and not MESSAGE-INTEGRITY."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from knothole.engine.turn.answer import Refusal, Requester
 from knothole.engine.turn.credentials import Authenticator, User
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.nonce import Freshness, NonceMint
-from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.wire.stun import (
     Algorithm,
     Message,
@@ -30,41 +30,37 @@ PASSWORD_ALGORITHMS: Final = PasswordAlgorithms(
 
 
 class Doorkeeper:
-    """Lets requests in that one of the users signed."""
+    """Lets requests in that one of the users signed.
+
+    ``revoked`` are the owners that the operator has shut out: nobody knows them any more.
+    """
 
     def __init__(self, realm: str, authenticator: Authenticator, mint: NonceMint) -> None:
+        self.revoked: set[str] = set()
         self._realm = Realm(realm)
         self._authenticator, self._mint = authenticator, mint
+        self._nobody = User("", (bytes(32),), -math.inf)
 
-    def admit(
-        self,
-        message: Message,
-        five_tuple: FiveTuple,
-        allocation: ServerAllocation | None,
-        now: float,
-    ) -> Requester:
+    def admit(self, message: Message, five_tuple: FiveTuple, now: float) -> Requester:
         """Who sent the request ``message``; the checks and their order are those of the RFC.
 
-        A request on an ``allocation`` by the username that made it is verified with the key kept
-        in it, whatever became of the username since (RFC 8656 Section 6): a call outlives the
-        short-lived credential that it began with.
+        Every request is judged by what is known of its user at that moment: a credential that has
+        expired or was revoked is nobody's, on a live allocation too.
 
         Raises Refusal: 400, 401 or 438.
         """
         if not (message.has_integrity or message.has_integrity_sha256):
             raise self._challenge(401, five_tuple, now)
-        username, nonce = message.get(Username), message.get(Nonce)
+        nonce = message.get(Nonce)
         if message.get(Realm) is None or nonce is None:
             raise Refusal(400)
-        if username is None:
-            if message.get(Userhash) is None:
-                raise Refusal(400)
-            # Our nonces do not offer "username anonymity", so it is nobody's.
-            raise self._challenge(401, five_tuple, now)
+        username = self._username(message)
         algorithm, legacy = _algorithm(message)
-        user = self._user(username.value, algorithm, allocation, now)
-        key = None if user is None else _signing_key(message, user)
-        if user is None or key is None:
+        user = self._authenticator.user(username, algorithm, now)
+        if user is None or user.owner in self.revoked:
+            user = self._nobody  # as much work for a stranger as for a wrong password
+        key = _signing_key(message, user)
+        if user is self._nobody or key is None:
             raise self._challenge(401, five_tuple, now)
         freshness = self._mint.judge(nonce.value, five_tuple, now)
         # Ours: a Refresh changes the nonce early, so that the permission for a call, which is in
@@ -73,16 +69,22 @@ class Doorkeeper:
             freshness is Freshness.AGING and message.method == Method.REFRESH
         ):
             raise self._challenge(438, five_tuple, now)
-        return Requester(username.value, user.owner, algorithm, key, not legacy)
+        return Requester(username, user.owner, algorithm, key, user.valid_until, not legacy)
 
-    def _user(
-        self, username: str, algorithm: Algorithm, allocation: ServerAllocation | None, now: float
-    ) -> User | None:
-        if allocation is not None:
-            maker = allocation.requester
-            if maker.username == username and maker.algorithm is algorithm:
-                return User(maker.owner, (maker.key,))
-        return self._authenticator.user(username, algorithm, now)
+    def valid_until(self, requester: Requester, now: float) -> float | None:
+        """Until when the credential of ``requester`` is good, as things are now; None: no more."""
+        if requester.owner in self.revoked:
+            return None
+        return self._authenticator.valid_until(requester.username, now)
+
+    def _username(self, message: Message) -> str:
+        """RFC 8489 Section 9.2.4: from USERNAME or USERHASH; "" when the hash is nobody's."""
+        username, hashed = message.get(Username), message.get(Userhash)
+        if username is not None:
+            return username.value
+        if hashed is None:
+            raise Refusal(400)
+        return self._authenticator.username_of(hashed.value) or ""
 
     def _challenge(self, code: int, five_tuple: FiveTuple, now: float) -> Refusal:
         nonce = Nonce(self._mint.mint(five_tuple, now))

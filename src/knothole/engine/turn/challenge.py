@@ -45,6 +45,7 @@ class ChallengeResponder:
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials
         self._renewed: Credentials | None = None
+        self._keeps_username = False
         self._realm: Realm | None = None
         self._nonce: Nonce | None = None
         self._offered: PasswordAlgorithms | None = None
@@ -58,15 +59,27 @@ class ChallengeResponder:
         return self._nonce is not None
 
     def request(
-        self, method: int, transaction_id: bytes, attributes: tuple[Attribute, ...]
+        self,
+        method: int,
+        transaction_id: bytes,
+        attributes: tuple[Attribute, ...],
+        *,
+        renewed: bool = False,
     ) -> tuple[bytes, Signature | None]:
-        """An encoded request, signed as soon as there was a challenge, and its signature."""
-        signature = None
+        """An encoded request, signed as soon as there was a challenge, and its signature.
+
+        ``renewed``: with the credentials of :meth:`renew`, if there are any and the server is not
+        known to want the old username.
+        """
+        credentials, signature = self.credentials, None
+        if renewed and self._renewed is not None and not self._keeps_username:
+            credentials = self._renewed
         key = sha256_key = None
         if self._realm is not None and self._nonce is not None:
             realm = self._realm.value
-            signature = Signature(self.credentials, realm, self._key(realm))
-            attributes = (*attributes, self._identity(realm), self._realm, self._nonce)
+            signature = Signature(credentials, realm, self._key(credentials, realm))
+            identity = self._identity(credentials.username, realm)
+            attributes = (*attributes, identity, self._realm, self._nonce)
             if self._offered is None:
                 key = signature.key
             else:
@@ -94,12 +107,27 @@ class ChallengeResponder:
         self._anonymous = SecurityFeature.USERNAME_ANONYMITY in features
 
     def renew(self, credentials: Credentials) -> None:
-        """Have ``credentials`` ready for when the server refuses those in use.
+        """Have ``credentials`` ready: the next request that may be signed with them tries them,
+        and they are taken when the server refuses those in use.
 
-        Not sooner: RFC 8656 Section 5 wants all requests for an allocation to come from the
-        username that made it.
+        RFC 8656 Section 5 wants all requests for an allocation to come from the username that made
+        it, and some servers insist (441); others end an allocation with the credential that made
+        it. So one request tries, before the old ones expire.
         """
         self._renewed = credentials if credentials != self.credentials else None
+
+    def accepted(self, signature: Signature | None) -> None:
+        """A request with that ``signature`` was granted: credentials that it tried are in use."""
+        if signature is not None and signature.credentials == self._renewed:
+            self.credentials, self._renewed = self._renewed, None
+
+    def was_a_try(self, signature: Signature | None) -> bool:
+        """Whether a request that was refused with 441 tried renewed credentials: this server
+        insists on the username, and they are not tried again."""
+        if signature is None or signature.credentials == self.credentials:
+            return False
+        self._keeps_username = True
+        return True
 
     def can_do_better(self, signature: Signature | None) -> bool:
         """Whether the next request says more than the one that was refused with 401 said.
@@ -109,7 +137,9 @@ class ChallengeResponder:
         """
         if signature is None or self._realm is None or signature.realm != self._realm.value:
             return True
-        if signature.credentials == self.credentials and self._renewed is not None:
+        if signature.credentials == self._renewed:
+            self._renewed = None  # they were tried too early, or are wrong
+        elif signature.credentials == self.credentials and self._renewed is not None:
             self.credentials, self._renewed = self._renewed, None
         return signature.credentials != self.credentials
 
@@ -129,16 +159,15 @@ class ChallengeResponder:
             return verify_integrity_sha256(message, signature.key)
         return verify_integrity(message, signature.key)
 
-    def _identity(self, realm: str) -> Username | Userhash:
-        username = self.credentials.username
+    def _identity(self, username: str, realm: str) -> Username | Userhash:
         return Userhash(userhash(username, realm)) if self._anonymous else Username(username)
 
-    def _key(self, realm: str) -> bytes:
-        name = (self.credentials, realm, self._chosen.algorithm)
+    def _key(self, credentials: Credentials, realm: str) -> bytes:
+        name = (credentials, realm, self._chosen.algorithm)
         key = self._keys.get(name)
         if key is None:
             algorithm = Algorithm(self._chosen.algorithm)
-            username, password = self.credentials.username, self.credentials.password
+            username, password = credentials.username, credentials.password
             key = long_term_key(username, realm, password, algorithm)
             self._keys = {name: key}
         return key

@@ -180,7 +180,7 @@ class Allocation:
             self._drain(now)
 
     def set_credentials(self, credentials: Credentials, now: float) -> None:
-        """Use these from when the server refuses those in use."""
+        """Use these from the next Refresh on, if the server lets us change the username."""
         self._responder.renew(credentials)
 
     def disconnected(self, now: float) -> None:
@@ -328,6 +328,10 @@ class Allocation:
                     self._finish(AllocationFailed(437, "the TURN server has us already"))
             case Purpose.CLOSE:
                 self._finish(AllocationClosed())
+            case Purpose.REFRESH if code == 441 and self._responder.was_a_try(
+                denied.request.signature
+            ):
+                self._refresh(now)
             case Purpose.REFRESH if is_over:
                 self._fail(code, reason)
             case Purpose.REFRESH:

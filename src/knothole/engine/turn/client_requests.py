@@ -145,6 +145,7 @@ class Requests:
             self._distrust(request, error, now)
         elif answer.message_class is MessageClass.SUCCESS and not answer.unknown_required:
             self._finish(request, now)
+            self._responder.accepted(request.signature)
             self._outputs.append(Granted(request, answer))
         else:
             self._finish(request, now)
@@ -176,7 +177,10 @@ class Requests:
         transaction_id = self._random(TRANSACTION_ID_SIZE)
         method = _METHODS[request.purpose]
         payload, request.signature = self._responder.request(
-            method, transaction_id, request.attributes
+            method,
+            transaction_id,
+            request.attributes,
+            renewed=request.purpose is Purpose.REFRESH,
         )
         datagram = Datagram(self._local, self._server, payload, transport=self._transport)
         request.transaction = Transaction(datagram, now, retransmission=self._retransmission)

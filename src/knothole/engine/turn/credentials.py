@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import hmac
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from knothole.wire.stun import Algorithm, long_term_key
+from knothole.wire.stun import Algorithm, long_term_key, userhash
 
 DEFAULT_SEPARATOR: Final = ":"
+DEVICE_SEPARATOR: Final = "/"  # ours: NAME/DEVICE is the user NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,12 @@ class User:
 
     ``owner`` is whose quota counts, and who may refresh an allocation: several usernames may have
     one owner, as renewed REST credentials do. ``keys`` are the long-term keys of which a request
-    must be signed with one.
+    must be signed with one, good until ``valid_until`` on the engine's clock.
     """
 
     owner: str
     keys: tuple[bytes, ...] = field(repr=False)
+    valid_until: float = math.inf
 
 
 class Authenticator(Protocol):
@@ -39,6 +42,23 @@ class Authenticator(Protocol):
 
     def user(self, username: str, algorithm: Algorithm, now: float) -> User | None:
         """Who ``username`` is at ``now``, or None for a stranger."""
+        ...
+
+    def valid_until(self, username: str, now: float) -> float | None:
+        """When on the engine's clock ``username`` stops being good, None when it has or never was.
+
+        The answer may change: the operator removes a user, or the wall clock is corrected.
+        """
+        ...
+
+    def username_of(self, hashed: bytes) -> str | None:
+        """Whose USERHASH this is (RFC 8489 Section 14.4), if that can be told."""
+        ...
+
+    @property
+    def knows_hashes(self) -> bool:
+        """Whether :meth:`username_of` can tell for every user, so that clients may be invited to
+        hide their names."""
         ...
 
 
@@ -51,9 +71,20 @@ class LongTermUsers:
             for name, password in passwords.items()
             for algorithm in Algorithm
         }
+        self._names = {userhash(name, realm): name for name in passwords}
 
     def user(self, username: str, algorithm: Algorithm, now: float) -> User | None:
         return self._users.get((username, algorithm))
+
+    def valid_until(self, username: str, now: float) -> float | None:
+        return math.inf if (username, Algorithm.MD5) in self._users else None
+
+    def username_of(self, hashed: bytes) -> str | None:
+        return self._names.get(hashed)
+
+    @property
+    def knows_hashes(self) -> bool:
+        return True
 
 
 class RestUsers:
@@ -61,7 +92,8 @@ class RestUsers:
 
     ``secrets`` are all good at once, so that a new one can be brought in before the old one goes.
     ``unix_at_zero`` is the UNIX time at which the engine's ``now`` was 0; it may be set anew when
-    the wall clock is corrected.
+    the wall clock is corrected. The owner is NAME, up to a "/" in it: what follows that tells one
+    user's devices apart.
     """
 
     def __init__(
@@ -77,15 +109,29 @@ class RestUsers:
         self._realm, self._secrets, self._separator = realm, tuple(secrets), separator
 
     def user(self, username: str, algorithm: Algorithm, now: float) -> User | None:
-        expiry = rest_expiry(username, self._separator)
-        if expiry is None or expiry <= self.unix_at_zero + now:
+        valid_until = self.valid_until(username, now)
+        if valid_until is None:
             return None
         keys = tuple(
             long_term_key(username, self._realm, _rest_password(secret, username), algorithm)
             for secret in self._secrets
         )
         # With the separator in front, an owner of this kind is never one of another kind.
-        return User(self._separator + rest_name(username, self._separator), keys)
+        owner = rest_name(username, self._separator).partition(DEVICE_SEPARATOR)[0]
+        return User(self._separator + owner, keys, valid_until)
+
+    def valid_until(self, username: str, now: float) -> float | None:
+        expiry = rest_expiry(username, self._separator)
+        if expiry is None or expiry <= self.unix_at_zero + now:
+            return None
+        return expiry - self.unix_at_zero
+
+    def username_of(self, hashed: bytes) -> str | None:
+        return None  # nobody is known before showing a name
+
+    @property
+    def knows_hashes(self) -> bool:
+        return False
 
 
 class AnyOf:
@@ -100,6 +146,24 @@ class AnyOf:
             if user is not None:
                 return user
         return None
+
+    def valid_until(self, username: str, now: float) -> float | None:
+        for authenticator in self._authenticators:
+            valid_until = authenticator.valid_until(username, now)
+            if valid_until is not None:
+                return valid_until
+        return None
+
+    def username_of(self, hashed: bytes) -> str | None:
+        for authenticator in self._authenticators:
+            username = authenticator.username_of(hashed)
+            if username is not None:
+                return username
+        return None
+
+    @property
+    def knows_hashes(self) -> bool:
+        return all(each.knows_hashes for each in self._authenticators)
 
 
 def rest_credentials(

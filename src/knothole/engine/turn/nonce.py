@@ -6,12 +6,9 @@ import base64
 import binascii
 import enum
 import hmac
-from typing import Final
 
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.wire.stun import SecurityFeature, nonce_cookie
-
-NONCE_COOKIE: Final = nonce_cookie(SecurityFeature.PASSWORD_ALGORITHMS)
 
 _TIME_SIZE = 4
 _MAC_SIZE = 14
@@ -31,23 +28,30 @@ class NonceMint:
     """Makes nonces for one 5-tuple each, and judges those that come back.
 
     ``key`` is a secret of this server, ``lifetime_seconds`` how long a nonce is good: RFC 8656
-    Section 5 wants "at least once every hour".
+    Section 5 wants "at least once every hour". ``features`` is what their first bytes promise.
     """
 
-    def __init__(self, key: bytes, lifetime_seconds: float, now: float) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        lifetime_seconds: float,
+        now: float,
+        features: SecurityFeature = SecurityFeature.PASSWORD_ALGORITHMS,
+    ) -> None:
         self._key, self._lifetime, self._zero = key, lifetime_seconds, now
+        self._cookie = nonce_cookie(features)
 
     def mint(self, five_tuple: FiveTuple, now: float) -> bytes:
         """A NONCE value for requests on ``five_tuple`` from ``now`` on."""
         made = int(now - self._zero).to_bytes(_TIME_SIZE, "big")
-        return NONCE_COOKIE + base64.b64encode(made + self._mac(made, five_tuple))
+        return self._cookie + base64.b64encode(made + self._mac(made, five_tuple))
 
     def judge(self, nonce: bytes, five_tuple: FiveTuple, now: float) -> Freshness:
         """What to think of ``nonce`` when a request on ``five_tuple`` brings it at ``now``."""
-        if not nonce.startswith(NONCE_COOKIE):
+        if not nonce.startswith(self._cookie):
             return Freshness.STALE
         try:
-            body = base64.b64decode(nonce[len(NONCE_COOKIE) :], validate=True)
+            body = base64.b64decode(nonce[len(self._cookie) :], validate=True)
         except binascii.Error:
             return Freshness.STALE
         made, mac = body[:_TIME_SIZE], body[_TIME_SIZE:]

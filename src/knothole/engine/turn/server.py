@@ -36,6 +36,7 @@ from knothole.wire.stun import (
     MessageClass,
     Method,
     RequestedAddressFamily,
+    SecurityFeature,
     UnknownAttributes,
     XorPeerAddress,
     decode,
@@ -73,7 +74,10 @@ class TurnServer:
     ) -> None:
         self.redirect_to: Address | None = None
         pool = RelayPool(relay_hosts, ports, random)
-        mint = NonceMint(random(_NONCE_KEY_SIZE), limits.nonce_lifetime, now)
+        features = SecurityFeature.PASSWORD_ALGORITHMS
+        if authenticator.knows_hashes:
+            features |= SecurityFeature.USERNAME_ANONYMITY
+        mint = NonceMint(random(_NONCE_KEY_SIZE), limits.nonce_lifetime, now, features)
         self._doorkeeper = Doorkeeper(realm, authenticator, mint)
         self._rules = PeerRules(policy, pool.hosts, server_addresses)
         self._families, self._limits = pool.families, limits
@@ -159,6 +163,27 @@ class TurnServer:
         if self._shortcuts is not None:
             self._shortcuts.passed(key, octets)
 
+    def revoke(self, owner: str, now: float) -> None:
+        """Know no credential of ``owner`` any more, and end what they have; until restored."""
+        self._doorkeeper.revoked.add(owner)
+        self.end_allocations(owner, now)
+
+    def restore(self, owner: str) -> None:
+        """Take back :meth:`revoke`."""
+        self._doorkeeper.revoked.discard(owner)
+
+    def recheck_credentials(self, now: float) -> None:
+        """What the authenticator knows has changed: a user is gone, or the wall clock was set.
+
+        Allocations whose credentials are good no more end at once, the others when theirs end.
+        """
+        for allocation in tuple(self._by_relayed.values()):
+            valid_until = self._doorkeeper.valid_until(allocation.requester, now)
+            if valid_until is None:
+                self._allocations.end(allocation, EndReason.CREDENTIALS)
+            else:
+                self._allocations.vouch(allocation, valid_until, now)
+
     def handle_timeout(self, now: float) -> None:
         self._allocations.handle_timeout(now)
         if self._shortcuts is not None:
@@ -200,7 +225,7 @@ class TurnServer:
             return
         requester: Requester | None = None
         try:
-            requester = self._doorkeeper.admit(message, five_tuple, allocation, now)
+            requester = self._doorkeeper.admit(message, five_tuple, now)
             attributes = self._carry_out(five_tuple, message, allocation, requester, now)
         except Refusal as refusal:
             self._send(five_tuple, error_answer(message, requester, refusal))
@@ -225,8 +250,12 @@ class TurnServer:
             return None
         if allocation is None:
             raise Refusal(437)
-        if requester.owner != allocation.requester.owner:
+        maker = allocation.requester
+        if requester.owner != maker.owner:
             raise Refusal(441)
+        if requester.valid_until > maker.valid_until:  # renewed: what counts from now on
+            allocation.requester = requester
+            self._allocations.vouch(allocation, requester.valid_until, now)
         _refuse_unknown(message)
         if message.method == Method.REFRESH:
             return self._refresh(message, allocation, now)
@@ -258,9 +287,9 @@ class TurnServer:
             self._allocations.end(allocation, EndReason.DELETED)
             return (Lifetime(0),)
         lifetime = self._limits.lifetime(None if requested is None else requested.seconds)
-        self._allocations.refresh(allocation, lifetime, now)
+        granted = self._allocations.refresh(allocation, lifetime, now)
         self._renew_shortcuts(allocation, now)
-        return (Lifetime(lifetime),)
+        return (Lifetime(granted),)
 
     def _create_permission(
         self, message: Message, allocation: ServerAllocation, now: float

@@ -14,7 +14,7 @@ from knothole.wire.address import Address
 
 @dataclass(slots=True, eq=False)
 class ServerAllocation:
-    """What binds a 5-tuple to a relayed address, until ``expires_at``.
+    """What binds a 5-tuple to a relayed address.
 
     ``requester`` is who made it, with the key that later requests are verified with; there is no
     password in it. ``transaction_id`` and ``answer`` are the Allocate request that made it and our
@@ -24,7 +24,12 @@ class ServerAllocation:
     five_tuple: FiveTuple
     requester: Requester
     relayed: Address
+    lifetime_until: float
+    """As Allocate or the last Refresh granted it."""
+    credentials_until: float
+    """How long the best of the credentials that signed requests for it is good."""
     expires_at: float
+    """The earlier of both."""
     permissions: Permissions
     channels: Channels
     transaction_id: bytes

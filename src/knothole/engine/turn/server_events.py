@@ -42,6 +42,7 @@ class EndReason(enum.Enum):
     """Why an allocation is no more."""
 
     EXPIRED = "expired"
+    CREDENTIALS = "credentials expired or revoked"
     DELETED = "deleted by its client"
     DISCONNECTED = "connection closed"
     REMOVED = "removed by the operator"

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from knothole.engine.core import Datagram, RandomBytes, Transmit
 from knothole.engine.stun.server import AlternateAddresses, BindingServer
 from knothole.engine.turn.client import Credentials
-from knothole.engine.turn.credentials import LongTermUsers
+from knothole.engine.turn.credentials import Authenticator, LongTermUsers
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import CloseRelay, OpenRelay, ServerOutput
@@ -27,7 +27,8 @@ RelayOutput: TypeAlias = Transmit | ServerOutput
 class RelayEngine:
     """Answers STUN Binding requests and relays, at any number of listening addresses.
 
-    ``alternates`` are those of them that serve NAT discovery.
+    ``alternates`` are those of them that serve NAT discovery, ``authenticator`` knows who may have
+    a relayed address: whoever has ``CREDENTIALS`` unless it is given.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class RelayEngine:
         now: float,
         *,
         alternates: AlternateAddresses | None = None,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self.listeners = listeners
         self.turn = TurnServer(
             realm=REALM,
-            authenticator=LongTermUsers(REALM, {CREDENTIALS.username: CREDENTIALS.password}),
+            authenticator=authenticator
+            or LongTermUsers(REALM, {CREDENTIALS.username: CREDENTIALS.password}),
             random=random,
             relay_hosts=sorted({address.host for address in listeners}),
             now=now,

@@ -19,9 +19,9 @@ from knothole.engine.rendezvous.outputs import (
 )
 from knothole.engine.rendezvous.server import RendezvousServer
 from knothole.engine.stun.server import AlternateAddresses
-from knothole.engine.turn.quota import DEFAULT_LIFETIME
+from knothole.engine.turn.credentials import RestUsers, rest_credentials
 from knothole.lab.sim.host import Host, Program
-from knothole.lab.sim.relay import CREDENTIALS, REALM, RelayEngine, RelayOutput, serve_sockets
+from knothole.lab.sim.relay import REALM, RelayEngine, RelayOutput, serve_sockets
 from knothole.lab.sim.stream import StreamClosed
 from knothole.wire.address import Address, Transport
 from knothole.wire.signal.codec import encode
@@ -33,6 +33,9 @@ UDP_PORT: Final = 3478
 DISCOVERY_PORT: Final = 3479
 TLS_PORT: Final = 443
 PIN: Final = bytes(32)  # ours: what stands for the hash of the server's key, here and in phone.py
+
+SECRET: Final = "a secret that is long enough"  # noqa: S105 - of a simulated server
+CREDENTIAL_SECONDS: Final = 60_000  # ours: no simulated call outlives them unless it is to
 
 # The WebSocket's opening handshake, in as many payloads as it has messages.
 UPGRADE: Final = b"GET / HTTP/1.1, Upgrade: websocket"
@@ -53,11 +56,19 @@ SwitchboardOutput: TypeAlias = RelayOutput | CloseStream | SessionOpened | Sessi
 class Switchboard:
     """Serves on one IP address: STUN and TURN over UDP on 3478, and over TLS on 443 TURN or the
     signalling, told apart by the first payload. NAT discovery has port 3479 too, and ``other``,
-    when the host has a second address."""
+    when the host has a second address. It hands out TURN credentials that are good for
+    ``credential_seconds``, and new ones at half of that."""
 
     def __init__(
-        self, host: str, accounts: Accounts, random: RandomBytes, now: float, other: str | None
+        self,
+        host: str,
+        accounts: Accounts,
+        random: RandomBytes,
+        now: float,
+        other: str | None,
+        credential_seconds: int,
     ) -> None:
+        self._now, self._credential_seconds = now, credential_seconds
         self.udp, self.tls = Address(host, UDP_PORT), Address(host, TLS_PORT)
         more = [Address(host, DISCOVERY_PORT)]
         more += [Address(other, port) for port in (UDP_PORT, DISCOVERY_PORT) if other]
@@ -66,9 +77,10 @@ class Switchboard:
             random,
             now,
             alternates=AlternateAddresses(host, UDP_PORT, DISCOVERY_PORT, other),
+            authenticator=RestUsers(REALM, [SECRET], unix_at_zero=0.0),
         )
         self.rendezvous = RendezvousServer(
-            accounts=accounts, server_pins=[PIN], services=_services, random=random
+            accounts=accounts, server_pins=[PIN], services=self._services, random=random
         )
         self._numbers = itertools.count(1)
         self._by_remote: dict[Address, ConnectionId] = {}
@@ -76,6 +88,7 @@ class Switchboard:
         self._outputs: deque[SwitchboardOutput] = deque()
 
     def receive(self, datagram: Datagram, now: float) -> None:
+        self._now = now
         remote, payload = datagram.source, datagram.payload
         number = self._by_remote.get(remote)
         if datagram.transport is not Transport.TLS:
@@ -100,6 +113,7 @@ class Switchboard:
         self._drain()
 
     def handle_timeout(self, now: float) -> None:
+        self._now = now
         self.rendezvous.handle_timeout(now)
         self.relay.handle_timeout(now)
         self._drain()
@@ -124,6 +138,17 @@ class Switchboard:
                 case SessionOpened() | SessionClosed():
                     self._outputs.append(output)
 
+    def _services(self, session_id: str, name: str) -> Services:
+        uris = (
+            format_server_uri(SELF_HOST, UDP_PORT, Transport.UDP),
+            format_server_uri(SELF_HOST, TLS_PORT, Transport.TLS),
+        )
+        stun = tuple(f"stun:{SELF_HOST}:{port}" for port in (UDP_PORT, DISCOVERY_PORT))
+        seconds = self._credential_seconds
+        made = rest_credentials(SECRET, f"{name}/{session_id}", seconds, self._now)
+        turn = TurnService(uris, made.username, made.password, REALM, seconds)
+        return Services(turn=(turn,), stun=stun)
+
     def _send(self, remote: Address, payload: bytes) -> None:
         datagram = Datagram(self.tls, remote, payload, transport=Transport.TLS)
         self._outputs.append(Transmit(datagram))
@@ -137,6 +162,7 @@ def run_switchboard(
     random: RandomBytes,
     now: float,
     other: str | None = None,
+    credential_seconds: int = CREDENTIAL_SECONDS,
 ) -> Program[Switchboard]:
     """Start the server at this address of the host, and at its ``other`` one for NAT discovery;
     the accounts outlive it."""
@@ -149,20 +175,8 @@ def run_switchboard(
                 program.call(lambda engine, now: engine.stream_closed(remote, now))
         serve_sockets(program, program.engine.relay, event, now)
 
-    engine = Switchboard(address, accounts, random, now, other)
+    engine = Switchboard(address, accounts, random, now, other, credential_seconds)
     program = host.run(
         engine, *engine.relay.listeners, name="server", listening=True, on_event=on_event
     )
     return program
-
-
-def _services(session_id: str, name: str) -> Services:
-    uris = (
-        format_server_uri(SELF_HOST, UDP_PORT, Transport.UDP),
-        format_server_uri(SELF_HOST, TLS_PORT, Transport.TLS),
-    )
-    stun = tuple(f"stun:{SELF_HOST}:{port}" for port in (UDP_PORT, DISCOVERY_PORT))
-    turn = TurnService(
-        uris, CREDENTIALS.username, CREDENTIALS.password, REALM, 100 * DEFAULT_LIFETIME
-    )
-    return Services(turn=(turn,), stun=stun)

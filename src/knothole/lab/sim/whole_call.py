@@ -18,7 +18,13 @@ from knothole.lab.sim.host import Program
 from knothole.lab.sim.link import Link
 from knothole.lab.sim.phone import Phone, run_phone
 from knothole.lab.sim.places import Place, place
-from knothole.lab.sim.switchboard import DISCOVERY_PORT, TLS_PORT, UDP_PORT, run_switchboard
+from knothole.lab.sim.switchboard import (
+    CREDENTIAL_SECONDS,
+    DISCOVERY_PORT,
+    TLS_PORT,
+    UDP_PORT,
+    run_switchboard,
+)
 from knothole.lab.sim.trace import Action, TraceEntry
 from knothole.lab.sim.world import World
 from knothole.wire.address import Address, Transport
@@ -39,7 +45,7 @@ class Scenario:
     """Two clients by what they stand behind, each with a line of its own to the internet.
 
     ``carrier`` puts both behind one more NAT of that kind (a word as for the others), ``same_nat``
-    both behind the first one's.
+    both behind the first one's. TURN credentials are good for ``credential_seconds``.
     """
 
     seed: int
@@ -48,6 +54,7 @@ class Scenario:
     carrier: str | None = None
     same_nat: bool = False
     every_seconds: float = 0.05
+    credential_seconds: int = CREDENTIAL_SECONDS
 
 
 @dataclass(slots=True)
@@ -79,6 +86,7 @@ class WholeCall:
             random=self.world.random_bytes("server"),
             now=self.world.now,
             other=OTHER_SERVER,
+            credential_seconds=scenario.credential_seconds,
         )
         self.places = self._places()
         random = self.world.random_bytes("identities")
