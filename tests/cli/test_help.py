@@ -16,7 +16,8 @@ from knothole.cli.app import COMMANDS, command_app, reflowed, run
 from .conftest import DOC, documented_events, documented_options, sections
 
 SUBCOMMANDS = [
-    *(name for name in COMMANDS if name not in ("diy", "lab")),
+    *(name for name in COMMANDS if name not in ("diy", "lab", "server")),
+    "server credentials",
     "diy listen",
     "diy send",
     "diy punch",
@@ -110,6 +111,11 @@ def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("chat", "NAME is missing."),
         ("call", "NAME is missing."),
         ("call bob --in", "--in needs a value."),
+        ("server credentials", "NAME is missing."),
+        ("server credentials bob --lifetime 0", "--lifetime"),
+        ("server credentials a:b", "no colon"),
+        ("server nonsense", "nonsense"),
+        ("serve --relay-host x", "--relay-host: 'x' is not an IP address"),
         ("join", "missing"),
         ("join alice", "--server is missing."),
         ("join alice --server example.org", "knothole://HOST:PORT#PIN"),

@@ -66,6 +66,12 @@ def test_behind_a_one_to_one_nat_relayed_addresses_are_the_outside_ones() -> Non
     }
 
 
+def test_relayed_addresses_are_where_the_operator_wants_them() -> None:
+    chosen = ("10.0.0.5", "10.0.0.6")
+    assert relay_addresses(MACHINE, (), chosen) == {host: host for host in chosen}
+    assert relay_addresses(MACHINE, ("8.8.4.4",), ("10.0.0.5",)) == {"8.8.4.4": "10.0.0.5"}
+
+
 def test_the_printed_address_is_the_name_or_the_outside_address_or_the_widest_one() -> None:
     assert advertised_host("example.org", MACHINE, ("8.8.4.4",)) == "example.org"
     assert advertised_host("", MACHINE, ("8.8.4.4",)) == "8.8.4.4"

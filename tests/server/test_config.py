@@ -38,14 +38,16 @@ def error(folder: Path, text: str) -> str:
 
 
 def test_the_documented_example_can_be_loaded(tmp_path: Path) -> None:
-    for name in ("fullchain.pem", "privkey.pem", "coturn-secret"):
-        (tmp_path / name).write_text("a long secret\n")
+    for name in ("fullchain.pem", "privkey.pem", "coturn-secret", "turn-secret"):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_text("a long secret, 24 letters\n")
     config = load(tmp_path, example())
     assert config.data == tmp_path / "data"
     assert config.certificate == tmp_path / "fullchain.pem"
     [other] = config.other_turn
-    assert other.secret == b"a long secret"
-    assert "secret" not in repr(config)
+    assert other.secret == b"a long secret, 24 letters"
+    assert "letters" not in repr(config)
+    assert config.secrets_path == tmp_path / "turn-secret"
 
 
 def keys_of(table: type[msgspec.Struct]) -> set[str]:
@@ -78,7 +80,7 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             there, here = (content, defaults) if not table else (content[table], defaults[table])
             assert there[key] == here[key], key
             checked += 1
-    assert checked == 7
+    assert checked == 8
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,13 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             "[relay]\nallow-peers = ['10.0.0.1/8']",
             "line 2: relay.allow-peers: 10.0.0.1/8 has host bits set",
         ),
+        ("[relay]\nhost = ['::']", "line 2: relay.host: name the address itself"),
+        (
+            "[relay]\nhost = ['10.0.0.1', '10.0.0.2']\nexternal = ['203.0.113.5']",
+            "line 2: relay.host: more than one address of a family",
+        ),
+        ("[relay]\nsecret-file = 'none'", "line 2: relay.secret-file: "),
+        ("relay-only = 1", "line 1: relay-only: expected bool"),
         ("[relay]\nallocations = -1", "line 2: relay.allocations: expected int >= 0"),
         ("[tls]\ncertificate = 'server.toml'", "line 1: tls.key: is missing beside"),
         ("[tls]\nkey = 'server.toml'", "line 1: tls.certificate: is missing beside"),
@@ -174,6 +183,19 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     assert config.hosts == ("::1",)
     assert (config.port, config.discovery_port, config.also_listen) == (5000, 5001, (443,))
     assert config.data == Path("/elsewhere")
+
+
+def test_what_the_command_line_says_of_the_relay_comes_on_top_of_the_file(tmp_path: Path) -> None:
+    text = "[relay]\nhost = ['10.0.0.1']\nallow-peers = ['10.0.0.0/8']\n"
+    config = load(tmp_path, text)
+    assert (config.relay_only, config.relay_hosts) == (False, ("10.0.0.1",))
+    config = load(
+        tmp_path, text, relay_only=True, relay_hosts=("10.0.0.2",), allow_peers=("fd00::/8",)
+    )
+    assert (config.relay_only, config.relay_hosts) == (True, ("10.0.0.2",))
+    assert [str(network) for network in config.allow_peers] == ["10.0.0.0/8", "fd00::/8"]
+    with pytest.raises(UsageError, match="--allow-peer: 'x' does not appear"):
+        load_config(None, default_data=tmp_path, allow_peers=("x",))
 
 
 def test_addresses_come_out_in_canonical_text(tmp_path: Path) -> None:

@@ -4,76 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from knothole.engine.turn.client import (
     Allocated,
-    Allocation,
     AllocationFailed,
     PeerRefused,
     RelayedDataReceived,
 )
-from knothole.engine.turn.credentials import Credentials, rest_credentials
-from knothole.io.driver import Driver
-from knothole.io.turn_stream import TurnStream
-from knothole.io.udp import open_udp
+from knothole.engine.turn.credentials import rest_credentials
 from knothole.server import relay as relay_module
 from knothole.server.certificate import own_certificate
-from knothole.server.link import MappedSeen, Message, RelayStart
+from knothole.server.link import MappedSeen, Message, RelaySettings, RelayStart
 from knothole.server.listener import Listener
 from knothole.server.relay import Relay
 from knothole.wire.address import Address, Transport
 
+from .turn_client import TurnClient
+
 HOST, FOREIGN = "127.0.0.1", "8.8.8.8"
 SECRET = "secret"
-
-
-class Client:
-    """One allocation on a real socket, and what it says."""
-
-    def __init__(self) -> None:
-        self.events: list[object] = []
-
-    async def open(self, port: int, transport: Transport, credentials: Credentials) -> None:
-        server = Address(HOST, port)
-        if transport is Transport.UDP:
-            self.link = await open_udp(Address(HOST, 0), lambda data: self.driver.receive(data))
-            local = self.link.address
-        else:
-            self.link = TurnStream(
-                server, transport, lambda each: self.driver.receive([each]), lambda _: None
-            )
-            await self.link.open(server_name="", pin=None)
-            local = self.link.local
-        self.allocation = Allocation(
-            local=local,
-            server=server,
-            transport=transport,
-            credentials=credentials,
-            random=secrets.token_bytes,
-            now=time.monotonic(),
-        )
-        self.driver: Driver[object] = Driver(self.allocation, self.events.append)
-        self.driver.attach(self.link, local, transport, None)
-        self.driver.wake()
-        self.local = local
-
-    def said(self, kind: type) -> list[object]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def close(self) -> None:
-        self.driver.command(self.allocation.close)
-        await asyncio.sleep(0.02)
-        self.driver.close()
-        self.link.close()
-        await asyncio.sleep(0)
+SETTINGS = RelaySettings.__struct_fields__
 
 
 class Setting:
@@ -85,12 +43,12 @@ class Setting:
         self.relay = Relay(start, lambda message, _: self.told.append(message))
         self._listener = Listener(websocket=lambda sock, _: sock.close(), turn=self.relay.take)
         self._listener.listen([HOST], start.port)
-        self._clients: list[Client] = []
+        self._clients: list[TurnClient] = []
 
     async def client(
         self, transport: Transport = Transport.UDP, name: str = "session", lifetime: float = 600
-    ) -> Client:
-        client = Client()
+    ) -> TurnClient:
+        client = TurnClient()
         self._clients.append(client)
         credentials = rest_credentials(SECRET, name, lifetime, time.time())
         await client.open(self.start.port, transport, credentials)
@@ -118,19 +76,23 @@ async def setting(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator
         relay_hosts={HOST: HOST},
         machine=[HOST, FOREIGN],
         realm="knothole",
-        secret=SECRET,
         relay_ports=(50_000, 65_535),
-        allow_peers=[],
-        deny_peers=["9.9.9.0/24"],
-        allocations=5,
-        allocations_per_user=2,
-        chain=str(certificate.chain),
-        key=str(certificate.key),
+        settings=RelaySettings(
+            secrets=[SECRET],
+            allow_peers=[],
+            deny_peers=["9.9.9.0/24"],
+            allocations=5,
+            allocations_per_user=2,
+            chain=str(certificate.chain),
+            key=str(certificate.key),
+        ),
     )
     opened: list[Setting] = []
 
     def make(**changes: object) -> Setting:
         fields = {name: getattr(start, name) for name in start.__struct_fields__}
+        settings = {name: changes.pop(name) for name in SETTINGS if name in changes}
+        fields["settings"] = msgspec.structs.replace(start.settings, **settings)
         opened.append(Setting(RelayStart(**{**fields, **changes})))
         return opened[-1]
 

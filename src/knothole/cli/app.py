@@ -40,6 +40,7 @@ class Command:
 COMMANDS: Final = {
     "serve": Command("serve:serve", "Run a server: switchboard, STUN and TURN on one port number."),
     "invite": Command("invite:invite", "Make an invitation to your server, good for one new name."),
+    "server": Command("server:app", "Run your server: who may use its relay, and how it does."),
     "join": Command("join:join", "Make an identity and register a name on a switchboard."),
     "status": Command("status:status", "Show who you are, on which server, what your NAT does."),
     "check": Command(

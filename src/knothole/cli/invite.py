@@ -33,18 +33,14 @@ def invite(
     json
         One JSON object per line.
     """
-    from knothole.cli.serve import default_data
+    from knothole.cli.server_folder import server_settings
     from knothole.engine.rendezvous.accounts import AccountsUnavailable
-    from knothole.server.config import ConfigError, load_config
     from knothole.server.store import SqliteAccounts, StoreError
 
     output = Output(json=json)
     if not 1 <= count <= 1000:
         raise WrongUsage(f"--count: {count} is not between 1 and 1000.")
-    try:
-        settings = load_config(config, default_data=default_data(), data=data)
-    except ConfigError as error:
-        raise Failure(str(error)) from error
+    settings = server_settings(data, config)
     if config is not None and not settings.invitation_required:
         raise Failure(
             f"{config} lets everybody have a name without an invitation: "

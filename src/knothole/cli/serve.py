@@ -25,13 +25,19 @@ def serve(
     data: Path | None = None,
     config: Path | None = None,
     classic_stun: bool = False,
+    relay_only: bool = False,
+    relay_host: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    allow_peer: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     json: bool = False,
 ) -> int:
     """Run a server: switchboard, STUN and TURN on one port number.
 
-    Prints `ready knothole://...`, the address to give to `knothole join`, once it serves.
+    Prints `ready knothole://...`, the address to give to `knothole join`, once it serves; with
+    --relay-only a line `ready turn:HOST:PORT` for each address.
 
     Example: knothole serve --also-listen 443
+
+    Example: knothole serve --relay-only --host 203.0.113.5
 
     Parameters
     ----------
@@ -47,9 +53,18 @@ def serve(
         TOML file; docs/server.md lists its keys.
     classic_stun
         Answer STUN clients of RFC 3489, too.
+    relay_only
+        STUN and TURN alone: no switchboard, no accounts.
+    relay_host
+        An address of this machine for relayed addresses; may be given again. Default: the widest
+        known one of each family.
+    allow_peer
+        A network, CIDR, that clients may reach through the relay although it is not public; may
+        be given again.
     json
         One JSON object per line.
     """
+    from knothole.cli.server_folder import default_data
     from knothole.io.loop import run_loop
     from knothole.server.config import ConfigError, UsageError, load_config
 
@@ -62,19 +77,15 @@ def serve(
             port=port,
             also_listen=also_listen,
             classic_stun=classic_stun,
+            relay_only=relay_only,
+            relay_hosts=relay_host,
+            allow_peers=allow_peer,
         )
     except UsageError as error:
         raise WrongUsage(f"{error}.") from error
     except ConfigError as error:
         raise Failure(str(error)) from error
     return run_loop(_serve(settings, Output(json=json)), readers=True)
-
-
-def default_data() -> Path:
-    """Where accounts and key are when neither the command line nor the file says."""
-    from knothole.peer.profile import profile_folder
-
-    return profile_folder() / "server"
 
 
 async def _serve(settings: ServerConfig, output: Output) -> int:
@@ -99,7 +110,11 @@ async def _run(server: Server, output: Output) -> None:
             output.note("port", f"open in the firewall: {line}", text=line)
         if server.advice:
             output.note("advice", server.advice, text=server.advice)
-        output.result("ready", f"ready {url}", url=str(url))
+        if output.json:
+            output.result("ready", "", url=url and str(url), uris=server.turn_uris)
+        else:
+            for address in [url] if url else server.turn_addresses:
+                output.result("ready", f"ready {address}")
         await server.run()
     finally:
         await asyncio.shield(server.stop())

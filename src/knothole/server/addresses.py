@@ -46,17 +46,28 @@ def listening_addresses(hosts: Sequence[str], machine: Iterable[str]) -> tuple[s
     return tuple(dict.fromkeys([*concrete, *every]))
 
 
-def relay_addresses(listening: Sequence[str], external: Sequence[str] = ()) -> dict[str, str]:
-    """The hosts of relayed addresses, one of each family, with the local address behind each.
+def best_of_each_family(hosts: Iterable[str]) -> tuple[str, ...]:
+    """Of each family the address that is known widest: a public one if there is one."""
+    best: dict[int, str] = {}  # by IP version
+    for host in sorted(hosts, key=_scope):
+        best.setdefault(ip_address(host).version, host)
+    return tuple(best.values())
 
-    Those are ``external`` where the operator names them (a 1:1 NAT in front), else the best of
-    ``listening``: a public one if there is one.
+
+def relay_addresses(
+    listening: Sequence[str], external: Sequence[str] = (), chosen: Sequence[str] = ()
+) -> dict[str, str]:
+    """The hosts of relayed addresses, with the local address behind each.
+
+    The local ones are those that the operator has ``chosen``, else the best of ``listening``, one
+    of each family. Where the operator names ``external`` ones (a 1:1 NAT in front), clients and
+    peers are told those instead.
     """
-    local: dict[int, str] = {}  # by IP version
-    for host in sorted(listening, key=_scope):
-        local.setdefault(ip_address(host).version, host)
-    named: dict[int, str] = {ip_address(host).version: host for host in external}
-    return {named.get(version, host): host for version, host in local.items()}
+    named = {ip_address(host).version: host for host in external}
+    return {
+        named.get(ip_address(host).version, host): host
+        for host in chosen or best_of_each_family(listening)
+    }
 
 
 def advertised_host(name: str, listening: Sequence[str], external: Sequence[str]) -> str:

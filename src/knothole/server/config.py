@@ -11,6 +11,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from knothole.server.config_file import DEFAULT_PORT, ConfigError, ConfigFile, Source
+from knothole.server.turn_secret import FILE_NAME as SECRET_FILE
+from knothole.server.turn_secret import SecretError, load_secrets
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_url
 from knothole.wire.turn_uri import parse_server_uri
@@ -40,8 +42,10 @@ class ServerConfig:
     ``hosts`` are the addresses to listen on (empty: all of this machine), ``port`` the one number
     for udp and tcp, ``also_listen`` further TCP ports, ``name`` the host that the printed address
     names, ``discovery_port`` the second UDP port of RFC 5780 (0: none), ``external`` what the
-    outside knows us by, at most one of each family. No ``allocations``: no relaying here.
-    ``classic_stun``: clients of RFC 3489 are answered.
+    outside knows us by, at most one of each family. ``relay_hosts`` are the local addresses that
+    relayed addresses are on (empty: the best of ``hosts``). No ``allocations``: no relaying here.
+    ``secret_file`` holds what TURN credentials are made of. ``classic_stun``: clients of RFC 3489
+    are answered. ``relay_only``: there is no switchboard, and there are no accounts.
     """
 
     data: Path
@@ -53,14 +57,22 @@ class ServerConfig:
     certificate: Path | None = None
     key: Path | None = None
     external: tuple[str, ...] = ()
+    relay_hosts: tuple[str, ...] = ()
     relay_ports: tuple[int, int] = (49152, 65535)
     allow_peers: tuple[Network, ...] = ()
     deny_peers: tuple[Network, ...] = ()
     allocations: int = 10_000
     allocations_per_user: int = 16
+    secret_file: Path | None = None
     other_turn: tuple[OtherTurn, ...] = ()
     invitation_required: bool = False
     classic_stun: bool = False
+    relay_only: bool = False
+
+    @property
+    def secrets_path(self) -> Path:
+        """Where the TURN secret is: a file of the operator's, else one in the data folder."""
+        return self.secret_file or self.data / SECRET_FILE
 
 
 def load_config(
@@ -72,11 +84,15 @@ def load_config(
     port: int | None = None,
     also_listen: tuple[int, ...] = (),
     classic_stun: bool = False,
+    relay_only: bool = False,
+    relay_hosts: tuple[str, ...] = (),
+    allow_peers: tuple[str, ...] = (),
 ) -> ServerConfig:
     """The configuration of ``file`` (None: the defaults) with the command line's values on top.
 
-    ``default_data`` is the data folder when neither names one. Raises ConfigError; UsageError when
-    it is the command line that is wrong.
+    What ``allow_peers`` names is allowed besides the file's. ``default_data`` is the data folder
+    when neither names one. Raises ConfigError; UsageError when it is the command line that is
+    wrong.
     """
     source = Source(file)
     content = source.parse()
@@ -88,6 +104,7 @@ def load_config(
         reason = f"{relay.first_port} is above relay.last-port {relay.last_port}"
         raise source.error("relay.first-port", reason)
     certificate, key = _certificate(source, content)
+    external = _external(source, relay.external)
     return ServerConfig(
         data=data or (source.folder / content.data if content.data else default_data),
         hosts=chosen_hosts,
@@ -97,15 +114,21 @@ def load_config(
         discovery_port=_discovery_port(source, content, chosen_port),
         certificate=certificate,
         key=key,
-        external=_external(source, relay.external),
+        external=external,
+        relay_hosts=_relay_hosts(source, relay.host, relay_hosts, external),
         relay_ports=(relay.first_port, relay.last_port),
-        allow_peers=_networks(source, "relay.allow-peers", relay.allow_peers),
+        allow_peers=(
+            *_networks(source, "relay.allow-peers", relay.allow_peers),
+            *_networks(source, "--allow-peer", allow_peers, usage=True),
+        ),
         deny_peers=_networks(source, "relay.deny-peers", relay.deny_peers),
         allocations=relay.allocations,
         allocations_per_user=relay.allocations_per_user,
+        secret_file=_secret_file(source, relay.secret_file),
         other_turn=_other_turn(source, content),
         invitation_required=content.accounts.invitation_required,
         classic_stun=classic_stun or content.classic_stun,
+        relay_only=relay_only or content.relay_only,
     )
 
 
@@ -122,7 +145,8 @@ def _addresses(
     source: Source, key: str, hosts: tuple[str, ...] | list[str], *, usage: bool = False
 ) -> tuple[str, ...]:
     def error(reason: str) -> ConfigError:
-        return UsageError(f"--{key}: {reason}") if usage else source.error(key, reason)
+        option = f"--{key.replace('.', '-')}"
+        return UsageError(f"{option}: {reason}") if usage else source.error(key, reason)
 
     found: dict[str, None] = {}
     for host in hosts:
@@ -145,6 +169,23 @@ def _external(source: Source, hosts: list[str]) -> tuple[str, ...]:
         raise source.error(key, "name the address itself, not all of them")
     if len({ip_address(host).version for host in found}) < len(found):
         raise source.error(key, "more than one address of a family")
+    return found
+
+
+def _relay_hosts(
+    source: Source, hosts: list[str], given: tuple[str, ...], external: tuple[str, ...]
+) -> tuple[str, ...]:
+    found = _addresses(source, "relay.host", given or hosts, usage=bool(given))
+    versions = [ip_address(host).version for host in found]
+    reason = ""
+    if any(ip_address(host).is_unspecified for host in found):
+        reason = "name the address itself, not all of them"
+    elif any(versions.count(ip_address(host).version) > 1 for host in external):
+        reason = "more than one address of a family, and relay.external is the outside of which?"
+    if reason:
+        raise (
+            UsageError(f"--relay-host: {reason}") if given else source.error("relay.host", reason)
+        )
     return found
 
 
@@ -185,11 +226,13 @@ def _name(source: Source, name: str) -> str:
     return url.host
 
 
-def _networks(source: Source, key: str, texts: list[str]) -> tuple[Network, ...]:
+def _networks(
+    source: Source, key: str, texts: list[str] | tuple[str, ...], *, usage: bool = False
+) -> tuple[Network, ...]:
     try:
         return tuple(ip_network(text) for text in texts)
     except ValueError as error:
-        raise source.error(key, str(error)) from error
+        raise (UsageError(f"{key}: {error}") if usage else source.error(key, str(error))) from error
 
 
 def _certificate(source: Source, content: ConfigFile) -> tuple[Path | None, Path | None]:
@@ -203,6 +246,16 @@ def _certificate(source: Source, content: ConfigFile) -> tuple[Path | None, Path
     for key, name in (("tls.certificate", tls.certificate), ("tls.key", tls.key)):
         _read(source, key, name)
     return source.folder / tls.certificate, source.folder / tls.key
+
+
+def _secret_file(source: Source, name: str) -> Path | None:
+    if not name:
+        return None
+    try:
+        load_secrets(source.folder / name)
+    except SecretError as error:
+        raise source.error("relay.secret-file", str(error)) from error
+    return source.folder / name
 
 
 def _other_turn(source: Source, content: ConfigFile) -> tuple[OtherTurn, ...]:

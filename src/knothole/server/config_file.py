@@ -27,8 +27,10 @@ class TlsTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
 
 
 class RelayTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
-    """``[relay]``. ``external``: the addresses the outside knows us by, behind a 1:1 NAT."""
+    """``[relay]``. ``host``: where relayed addresses are. ``external``: the addresses the outside
+    knows us by, behind a 1:1 NAT."""
 
+    host: list[str] = []
     external: list[str] = []
     first_port: RelayPort = 49152  # RFC 8656 Section 7.2: the dynamic range
     last_port: RelayPort = 65535
@@ -36,6 +38,7 @@ class RelayTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     deny_peers: list[str] = []
     allocations: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 10_000
     allocations_per_user: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 16
+    secret_file: str = ""
 
 
 class OtherTurnTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
@@ -62,6 +65,7 @@ class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     name: str = ""
     discovery_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     classic_stun: bool = False
+    relay_only: bool = False
     tls: TlsTable = msgspec.field(default_factory=TlsTable)
     relay: RelayTable = msgspec.field(default_factory=RelayTable)
     turn: Annotated[list[OtherTurnTable], msgspec.Meta(max_length=8)] = []

@@ -28,8 +28,24 @@ IGNORED_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 the relay process ends with it."""
 
 
+class RelaySettings(msgspec.Struct, frozen=True):
+    """What may change while the relay serves.
+
+    ``secrets`` are what TURN credentials are made of, all of them good at once; ``chain`` and
+    ``key`` are the PEM files of the TLS certificate.
+    """
+
+    secrets: list[str]
+    allow_peers: list[str]
+    deny_peers: list[str]
+    allocations: int
+    allocations_per_user: int
+    chain: str
+    key: str
+
+
 class RelayStart(msgspec.Struct, tag="start", frozen=True):
-    """Serve these sockets. ``hosts`` are concrete addresses, ``secret`` makes TURN credentials.
+    """Serve these sockets. ``hosts`` are concrete addresses.
 
     ``relay_hosts`` are the hosts that relayed addresses name, each with the address of this machine
     that it is: another one where a 1:1 NAT stands in front. ``machine`` are all addresses of this
@@ -44,14 +60,8 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
     relay_hosts: dict[str, str]
     machine: list[str]
     realm: str
-    secret: str
     relay_ports: tuple[int, int]
-    allow_peers: list[str]
-    deny_peers: list[str]
-    allocations: int
-    allocations_per_user: int
-    chain: str
-    key: str
+    settings: RelaySettings
     classic_stun: bool = False
 
 

@@ -86,9 +86,16 @@ class Ports:
     """The port numbers that an operator has to open."""
 
     def __init__(
-        self, port: int, also_listen: Sequence[int], discovery: int, relay: tuple[int, int] | None
+        self,
+        port: int,
+        also_listen: Sequence[int],
+        discovery: int,
+        relay: tuple[int, int] | None,
+        *,
+        relay_only: bool = False,
     ) -> None:
         """``discovery`` 0: none. ``relay`` None: nothing is relayed."""
+        self._relay_only = relay_only
         self.udp = {Way.MAIN: f"udp {port}"}
         if discovery:
             self.udp[Way.DISCOVERY] = f"udp {discovery}"
@@ -102,9 +109,13 @@ class Ports:
             Way.DISCOVERY: "optional: what clients' NATs do; more lines are direct",
             Way.RELAY_RANGE: "optional: relaying to other people's programs",
         }
+        tcp = "switchboard; relay where UDP is blocked"
+        if self._relay_only:
+            tcp = "relay where UDP is blocked"
+            purposes[Way.RELAY_RANGE] = "needed (relayed addresses)"
         return [
             f"{self.udp[Way.MAIN]}: needed (STUN, relay)",
-            f"{self._tcp}: needed (switchboard; relay where UDP is blocked)",
+            f"{self._tcp}: needed ({tcp})",
             *(f"{ports}: {purposes[way]}" for way, ports in self.udp.items() if way in purposes),
         ]
 

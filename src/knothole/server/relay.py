@@ -52,9 +52,10 @@ class Relay:
     ) -> None:
         """Binds every listening socket; raises OSError with the address in its text."""
         self._start = start
+        settings = start.settings
         self._tell = tell
         self._loop = asyncio.get_running_loop()
-        self._context = server_context(start.chain, start.key, [ALPN_TURN])
+        self._context = server_context(settings.chain, settings.key, [ALPN_TURN])
         self._evidence = Evidence([*start.machine, *start.relay_hosts], self._reached)
         self._max_sockets = raise_limit(MAX_SOCKETS)
         self._listening: dict[Address, UdpSocket] = {}
@@ -70,7 +71,7 @@ class Relay:
         addresses = [Address(host, port) for host in start.hosts for port in ports]
         self._binding = {address: _binding_server(start, address) for address in addresses}
         self._stream_binding = BindingServer()
-        self._users = RestUsers(start.realm, [start.secret], time.time() - now)
+        self._users = RestUsers(start.realm, settings.secrets, time.time() - now)
         self._rechecked_at_zero = self._users.unix_at_zero
         self._turn = TurnServer(
             realm=start.realm,
@@ -79,12 +80,12 @@ class Relay:
             relay_hosts=tuple(start.relay_hosts),
             now=now,
             policy=PeerPolicy(
-                tuple(ip_network(text) for text in start.allow_peers),
-                tuple(ip_network(text) for text in start.deny_peers),
+                tuple(ip_network(text) for text in settings.allow_peers),
+                tuple(ip_network(text) for text in settings.deny_peers),
             ),
             limits=Limits(
-                allocations=start.allocations,
-                allocations_per_user=start.allocations_per_user,
+                allocations=settings.allocations,
+                allocations_per_user=settings.allocations_per_user,
             ),
             ports=start.relay_ports,
             # With those of this machine that we do not listen on: none of them is a peer.

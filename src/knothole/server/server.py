@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,13 +11,23 @@ from typing import TYPE_CHECKING
 from knothole.server.addresses import (
     advertised_host,
     discovery_partners,
+    is_usable,
     listening_addresses,
     machine_addresses,
     relay_addresses,
 )
-from knothole.server.link import MappedSeen, Message, Reached, RelayStart, TakeWebSocket
+from knothole.server.link import (
+    MappedSeen,
+    Message,
+    Reached,
+    RelaySettings,
+    RelayStart,
+    TakeWebSocket,
+)
 from knothole.server.reachability import WARN_SECONDS, Origin, Ports, Report, origin_of
 from knothole.server.relay_link import RelayGone, RelayLink, make_relay_link
+from knothole.server.turn_secret import SecretError, own_secrets
+from knothole.server.whereabouts import Whereabouts, client_hosts, turn_uris, write_whereabouts
 from knothole.wire.address import parse_address
 from knothole.wire.server_url import ServerUrl
 
@@ -42,10 +51,15 @@ class Server:
 
     def __init__(self, config: ServerConfig, say: Callable[[str, str], object]) -> None:
         relayed = config.relay_ports if config.allocations else None
-        self.ports = Ports(config.port, config.also_listen, config.discovery_port, relayed)
+        self.ports = Ports(
+            config.port,
+            config.also_listen,
+            config.discovery_port,
+            relayed,
+            relay_only=config.relay_only,
+        )
         self._config = config
         self._report = Report(self.ports, say)
-        self._secret = secrets.token_urlsafe(32)
         self._machine = machine_addresses()
         self._relay: RelayLink = make_relay_link(self._from_relay)
         self._rendezvous: Rendezvous | None = None
@@ -54,9 +68,16 @@ class Server:
         self._warning: asyncio.TimerHandle | None = None
         self.advice = ""
         """What the operator should know of the address that clients use, when it was started."""
+        self.turn_uris: list[str] = []
+        """By which clients of the relay reach it, when it was started."""
 
-    async def start(self) -> ServerUrl:
-        """Open every socket; the address that clients use. Raises ServerError."""
+    @property
+    def turn_addresses(self) -> list[str]:
+        """``turn:HOST:PORT`` for each host by which clients of the relay reach it."""
+        return [uri.partition("?")[0] for uri in self.turn_uris if uri.endswith("=udp")]
+
+    async def start(self) -> ServerUrl | None:
+        """Open every socket; the address of the switchboard if there is one. Raises ServerError."""
         try:
             # First of all: it imports what it needs while we import what we need.
             self._relay.spawn()
@@ -85,37 +106,30 @@ class Server:
             self._store.close()
         self._listener = self._rendezvous = self._store = None
 
-    async def _start(self) -> ServerUrl:
+    async def _start(self) -> ServerUrl | None:
         from knothole.server.listener import Listener
-        from knothole.server.rendezvous import Rendezvous
-        from knothole.server.services import ServiceDesk
 
         config, relay = self._config, self._relay
         hosts = listening_addresses(config.hosts, self._machine)
         if not hosts:
             raise ServerError("this machine has no address to listen on")
-        certificate = self._open_data()
-        assert self._store is not None
-        self._rendezvous = rendezvous = Rendezvous(
-            accounts=self._store,
-            server_pins=[certificate.key_hash],
-            services=ServiceDesk(config, self._secret).services,
-            context=certificate.context,
-            invitations_needed=config.invitation_required,
-            on_session=self._session_opened,
-        )
-        self._listener = Listener(
-            websocket=lambda sock, remote: rendezvous.take(sock, remote, decrypted=False),
-            turn=relay.take,
-        )
+        for host in config.relay_hosts:
+            if not is_usable(host):
+                raise ServerError(f"cannot relay from {host}: it is no address of this machine")
+        self.turn_uris = turn_uris(client_hosts(config, hosts), config.port, config.also_listen)
+        certificate, secrets = self._open_data()
+        self._open_switchboard(certificate, secrets[0])
+        self._listener = Listener(websocket=self._take_web_socket, turn=relay.take)
         try:
             for port in (config.port, *config.also_listen):
                 self._listener.listen(hosts, port)
         except OSError as error:
             raise ServerError(str(error.strerror)) from error
-        await relay.start(self._relay_start(hosts, certificate))
+        await relay.start(self._relay_start(hosts, certificate, secrets))
         advertised = advertised_host(config.name, hosts, config.external)
         self.advice = _advice(advertised)
+        if config.relay_only:
+            return None
         return ServerUrl(
             host=advertised,
             port=config.port,
@@ -123,31 +137,52 @@ class Server:
             pin=certificate.key_hash if certificate.pinned else None,
         )
 
-    def _open_data(self) -> ServerCertificate:
-        """The accounts and the certificate. Raises ServerError."""
+    def _open_switchboard(self, certificate: ServerCertificate, secret: str) -> None:
+        if self._store is None:  # the relay is all there is
+            return
+        from knothole.server.rendezvous import Rendezvous
+        from knothole.server.services import ServiceDesk
+
+        self._rendezvous = Rendezvous(
+            accounts=self._store,
+            server_pins=[certificate.key_hash],
+            services=ServiceDesk(self._config, secret).services,
+            context=certificate.context,
+            invitations_needed=self._config.invitation_required,
+            on_session=self._session_opened,
+        )
+
+    def _open_data(self) -> tuple[ServerCertificate, tuple[str, ...]]:
+        """The accounts, the certificate and the TURN secrets. Raises ServerError."""
         from knothole.server.certificate import (
             CertificateError,
             load_certificate,
             own_certificate,
         )
+        from knothole.server.services import REALM
         from knothole.server.store import SqliteAccounts, StoreError
 
         config = self._config
         try:
             config.data.mkdir(parents=True, exist_ok=True)
-            self._store = SqliteAccounts(config.data / "accounts.sqlite")
+            if not config.relay_only:
+                self._store = SqliteAccounts(config.data / "accounts.sqlite")
+            secrets = own_secrets(config.secrets_path)
+            write_whereabouts(config.data, Whereabouts(REALM, self.turn_uris))
             if config.certificate is not None and config.key is not None:
-                return load_certificate(config.certificate, config.key, pinned=False)
-            return own_certificate(config.data)
+                return load_certificate(config.certificate, config.key, pinned=False), secrets
+            return own_certificate(config.data), secrets
         except CertificateError as error:
             raise ServerError(f"the TLS certificate cannot be used: {error}") from error
-        except StoreError as error:
+        except (StoreError, SecretError) as error:
             raise ServerError(str(error)) from error
         except OSError as error:
             reason = f"{error.strerror}: {error.filename or config.data}"
             raise ServerError(f"the data folder cannot be used: {reason}") from error
 
-    def _relay_start(self, hosts: tuple[str, ...], certificate: ServerCertificate) -> RelayStart:
+    def _relay_start(
+        self, hosts: tuple[str, ...], certificate: ServerCertificate, secrets: tuple[str, ...]
+    ) -> RelayStart:
         from knothole.server.services import REALM
 
         config = self._config
@@ -156,21 +191,21 @@ class Server:
             port=config.port,
             discovery_port=config.discovery_port,
             partners=discovery_partners(hosts, config.hosts, config.external),
-            relay_hosts=relay_addresses(hosts, config.external),
+            relay_hosts=relay_addresses(hosts, config.external, config.relay_hosts),
             machine=list(self._machine),
             realm=REALM,
-            secret=self._secret,
             relay_ports=config.relay_ports,
-            allow_peers=[str(network) for network in config.allow_peers],
-            deny_peers=[str(network) for network in config.deny_peers],
-            allocations=config.allocations,
-            allocations_per_user=config.allocations_per_user,
-            chain=str(certificate.chain),
-            key=str(certificate.key),
+            settings=_relay_settings(config, certificate, secrets),
             classic_stun=config.classic_stun,
         )
 
     # ----------------------------------------------------------------- while it serves
+
+    def _take_web_socket(self, sock: socket.socket, remote: tuple[str, int]) -> None:
+        if self._rendezvous is None:
+            sock.close()
+        else:
+            self._rendezvous.take(sock, remote, decrypted=False)
 
     def _from_relay(self, message: Message, handed: socket.socket | None) -> None:
         rendezvous = self._rendezvous
@@ -203,6 +238,20 @@ class Server:
 
     def _is_elsewhere(self, host: str) -> bool:
         return origin_of(host, self._machine) is not Origin.MACHINE
+
+
+def _relay_settings(
+    config: ServerConfig, certificate: ServerCertificate, secrets: tuple[str, ...]
+) -> RelaySettings:
+    return RelaySettings(
+        secrets=list(secrets),
+        allow_peers=[str(network) for network in config.allow_peers],
+        deny_peers=[str(network) for network in config.deny_peers],
+        allocations=config.allocations,
+        allocations_per_user=config.allocations_per_user,
+        chain=str(certificate.chain),
+        key=str(certificate.key),
+    )
 
 
 def _advice(advertised: str) -> str:

@@ -15,10 +15,10 @@ from knothole.engine.turn.credentials import (
     rest_name,
 )
 from knothole.server.config import ServerConfig
-from knothole.wire.address import Transport
+from knothole.server.whereabouts import turn_uris
 from knothole.wire.signal.messages import Services
 from knothole.wire.signal.values import TurnService
-from knothole.wire.turn_uri import SELF_HOST, format_server_uri
+from knothole.wire.turn_uri import SELF_HOST
 
 REALM: Final = "knothole"
 CREDENTIAL_SECONDS: Final = 6 * 3600  # ours: renewed over the signalling at half of it
@@ -27,27 +27,22 @@ CREDENTIAL_SECONDS: Final = 6 * 3600  # ours: renewed over the signalling at hal
 class ServiceDesk:
     """Makes the services of each session, in the REST style that other servers understand too.
 
-    ``secret`` is what the own relay verifies credentials with.
+    ``secret`` is what the own relay verifies credentials with; it and ``other_turn`` may be set
+    anew.
     """
 
     def __init__(
         self, config: ServerConfig, secret: str, clock: Callable[[], float] = time.time
     ) -> None:
-        self._config = config
-        self._secret = secret
+        self.secret = secret
+        self.other_turn = config.other_turn
+        self._relays = config.allocations > 0
         self._clock = clock
         self._pseudonym_key = secrets.token_bytes(32)
         # The first is the one to keep a mapping warm with; the others are there to be asked once.
         ports = [config.port] + ([config.discovery_port] if config.discovery_port else [])
         self._stun = tuple(f"stun:{SELF_HOST}:{port}" for port in ports)
-        self._own = (
-            format_server_uri(SELF_HOST, config.port, Transport.UDP),
-            *(
-                format_server_uri(SELF_HOST, port, Transport.TLS)
-                for port in (config.port, *config.also_listen)
-            ),
-            format_server_uri(SELF_HOST, config.port, Transport.TCP),
-        )
+        self._own = tuple(turn_uris([SELF_HOST], config.port, config.also_listen))
 
     def services(self, session_id: str, name: str) -> Services:
         """For one session. Its TURN user is the account, under a pseudonym: people's names stay
@@ -57,10 +52,10 @@ class ServiceDesk:
         user = f"{self._pseudonym(name)}{DEVICE_SEPARATOR}{session_id}"
         turn = [
             self._service(other.uris, other.secret, user, other.realm)
-            for other in self._config.other_turn
+            for other in self.other_turn
         ]
-        if self._config.allocations:
-            turn.insert(0, self._service(self._own, self._secret, user, REALM))
+        if self._relays:
+            turn.insert(0, self._service(self._own, self.secret, user, REALM))
         return Services(turn=tuple(turn), stun=self._stun)
 
     def _service(
