@@ -51,8 +51,7 @@ class ServiceDesk:
         can be told to that session."""
         user = f"{self._pseudonym(name)}{DEVICE_SEPARATOR}{session_id}"
         turn = [
-            self._service(other.uris, other.secret, user, other.realm)
-            for other in self.other_turn
+            self._service(other.uris, other.secret, user, other.realm) for other in self.other_turn
         ]
         if self._relays:
             turn.insert(0, self._service(self._own, self.secret, user, REALM))

@@ -16,7 +16,15 @@ import msgspec
 from knothole.lab.bench.relay_clients import REALM, SECRET
 from knothole.lab.netns.namespace import Namespace
 from knothole.server.certificate import own_certificate
-from knothole.server.link import MAX_PACKET, Message, RelayFailed, RelayReady, RelayStart, link_pair
+from knothole.server.link import (
+    MAX_PACKET,
+    Message,
+    RelayFailed,
+    RelayReady,
+    RelaySettings,
+    RelayStart,
+    link_pair,
+)
 from knothole.wire.address import Address
 
 PORTS: Final = (20_000, 65_535)
@@ -78,14 +86,16 @@ class Knothole:
             relay_hosts={listener.host: listener.host},
             machine=[listener.host],
             realm=REALM,
-            secret=SECRET,
             relay_ports=PORTS,
-            allow_peers=["10.66.0.0/16"],
-            deny_peers=[],
-            allocations=MOST_ALLOCATIONS,
-            allocations_per_user=MOST_ALLOCATIONS,
-            chain=str(certificate.chain),
-            key=str(certificate.key),
+            settings=RelaySettings(
+                secrets=[SECRET],
+                allow_peers=["10.66.0.0/16"],
+                deny_peers=[],
+                allocations=MOST_ALLOCATIONS,
+                allocations_per_user=MOST_ALLOCATIONS,
+                chain=str(certificate.chain),
+                key=str(certificate.key),
+            ),
             **options,
         )
         self._link, theirs = link_pair()
