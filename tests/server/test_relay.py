@@ -118,9 +118,15 @@ async def test_an_allocation_over_tcp_says_nothing_of_udp(setting, until) -> Non
     assert here.told == []
 
 
-async def test_two_clients_are_relayed_to_each_other_whatever_they_come_by(setting, until) -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(Transport.UDP, Transport.TCP), (Transport.DTLS, Transport.TLS)],
+)
+async def test_two_clients_are_relayed_to_each_other_whatever_they_come_by(
+    setting, until, one: Transport, other: Transport
+) -> None:
     here = setting()
-    clients = [await here.client(Transport.UDP), await here.client(Transport.TCP)]
+    clients = [await here.client(one), await here.client(other)]
     await until(lambda: all(client.said(Allocated) for client in clients))
     relayed = [client.allocation.relayed_address for client in clients]
     for client, peer in zip(clients, reversed(relayed), strict=True):
@@ -164,11 +170,12 @@ async def test_what_is_granted_is_limited_for_one_user_and_for_all(setting, unti
     assert sum(len(each.said(Allocated)) for each in everybody) == 5
 
 
-async def test_when_a_stream_ends_its_allocation_does_and_the_quota_is_free_again(
-    setting, until
+@pytest.mark.parametrize("transport", [Transport.TCP, Transport.DTLS])
+async def test_when_a_connection_ends_its_allocation_does_and_the_quota_is_free_again(
+    setting, until, transport: Transport
 ) -> None:
     here = setting(allocations=1)
-    first = await here.client(Transport.TCP)
+    first = await here.client(transport)
     await until(lambda: bool(first.said(Allocated)))
     first.link.close()
 

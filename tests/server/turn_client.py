@@ -9,6 +9,7 @@ import time
 from knothole.engine.turn.client import Allocation
 from knothole.engine.turn.credentials import Credentials
 from knothole.io.driver import Driver
+from knothole.io.turn_dtls import TurnDtls
 from knothole.io.turn_stream import TurnStream
 from knothole.io.udp import open_udp
 from knothole.wire.address import Address, Transport
@@ -33,11 +34,15 @@ class TurnClient:
         if transport is Transport.UDP:
             self.link = await open_udp(Address(HOST, 0), lambda data: self.driver.receive(data))
             local = self.link.address
+        elif transport is Transport.DTLS:
+            self.link = TurnDtls(server, lambda each: self.driver.receive([each]), lambda _: None)
+            await self.link.open(server_name="", pin=pin, insecure=pin is None)
+            local = self.link.local
         else:
             self.link = TurnStream(
                 server, transport, lambda each: self.driver.receive([each]), lambda _: None
             )
-            await self.link.open(server_name="", pin=pin)
+            await self.link.open(server_name="", pin=pin, insecure=pin is None)
             local = self.link.local
         self.allocation = Allocation(
             local=local,

@@ -49,6 +49,10 @@ def key_hash(transport: asyncio.BaseTransport) -> bytes:
     certificate = tls.getpeercert(binary_form=True) if tls is not None else None
     if not certificate:
         raise PinMismatch("the server showed no certificate")
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return subject_key_hash(x509.load_der_x509_certificate(certificate))
+
+
+def subject_key_hash(certificate: x509.Certificate) -> bytes:
+    """SHA-256 of the SubjectPublicKeyInfo of ``certificate``."""
+    info = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(info).digest()

@@ -39,16 +39,23 @@ class TurnStream(StreamLink):
         self._framer = StreamFramer()
 
     async def open(
-        self, *, server_name: str, pin: bytes | None, proxy: Proxy | None = None
+        self,
+        *,
+        server_name: str,
+        pin: bytes | None,
+        proxy: Proxy | None = None,
+        insecure: bool = False,
     ) -> None:
         """Connect, directly or by ``proxy``, whichever lets us through first.
+
+        ``insecure`` believes any server that has no ``pin``.
 
         Raises OSError (ssl.SSLError among it), TimeoutError.
         """
         loop = asyncio.get_running_loop()
         tls = None
         if self.transport is Transport.TLS:
-            tls = client_context(pinned=pin is not None, alpn=ALPN_TURN)
+            tls = client_context(pinned=pin is not None or insecure, alpn=ALPN_TURN)
         async with asyncio.timeout(CONNECT_SECONDS):
             sock = await first_of(
                 self._ways(server_name, proxy), PROXY_AFTER_SECONDS, socket.socket.close

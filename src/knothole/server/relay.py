@@ -31,6 +31,7 @@ from knothole.engine.turn.server_events import (
 )
 from knothole.io.udp import UdpSocket, bind_socket
 from knothole.server.descriptors import raise_limit
+from knothole.server.dtls import DtlsConnection, DtlsServer
 from knothole.server.link import MappedSeen, Message, Reached, RelayStart, TakeWebSocket
 from knothole.server.listener import cannot_listen
 from knothole.server.reachability import Evidence, Origin, Way
@@ -38,6 +39,8 @@ from knothole.server.tls_context import ALPN_TURN, server_context
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, Transport
 
+DTLS_FIRST: Final = 20  # RFC 7983 Section 7
+DTLS_LAST: Final = 63
 BINDING_REQUEST: Final = b"\x00\x01"  # RFC 8489 Section 5: class request, method Binding
 MAX_SOCKETS: Final = 50_000  # ours: TCP and TLS clients and relayed addresses, at once
 CLOCK_SECONDS: Final = 4.0  # ours: how often the wall clock is looked at for a step
@@ -61,7 +64,14 @@ class Relay:
         self._listening: dict[Address, UdpSocket] = {}
         self._relays: dict[Address, UdpSocket] = {}
         self._accepted: set[TurnConnection] = set()
-        self._connections: dict[FiveTuple, TurnConnection] = {}
+        self._connections: dict[FiveTuple, TurnConnection | DtlsConnection] = {}
+        self._dtls = DtlsServer(
+            settings.chain,
+            settings.key,
+            send=self._transmit,
+            on_message=self._from_connection,
+            on_closed=self._connection_closed,
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._clock: asyncio.TimerHandle | None = None
@@ -105,8 +115,8 @@ class Relay:
             sock.close()
             return
         connection = TurnConnection(
-            on_message=self._from_stream,
-            on_closed=self._stream_closed,
+            on_message=self._from_connection,
+            on_closed=self._connection_closed,
             on_http=lambda handed: self._tell(TakeWebSocket(remote), handed),
         )
         self._accepted.add(connection)
@@ -122,6 +132,7 @@ class Relay:
                 timer.cancel()
         for connection in tuple(self._accepted):
             connection.close()
+        self._dtls.close()
         for link in (*self._listening.values(), *self._relays.values()):
             link.close()
         self._listening.clear()
@@ -156,6 +167,8 @@ class Relay:
             payload = datagram.payload
             if payload[:2] == BINDING_REQUEST:
                 self._answer_binding(datagram)
+            elif payload and DTLS_FIRST <= payload[0] <= DTLS_LAST:
+                self._dtls.receive(datagram)
             else:
                 five_tuple = FiveTuple(Transport.UDP, datagram.source, address)
                 self._turn.receive(five_tuple, payload, now, datagram.segment_size)
@@ -183,7 +196,9 @@ class Relay:
         self._evidence.came(Way.RELAY_RANGE, datagrams)
         self._drain(now)
 
-    def _from_stream(self, connection: TurnConnection, messages: Sequence[bytes]) -> None:
+    def _from_connection(
+        self, connection: TurnConnection | DtlsConnection, messages: Sequence[bytes]
+    ) -> None:
         now = time.monotonic()
         five_tuple = connection.five_tuple
         self._connections[five_tuple] = connection
@@ -198,8 +213,9 @@ class Relay:
                 self._turn.receive(five_tuple, payload, now)
         self._drain(now)
 
-    def _stream_closed(self, connection: TurnConnection) -> None:
-        self._accepted.discard(connection)
+    def _connection_closed(self, connection: TurnConnection | DtlsConnection) -> None:
+        if isinstance(connection, TurnConnection):
+            self._accepted.discard(connection)
         if self._connections.pop(connection.five_tuple, None) is not None:
             now = time.monotonic()
             self._turn.disconnected(connection.five_tuple, now)

@@ -15,6 +15,12 @@ class Transport(enum.Enum):
     UDP = "udp"
     TCP = "tcp"
     TLS = "tls"
+    DTLS = "dtls"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether bytes come in order and none is lost, so that messages need framing."""
+        return self is Transport.TCP or self is Transport.TLS
 
 
 class Address(NamedTuple):

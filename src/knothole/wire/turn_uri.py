@@ -15,6 +15,8 @@ SELF_HOST: Final = "self.invalid"
 DEFAULT_PORT: Final = 3478  # RFC 7065 Section 3.2
 DEFAULT_TLS_PORT: Final = 5349
 
+_SECURE: Final = {"tcp": Transport.TLS, "udp": Transport.DTLS}
+
 
 @dataclass(frozen=True, slots=True)
 class ServerUri:
@@ -28,7 +30,7 @@ class ServerUri:
 def parse_server_uri(text: str) -> ServerUri:
     """A ``stun:``, ``turn:`` or ``turns:`` URI.
 
-    Raises MalformedMessage for anything else, DTLS (``turns`` over udp) included.
+    ``turns`` over udp is DTLS (RFC 7065 Section 3.1). Raises MalformedMessage for anything else.
     """
     match = _URI.fullmatch(text)
     if match is None:
@@ -37,17 +39,17 @@ def parse_server_uri(text: str) -> ServerUri:
     secure = scheme == "turns"
     port = int(match["port"] or (DEFAULT_TLS_PORT if secure else DEFAULT_PORT))
     transport = match["transport"] or ("tcp" if secure else "udp")
-    if not 0 < port <= 0xFFFF or (secure and transport == "udp"):
-        raise MalformedMessage(f"cannot be used: {text[:100]!r}")
-    kind = Transport.TLS if secure else Transport(transport)
+    if not 0 < port <= 0xFFFF:
+        raise MalformedMessage(f"not a port: {text[:100]!r}")
+    kind = _SECURE[transport] if secure else Transport(transport)
     return ServerUri(match["bracketed"] or match["host"], port, kind)
 
 
 def format_server_uri(host: str, port: int, transport: Transport) -> str:
     """The ``turn:`` or ``turns:`` URI of a TURN server."""
-    scheme = "turns" if transport is Transport.TLS else "turn"
+    scheme = "turns" if transport in _SECURE.values() else "turn"
     shown = f"[{host}]" if ":" in host else host
-    way = "udp" if transport is Transport.UDP else "tcp"
+    way = "tcp" if transport.is_stream else "udp"
     return f"{scheme}:{shown}:{port}?transport={way}"
 
 

@@ -8,7 +8,7 @@ import datetime
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.policy import PeerPolicy
 from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import CloseRelay, OpenRelay
+from knothole.io.turn_dtls import TurnDtls
+from knothole.server.dtls import DtlsConnection, DtlsServer
 from knothole.wire.address import Address, Transport, parse_address
 from knothole.wire.turn import StreamFramer
 
@@ -93,6 +95,14 @@ class LiveClient:
         if self.transport is Transport.UDP:
             self._line = await UdpLine.open(lambda data, source: self._received(source, data))
             self.local = self._line.local
+        elif self.transport is Transport.DTLS:
+            self._dtls = TurnDtls(
+                self.server,
+                lambda each: self._received(each.source, each.payload),
+                lambda _: self._disconnected(),
+            )
+            await self._dtls.open(server_name="", pin=None, insecure=True)
+            self.local = self._dtls.local
         else:
             context = None
             if self.transport is Transport.TLS:
@@ -117,6 +127,9 @@ class LiveClient:
         while data := await reader.read(65536):
             for message in framer.feed(data):
                 self._received(self.server, message)
+        self._disconnected()
+
+    def _disconnected(self) -> None:
         self.allocation.disconnected(self.clock.now())
         self.drain()
 
@@ -135,6 +148,8 @@ class LiveClient:
             self.channel_messages += output.datagram.payload[0] >> 4 == 4
             if self.transport is Transport.UDP:
                 self._line.send(output.datagram.payload, self.server)
+            elif self.transport is Transport.DTLS:
+                self._dtls.send(output.datagram)
             else:
                 self._writer.write(output.datagram.payload)
         if self._timer is not None:
@@ -191,12 +206,14 @@ class LiveClient:
                 await task
         if self.transport is Transport.UDP:
             self._line.close()
+        elif self.transport is Transport.DTLS:
+            self._dtls.close()
         else:
             self._writer.transport.abort()
 
 
 class LiveServer:
-    """A :class:`TurnServer` on loopback: UDP, TCP, and TLS on a port of its own."""
+    """A :class:`TurnServer` on loopback: UDP with DTLS, TCP, and TLS on a port of its own."""
 
     def __init__(self, certificate: Path, **options: object) -> None:
         self.clock = Clock()
@@ -205,6 +222,7 @@ class LiveServer:
         self.events: list[object] = []
         self._relays: dict[Address, UdpLine] = {}
         self._writers: dict[FiveTuple, asyncio.StreamWriter] = {}
+        self._associations: dict[FiveTuple, DtlsConnection] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._opening: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -228,6 +246,13 @@ class LiveServer:
             ),
         ]
         self.tls = parse_address(*self._listeners[1].sockets[0].getsockname()[:2])
+        self._dtls = DtlsServer(
+            str(self.certificate),
+            str(self.certificate),
+            send=lambda datagram: self._udp.send(datagram.payload, datagram.destination),
+            on_message=self._from_dtls,
+            on_closed=self._dtls_closed,
+        )
         self.engine = TurnServer(
             random=secrets.token_bytes,
             relay_hosts=[LOOPBACK],
@@ -238,8 +263,22 @@ class LiveServer:
         )
 
     def _from_udp(self, payload: bytes, source: Address) -> None:
+        if payload and 20 <= payload[0] < 64:
+            self._dtls.receive(Datagram(source, self.udp, payload))
+            return
         five_tuple = FiveTuple(Transport.UDP, source, self.udp)
         self.engine.receive(five_tuple, payload, self.clock.now())
+        self._drain()
+
+    def _from_dtls(self, connection: DtlsConnection, messages: Sequence[bytes]) -> None:
+        self._associations[connection.five_tuple] = connection
+        for message in messages:
+            self.engine.receive(connection.five_tuple, message, self.clock.now())
+        self._drain()
+
+    def _dtls_closed(self, connection: DtlsConnection) -> None:
+        self._associations.pop(connection.five_tuple, None)
+        self.engine.disconnected(connection.five_tuple, self.clock.now())
         self._drain()
 
     async def _serve(
@@ -271,7 +310,9 @@ class LiveServer:
                     five_tuple = FiveTuple(
                         datagram.transport, datagram.destination, datagram.source
                     )
-                    if five_tuple in self._writers:
+                    if five_tuple in self._associations:
+                        self._associations[five_tuple].send(datagram.payload)
+                    elif five_tuple in self._writers:
                         self._writers[five_tuple].write(datagram.payload)
                 case OpenRelay(relayed):
                     task = asyncio.create_task(self._open(relayed))
@@ -321,6 +362,7 @@ class LiveServer:
             self._timer.cancel()
         for listener in self._listeners:
             listener.close()
+        self._dtls.close()
         for writer in tuple(self._writers.values()):
             writer.transport.abort()
         for line in (self._udp, *self._relays.values()):
@@ -425,7 +467,6 @@ async def coturn(
                 f"--log-file={tmp_path / f'log{plain}'}",
                 "--simple-log",
                 "--no-cli",
-                "--no-dtls",
                 "--realm=coturn.test",
                 "--fingerprint",
                 *arguments,

@@ -62,7 +62,7 @@ async def peer_port() -> AsyncIterator[int]:
 
 async def uclient(server, peer_port: int, *arguments: str) -> tuple[int | None, str]:
     """Run coturn's client: its exit code and what it printed."""
-    port = server.tls.port if "-S" in arguments else server.udp.port
+    port = server.tls.port if {"-t", "-S"} <= {*arguments} else server.udp.port
     process = await asyncio.create_subprocess_exec(
         "turnutils_uclient",
         *("-s", "-n", "10", "-z", "5", "-p", str(port), "-e", LOOPBACK, "-r", str(peer_port)),
@@ -89,6 +89,8 @@ CALLS = {
     "udp": (*USER, "-c"),
     "tcp": (*USER, "-c", "-t"),
     "tls": (*USER, "-c", "-t", "-S"),
+    "dtls": (*USER, "-c", "-S"),
+    "client to client, dtls": (*USER, "-y", "-S", "-m", "4"),
     "rest": ("-u", "alice", "-W", "north", "-c"),
     "rtcp with a reserved port": USER,
     "client to client": (*USER, "-y"),

@@ -37,7 +37,7 @@ def rest(lifetime_seconds: float = 600) -> Credentials:
 async def test_a_whole_life(coturn, connect, echo, transport, kind) -> None:
     """Allocate, permission, Send, channel, all refreshes, close."""
     plain, tls = await coturn(*(REST if kind == "rest" else LONG_TERM))
-    server = tls if transport is Transport.TLS else plain
+    server = plain if transport in (Transport.UDP, Transport.TCP) else tls
     client = await connect(server, transport, rest() if kind == "rest" else ALICE)
     allocated = await client.event(Allocated)
     assert allocated.mapped == client.local
@@ -71,7 +71,7 @@ async def test_a_whole_life(coturn, connect, echo, transport, kind) -> None:
 @pytest.mark.parametrize("transport", list(Transport))
 async def test_two_clients_are_relayed_to_each_other(coturn, connect, transport) -> None:
     plain, tls = await coturn(*REST)
-    server = tls if transport is Transport.TLS else plain
+    server = plain if transport in (Transport.UDP, Transport.TCP) else tls
     alice, bob = [await connect(server, transport, rest()) for _ in range(2)]
     a, b = [(await client.event(Allocated)).relayed for client in (alice, bob)]
     bob.do("permit", a)
@@ -100,7 +100,7 @@ async def test_bursts_are_sent_one_by_one_where_there_is_no_segmentation(
 @pytest.mark.parametrize("transport", list(Transport))
 async def test_a_wrong_password_is_401(coturn, connect, transport) -> None:
     plain, tls = await coturn(*LONG_TERM)
-    server = tls if transport is Transport.TLS else plain
+    server = plain if transport in (Transport.UDP, Transport.TCP) else tls
     client = await connect(server, transport, Credentials("alice", "guess"))
     assert (await client.event(AllocationFailed)).code == 401
 

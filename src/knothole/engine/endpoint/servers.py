@@ -13,6 +13,7 @@ from knothole.wire.malformed import MalformedMessage
 from knothole.wire.signal.values import TurnService
 from knothole.wire.turn_uri import SELF_HOST, ServerUri, parse_server_uri
 
+# Not DTLS: it goes where UDP goes, and what our lines carry is encrypted already.
 _ORDER: Final = {Transport.UDP: 0, Transport.TLS: 1, Transport.TCP: 2}
 
 
@@ -41,7 +42,12 @@ class Resolver:
     def set_services(self, stun: Iterable[str], turn: Iterable[TurnService]) -> None:
         """What the switchboard hands out now. Names that had no address are asked for again."""
         self._stun = tuple(uri for uri in _parsed(stun) if uri.transport is Transport.UDP)
-        self._turn = tuple((uri, service) for service in turn for uri in _parsed(service.uris))
+        self._turn = tuple(
+            (uri, service)
+            for service in turn
+            for uri in _parsed(service.uris)
+            if uri.transport in _ORDER
+        )
         names = {uri.host for uri in (*self._stun, *(uri for uri, _ in self._turn))}
         self._resolved = {
             name: found for name, found in self._resolved.items() if found and name in names

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from knothole.engine.core import Datagram, Timers, Transmit
-from knothole.wire.address import Transport
 from knothole.wire.stun import HEADER_SIZE, Message, MessageClass
 
 RTO: Final = 0.5  # RFC 8489 Section 6.2.1: "greater than or equal to 500 ms"
@@ -119,7 +118,7 @@ class Transaction:
         self._outputs.append(Transmit(self.request))
         self.requests_sent += 1
         plan = self._retransmission
-        if self.request.transport is not Transport.UDP:
+        if self.request.transport.is_stream:
             self._timers.arm(_Timer.GIVE_UP, now + plan.stream_timeout_seconds)
         elif self.requests_sent < plan.max_requests:
             self._timers.arm(_Timer.RETRANSMIT, now + self._interval)

@@ -27,7 +27,7 @@ from knothole.engine.turn.server_events import (
     ServerOutput,
 )
 from knothole.engine.turn.shortcut import Shortcuts
-from knothole.wire.address import Address, Transport
+from knothole.wire.address import Address
 from knothole.wire.stun import (
     Attribute,
     Lifetime,
@@ -277,7 +277,7 @@ class Allocations:
             Channels(self._limits.channels_per_allocation),
             pending.message.transaction_id,
             answer,
-            five_tuple.transport is not Transport.UDP,
+            five_tuple.transport.is_stream,
         )
         self.by_five_tuple[five_tuple] = self.by_relayed[relayed] = allocation
         self._deadlines.set(allocation, allocation.expires_at)

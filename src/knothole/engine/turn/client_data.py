@@ -112,7 +112,7 @@ class ClientData:
         """RFC 8656 Section 12.5."""
         size = len(payload)
         if segment_size and size > segment_size:
-            if self._transport is Transport.UDP:
+            if not self._transport.is_stream:
                 for burst in wrap_bursts(prefix, payload, segment_size):
                     self._transmit(burst, segment_size + CHANNEL_HEADER_SIZE)
                 return
@@ -120,7 +120,7 @@ class ClientData:
                 self._send_channel_data(prefix, payload[start : start + segment_size], 0)
             return
         message = prefix + size.to_bytes(2, "big") + payload
-        if self._transport is not Transport.UDP:
+        if self._transport.is_stream:
             message += bytes(-size & 3)
         self._transmit(message)
 

@@ -234,7 +234,7 @@ class Requests:
         that the integrity protection was violated"."""
         said = f"said {error.code} {_plain(error.reason)}" if error is not None else "said yes"
         request.distrusted = f"the TURN server, or somebody in its place, {said} without a proof"
-        if self._transport is not Transport.UDP:
+        if self._transport.is_stream:
             self._finish(request, now)
             self._outputs.append(Denied(request, None, request.distrusted))
 
