@@ -256,7 +256,7 @@ class Relay:
                     case AllocationCreated(five_tuple, username):
                         self._allocated(five_tuple, username)
                     case AllocationEnded(five_tuple):
-                        self._keep(five_tuple, False)
+                        self._keep(five_tuple, self._turn.has_allocation(five_tuple))
                     case RelayReached():
                         pass  # what it is evidence of, _from_peers has seen more exactly
         self._rearm(now)

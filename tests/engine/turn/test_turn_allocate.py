@@ -122,7 +122,7 @@ def test_unknown_attributes_that_must_be_understood_are_listed(raw) -> None:
         assert answer.get(UnknownAttributes) == UnknownAttributes((0x7FFE, 0x7FFD))
 
 
-def test_a_dual_allocation_is_met_by_half_and_says_so(raw) -> None:
+def test_a_server_of_one_family_meets_a_dual_allocation_by_half_and_says_so(raw) -> None:
     answer = raw.ask(Method.ALLOCATE, UDP, AdditionalAddressFamily(AddressFamily.IPV6))
     assert not answer.get(XorRelayedAddress).address.is_ipv6
     missing = answer.get(AddressErrorCode)

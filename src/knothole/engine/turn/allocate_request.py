@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from knothole.engine.turn.answer import REASONS, Refusal
@@ -28,16 +28,27 @@ UDP: Final = 17  # RFC 8656 Section 18.8: "only allows the use of code point 17"
 class AllocateRequest:
     """A well-formed wish for a relayed address.
 
-    With a ``token`` the address reserved under it is wanted. ``reserve`` wants an even port and the
-    next one kept. ``missing`` says what part of the wish cannot be met.
+    One address of each of ``families`` is wanted, or with a ``token`` the one reserved under it.
+    ``reserve`` wants an even port and the next one kept. ``missing`` says what part of the wish
+    cannot be met.
     """
 
-    family: AddressFamily
+    families: tuple[AddressFamily, ...]
     token: bytes | None
     even_port: bool
     reserve: bool
     lifetime: int | None
-    missing: AddressErrorCode | None
+    missing: tuple[AddressErrorCode, ...]
+
+    @property
+    def count(self) -> int:
+        """How many relayed addresses it takes."""
+        return len(self.families) + self.reserve
+
+    def without(self, family: AddressFamily) -> AllocateRequest:
+        """The same when there is no room for an address of ``family``."""
+        left = tuple(each for each in self.families if each is not family)
+        return replace(self, families=left, missing=(*self.missing, lacking(family, 508)))
 
 
 def read_allocate(message: Message, families: Collection[AddressFamily]) -> AllocateRequest:
@@ -69,21 +80,31 @@ def read_allocate(message: Message, families: Collection[AddressFamily]) -> Allo
     if token is None and family not in families:
         raise Refusal(440)
     reserve = even_port is not None and even_port.reserve
+    more, missing = _additional(additional, reserve, families)
     lifetime = message.get(Lifetime)
     return AllocateRequest(
-        family,
+        (family, *more),
         None if token is None else token.value,
         even_port is not None,
         reserve,
         None if lifetime is None else lifetime.seconds,
-        _missing(additional, reserve),
+        missing,
     )
 
 
-def _missing(additional: AdditionalAddressFamily | None, reserve: bool) -> AddressErrorCode | None:
-    """Check 9: of a dual allocation this server only ever makes the IPv4 half, and says so."""
+def lacking(family: AddressFamily, code: int) -> AddressErrorCode:
+    """What says that a dual allocation has no address of ``family``, and why."""
+    return AddressErrorCode(family, code, REASONS[code])
+
+
+def _additional(
+    additional: AdditionalAddressFamily | None, reserve: bool, families: Collection[AddressFamily]
+) -> tuple[tuple[AddressFamily, ...], tuple[AddressErrorCode, ...]]:
+    """Checks 8 and 9: the other family that is wanted, or why there is no address of it."""
     if additional is None:
-        return None
+        return (), ()
     if reserve or additional.family != AddressFamily.IPV6:
         raise Refusal(400)
-    return AddressErrorCode(AddressFamily.IPV6, 440, REASONS[440])
+    if AddressFamily.IPV6 not in families:
+        return (), (lacking(AddressFamily.IPV6, 440),)
+    return (AddressFamily.IPV6,), ()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Sequence
 
 from knothole.engine.core import Datagram, Transmit
 from knothole.engine.turn.allocate_request import AllocateRequest
@@ -12,6 +11,7 @@ from knothole.engine.turn.answer import Refusal, Requester, error_answer, succes
 from knothole.engine.turn.channel import Channels
 from knothole.engine.turn.deadlines import Deadlines
 from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.engine.turn.opening import OPEN_ATTEMPTS, Opening, PendingAllocation
 from knothole.engine.turn.permission import Permissions
 from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.quota import Limits, Quota
@@ -37,21 +37,6 @@ from knothole.wire.stun import (
     XorRelayedAddress,
 )
 
-OPEN_ATTEMPTS: Final = 8  # ours: ports tried before a client hears that there is none
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """An Allocate request that waits for io to open ``wanted``."""
-
-    five_tuple: FiveTuple
-    message: Message
-    requester: Requester
-    request: AllocateRequest
-    wanted: tuple[Address, ...] = ()
-    opened: set[Address] = field(default_factory=set)
-    attempts: int = 0
-
 
 class Allocations:
     """Makes allocations, finds them, ends them. What it has to say goes into ``outputs``.
@@ -64,8 +49,8 @@ class Allocations:
         self.by_relayed: dict[Address, ServerAllocation] = {}
         self._pool, self._limits, self._outputs = pool, limits, outputs
         self._quota = Quota(limits)
-        self._pending: dict[FiveTuple, _Pending] = {}
-        self._opening: dict[Address, _Pending] = {}
+        self._pending: dict[FiveTuple, PendingAllocation] = {}
+        self._opening: dict[Address, tuple[PendingAllocation, Opening]] = {}
         self._deadlines: Deadlines[ServerAllocation | Reservation] = Deadlines()
         self.shortcuts: Shortcuts | None = None
         """What the kernel relays, if it does."""
@@ -88,46 +73,35 @@ class Allocations:
         if request.token is not None:
             self._redeem(request.token, five_tuple, message, requester, request, now)
             return
-        count = 1 + request.reserve
-        if self._quota.user_is_at_limit(requester.owner, count):
-            raise Refusal(486)
-        if self._quota.is_full(count):
-            raise Refusal(508)
-        pending = _Pending(five_tuple, message, requester, request)
-        if not self._open(pending):
-            raise Refusal(508)
-        for _ in range(count):
-            self._quota.take(requester.owner)
+        request = self._within_quota(request, requester.owner)
+        openings = tuple(map(Opening, request.families))
+        pending = PendingAllocation(five_tuple, message, requester, request, openings)
+        self._count(pending, request.count)
         self._pending[five_tuple] = pending
+        for opening in openings:
+            self._open(pending, opening)
+        if all(opening.has_failed for opening in openings):
+            self._forget(pending)
+            raise Refusal(508)
 
     def opened(self, relayed: Address, now: float) -> None:
         """io has bound a socket for ``relayed``."""
-        pending = self._opening.pop(relayed, None)
-        if pending is None:  # nobody waits any more
+        found = self._opening.pop(relayed, None)
+        if found is None:  # nobody waits any more
             self._outputs.append(CloseRelay(relayed))
             return
-        pending.opened.add(relayed)
-        if len(pending.opened) < len(pending.wanted):
-            return
-        del self._pending[pending.five_tuple]
-        extra: tuple[Attribute, ...] = ()
-        if pending.request.reserve:
-            reservation = self._pool.reserve(pending.wanted[1], pending.requester.owner)
-            self._deadlines.set(reservation, now + self._limits.reservation)
-            extra = (ReservationToken(reservation.token),)
-        self._create(pending, pending.wanted[0], extra, now)
+        pending, opening = found
+        opening.opened.add(relayed)
+        self._settle(pending, now)
 
     def refused(self, relayed: Address, now: float) -> None:
         """io cannot bind ``relayed``: something else on this machine has it."""
-        pending = self._opening.get(relayed)
-        if pending is None:
-            return
-        self._abandon(pending)
-        if self._open(pending):
-            return
-        self._forget(pending)
-        answer = error_answer(pending.message, pending.requester, Refusal(508))
-        self._send(pending.five_tuple, answer)
+        found = self._opening.get(relayed)
+        if found is not None:
+            pending, opening = found
+            self._abandon(opening)
+            self._open(pending, opening)
+            self._settle(pending, now)
 
     def refresh(self, allocation: ServerAllocation, lifetime_seconds: int, now: float) -> int:
         """Have it live for so long, unless the credentials end before; the seconds that it has."""
@@ -144,8 +118,13 @@ class Allocations:
                 self.shortcuts.renew(allocation, now)
 
     def end(self, allocation: ServerAllocation, reason: EndReason) -> None:
-        """Free all that ``allocation`` held."""
-        del self.by_five_tuple[allocation.five_tuple]
+        """Free all that ``allocation`` held; of a dual one, only that half."""
+        twin = allocation.twin
+        if twin is None:
+            del self.by_five_tuple[allocation.five_tuple]
+        else:
+            self.by_five_tuple[allocation.five_tuple] = twin
+            twin.twin = allocation.twin = None
         del self.by_relayed[allocation.relayed]
         self._deadlines.drop(allocation)
         if self.shortcuts is not None:
@@ -180,11 +159,13 @@ class Allocations:
         """The stream of ``five_tuple`` is closed, and so is what came by it."""
         pending = self._pending.get(five_tuple)
         if pending is not None:
-            self._abandon(pending)
+            for opening in pending.openings:
+                self._abandon(opening)
             self._forget(pending)
         allocation = self.by_five_tuple.get(five_tuple)
         if allocation is not None:
-            self.end(allocation, EndReason.DISCONNECTED)
+            for half in allocation.halves:
+                self.end(half, EndReason.DISCONNECTED)
 
     def handle_timeout(self, now: float) -> None:
         for ended in self._deadlines.pop_due(now):
@@ -217,73 +198,127 @@ class Allocations:
         self._deadlines.drop(reservation)
         self._quota.give_back(reservation.owner)
         self._quota.take(requester.owner)
-        pending = _Pending(five_tuple, message, requester, request)
-        self._create(pending, reservation.relayed, (), now)
+        pending = PendingAllocation(five_tuple, message, requester, request)
+        self._create(pending, [reservation.relayed], (), now)
 
-    def _open(self, pending: _Pending) -> bool:
-        """Ask io for an address; False when there is none, or after too many attempts."""
-        if pending.attempts == OPEN_ATTEMPTS:
-            return False
-        pending.attempts += 1
-        request, near = pending.request, pending.five_tuple.server.host
-        pending.wanted = self._pool.take(
-            request.family, near, even=request.even_port, pair=request.reserve
-        )
-        pending.opened.clear()
-        for relayed in pending.wanted:
-            self._opening[relayed] = pending
+    def _within_quota(self, request: AllocateRequest, owner: str) -> AllocateRequest:
+        """As much of ``request`` as there is room for. Raises Refusal: 486 or 508."""
+        for count in sorted({request.count, 1 + request.reserve}, reverse=True):
+            if self._quota.user_is_at_limit(owner, count):
+                code = 486
+            elif self._quota.is_full(count):
+                code = 508
+            elif count < request.count:
+                return request.without(request.families[1])
+            else:
+                return request
+        raise Refusal(code)
+
+    def _open(self, pending: PendingAllocation, opening: Opening) -> None:
+        """Ask io for an address; it has failed when there is none, or after too many attempts."""
+        opening.opened.clear()
+        opening.wanted = ()
+        if opening.attempts < OPEN_ATTEMPTS:
+            opening.attempts += 1
+            request, near = pending.request, pending.five_tuple.server.host
+            opening.wanted = self._pool.take(
+                opening.family, near, even=request.even_port, pair=request.reserve
+            )
+        opening.has_failed = not opening.wanted
+        for relayed in opening.wanted:
+            self._opening[relayed] = (pending, opening)
             self._outputs.append(OpenRelay(relayed))
-        return bool(pending.wanted)
 
-    def _abandon(self, pending: _Pending) -> None:
-        """Give back the addresses that ``pending`` has or waits for; late answers find nobody."""
-        for relayed in pending.wanted:
+    def _abandon(self, opening: Opening) -> None:
+        """Give back the addresses that it has or waits for; late answers find nobody."""
+        for relayed in opening.wanted:
             self._opening.pop(relayed, None)
             self._pool.give_back(relayed)
-            if relayed in pending.opened:
+            if relayed in opening.opened:
                 self._outputs.append(CloseRelay(relayed))
 
-    def _forget(self, pending: _Pending) -> None:
+    def _settle(self, pending: PendingAllocation, now: float) -> None:
+        """Answer the request once io has said all that it was asked."""
+        if not all(opening.is_settled for opening in pending.openings):
+            return
+        request = pending.request
+        for opening in pending.openings:
+            if opening.has_failed:
+                request = request.without(opening.family)
+        if not request.families:
+            self._forget(pending)
+            answer = error_answer(pending.message, pending.requester, Refusal(508))
+            self._send(pending.five_tuple, answer)
+            return
         del self._pending[pending.five_tuple]
-        for _ in range(1 + pending.request.reserve):
-            self._quota.give_back(pending.requester.owner)
+        self._count(pending, request.count)
+        extra: tuple[Attribute, ...] = request.missing
+        if request.reserve:
+            reserved = pending.openings[0].wanted[1]
+            reservation = self._pool.reserve(reserved, pending.requester.owner)
+            self._deadlines.set(reservation, now + self._limits.reservation)
+            extra = (ReservationToken(reservation.token),)
+        relayed = [opening.wanted[0] for opening in pending.openings if not opening.has_failed]
+        self._create(pending, relayed, extra, now)
+
+    def _forget(self, pending: PendingAllocation) -> None:
+        del self._pending[pending.five_tuple]
+        self._count(pending, 0)
+
+    def _count(self, pending: PendingAllocation, wanted: int) -> None:
+        """Have ``pending`` hold so much of its owner's quota."""
+        owner = pending.requester.owner
+        for _ in range(wanted - pending.counted):
+            self._quota.take(owner)
+        for _ in range(pending.counted - wanted):
+            self._quota.give_back(owner)
+        pending.counted = wanted
 
     def _create(
-        self, pending: _Pending, relayed: Address, extra: tuple[Attribute, ...], now: float
+        self,
+        pending: PendingAllocation,
+        addresses: Sequence[Address],
+        extra: tuple[Attribute, ...],
+        now: float,
     ) -> None:
         five_tuple, requester, request = pending.five_tuple, pending.requester, pending.request
         lifetime_until = now + self._limits.lifetime(request.lifetime)
         expires_at = min(lifetime_until, requester.valid_until)
-        if request.missing is not None:
-            extra = (*extra, request.missing)
         answer = success_answer(
             pending.message,
             requester,
             (
-                XorRelayedAddress(relayed),
+                *map(XorRelayedAddress, addresses),
                 Lifetime(_whole_seconds(expires_at - now)),
                 XorMappedAddress(five_tuple.client),
                 *extra,
             ),
         )
-        allocation = ServerAllocation(
-            five_tuple,
-            requester,
-            relayed,
-            lifetime_until,
-            requester.valid_until,
-            expires_at,
-            Permissions(self._limits.permissions_per_allocation),
-            Channels(self._limits.channels_per_allocation),
-            pending.message.transaction_id,
-            answer,
-            five_tuple.transport.is_stream,
-        )
-        self.by_five_tuple[five_tuple] = self.by_relayed[relayed] = allocation
-        self._deadlines.set(allocation, allocation.expires_at)
-        self._outputs.append(
-            AllocationCreated(five_tuple, requester.username, requester.owner, relayed)
-        )
+        halves = [
+            ServerAllocation(
+                five_tuple,
+                requester,
+                relayed,
+                lifetime_until,
+                requester.valid_until,
+                expires_at,
+                Permissions(self._limits.permissions_per_allocation),
+                Channels(self._limits.channels_per_allocation),
+                pending.message.transaction_id,
+                answer,
+                five_tuple.transport.is_stream,
+            )
+            for relayed in addresses
+        ]
+        self.by_five_tuple[five_tuple] = halves[0]
+        if len(halves) == 2:
+            halves[0].twin, halves[1].twin = halves[1], halves[0]
+        for half in halves:
+            self.by_relayed[half.relayed] = half
+            self._deadlines.set(half, half.expires_at)
+            self._outputs.append(
+                AllocationCreated(five_tuple, requester.username, requester.owner, half.relayed)
+            )
         self._send(five_tuple, answer)
 
     def _set_expiry(self, allocation: ServerAllocation) -> None:

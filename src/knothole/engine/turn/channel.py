@@ -73,6 +73,12 @@ class Channels:
         channel = self.by_peer[peer]
         channel.expires_at = min(channel.expires_at, now)
 
+    def forget(self, number: int) -> None:
+        """What was bound to ``number`` is out of quarantine; it stands for something else now."""
+        channel = self.by_number.get(number)
+        if channel is not None:
+            self._drop(channel)
+
     def _drop(self, channel: Channel) -> None:
         self.by_number.pop(channel.number, None)
         self.by_peer.pop(channel.peer, None)

@@ -11,10 +11,10 @@ from knothole.engine.turn.allocate_request import read_allocate
 from knothole.engine.turn.allocations import Allocations
 from knothole.engine.turn.answer import Refusal, Requester, error_answer, success_answer
 from knothole.engine.turn.authentication import Doorkeeper
-from knothole.engine.turn.channel import ChannelConflict, is_channel_number
 from knothole.engine.turn.credentials import Authenticator
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.nonce import NonceMint
+from knothole.engine.turn.peer_requests import channel_bind, create_permission
 from knothole.engine.turn.policy import PeerPolicy, PeerRules
 from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.relay_pool import DYNAMIC_PORTS, RelayPool
@@ -28,7 +28,6 @@ from knothole.wire.stun import (
     AddressFamily,
     AlternateServer,
     Attribute,
-    ChannelNumber,
     Icmp,
     Lifetime,
     MalformedMessage,
@@ -38,7 +37,6 @@ from knothole.wire.stun import (
     RequestedAddressFamily,
     SecurityFeature,
     UnknownAttributes,
-    XorPeerAddress,
     decode,
 )
 
@@ -94,8 +92,12 @@ class TurnServer:
 
     @property
     def allocations(self) -> int:
-        """How many there are."""
+        """How many there are; a dual one counts twice."""
         return len(self._by_relayed)
+
+    def has_allocation(self, five_tuple: FiveTuple) -> bool:
+        """Whether there is one on ``five_tuple``."""
+        return five_tuple in self._by_five_tuple
 
     def receive(
         self, five_tuple: FiveTuple, payload: bytes, now: float, segment_size: int = 0
@@ -250,18 +252,19 @@ class TurnServer:
             return None
         if allocation is None:
             raise Refusal(437)
-        maker = allocation.requester
-        if requester.owner != maker.owner:
+        if requester.owner != allocation.requester.owner:
             raise Refusal(441)
-        if requester.valid_until > maker.valid_until:  # renewed: what counts from now on
-            allocation.requester = requester
-            self._allocations.vouch(allocation, requester.valid_until, now)
+        for half in allocation.halves:
+            if requester.valid_until > half.credentials_until:  # renewed: what counts from now on
+                half.requester = requester
+                self._allocations.vouch(half, requester.valid_until, now)
         _refuse_unknown(message)
         if message.method == Method.REFRESH:
             return self._refresh(message, allocation, now)
-        if message.method == Method.CREATE_PERMISSION:
-            return self._create_permission(message, allocation, now)
-        return self._channel_bind(message, allocation, now)
+        ask = create_permission if message.method == Method.CREATE_PERMISSION else channel_bind
+        for half, hosts in ask(message, allocation, self._rules, now):
+            self._renew_shortcuts(half, now, hosts)
+        return ()
 
     def _allocate(
         self, five_tuple: FiveTuple, message: Message, requester: Requester, now: float
@@ -271,70 +274,34 @@ class TurnServer:
             raise Refusal(403)
         request = read_allocate(message, self._families)
         elsewhere = self.redirect_to
-        if elsewhere is not None and _family(elsewhere) is _family(five_tuple.client):
+        if elsewhere is not None and AddressFamily.of(elsewhere) is AddressFamily.of(
+            five_tuple.client
+        ):
             raise Refusal(300, AlternateServer(elsewhere))
         self._allocations.begin(five_tuple, message, requester, request, now)
 
     def _refresh(
         self, message: Message, allocation: ServerAllocation, now: float
     ) -> tuple[Attribute, ...]:
-        """RFC 8656 Section 8.2."""
+        """RFC 8656 Section 8.2: the half of a dual allocation that is named, else all there is."""
         family = message.get(RequestedAddressFamily)
-        if family is not None and family.family != _family(allocation.relayed):
+        halves = [
+            half
+            for half in allocation.halves
+            if family is None or family.family == AddressFamily.of(half.relayed)
+        ]
+        if not halves:
             raise Refusal(443)
         requested = message.get(Lifetime)
         if requested is not None and requested.seconds == 0:
-            self._allocations.end(allocation, EndReason.DELETED)
+            for half in halves:
+                self._allocations.end(half, EndReason.DELETED)
             return (Lifetime(0),)
         lifetime = self._limits.lifetime(None if requested is None else requested.seconds)
-        granted = self._allocations.refresh(allocation, lifetime, now)
-        self._renew_shortcuts(allocation, now)
+        granted = min(self._allocations.refresh(half, lifetime, now) for half in halves)
+        for half in halves:
+            self._renew_shortcuts(half, now)
         return (Lifetime(granted),)
-
-    def _create_permission(
-        self, message: Message, allocation: ServerAllocation, now: float
-    ) -> tuple[Attribute, ...]:
-        """RFC 8656 Section 10.2."""
-        hosts = {each.address.host for each in message.get_all(XorPeerAddress)}
-        if not hosts:
-            raise Refusal(400)
-        if any(_family(Address(host, 0)) is not _family(allocation.relayed) for host in hosts):
-            raise Refusal(443)
-        if any(self._rules.host_refusal(host) is not None for host in hosts):
-            raise Refusal(403)
-        if not allocation.permissions.has_room(hosts, now):
-            raise Refusal(508)
-        for host in hosts:
-            allocation.permissions.install(host, now)
-        self._renew_shortcuts(allocation, now, hosts)
-        return ()
-
-    def _channel_bind(
-        self, message: Message, allocation: ServerAllocation, now: float
-    ) -> tuple[Attribute, ...]:
-        """RFC 8656 Section 12.2."""
-        number, found = message.get(ChannelNumber), message.get(XorPeerAddress)
-        if number is None or found is None or not found.address.port:
-            raise Refusal(400)
-        peer, channels = found.address, allocation.channels
-        if not is_channel_number(number.value):
-            raise Refusal(400)
-        try:
-            channels.check(number.value, peer, now)
-        except ChannelConflict:
-            raise Refusal(400) from None
-        if _family(peer) is not _family(allocation.relayed):
-            raise Refusal(443)
-        if self._rules.refusal(peer) is not None:
-            raise Refusal(403)
-        if not channels.has_room(number.value, now):
-            raise Refusal(508)
-        if not allocation.permissions.has_room({peer.host}, now):
-            raise Refusal(508)
-        channels.bind(number.value, peer, now)
-        allocation.permissions.install(peer.host, now)
-        self._renew_shortcuts(allocation, now, {peer.host})
-        return ()
 
     def _renew_shortcuts(
         self, allocation: ServerAllocation, now: float, hosts: Collection[str] | None = None
@@ -352,7 +319,3 @@ def _refuse_unknown(message: Message) -> None:
     """RFC 8489 Section 6.3.1."""
     if message.unknown_required:
         raise Refusal(420, UnknownAttributes(message.unknown_required))
-
-
-def _family(address: Address) -> AddressFamily:
-    return AddressFamily.IPV6 if address.is_ipv6 else AddressFamily.IPV4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from knothole.engine.turn.answer import Requester
 from knothole.engine.turn.channel import Channels
@@ -40,6 +40,14 @@ class ServerAllocation:
     """Payload bytes relayed towards peers."""
     to_client: int = 0
     """Payload bytes relayed towards the client."""
+    twin: ServerAllocation | None = field(default=None, repr=False)
+    """The other half of a dual allocation: the same 5-tuple, a relayed address of the other family,
+    and permissions and channels of its own."""
+
+    @property
+    def halves(self) -> tuple[ServerAllocation, ...]:
+        """It and its twin, if it has one."""
+        return (self,) if self.twin is None else (self, self.twin)
 
     def hosts(self) -> set[str]:
         """Every host that it has, or had lately, to do with."""

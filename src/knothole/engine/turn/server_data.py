@@ -63,7 +63,11 @@ class ServerData:
         if allocation is None or len(message) < CHANNEL_HEADER_SIZE:
             return
         end = CHANNEL_HEADER_SIZE + (message[2] << 8 | message[3])
-        channel = allocation.channels.by_number.get(message[0] << 8 | message[1])
+        number = message[0] << 8 | message[1]
+        channel = allocation.channels.by_number.get(number)
+        if channel is None and allocation.twin is not None:
+            allocation = allocation.twin
+            channel = allocation.channels.by_number.get(number)
         if channel is not None and channel.expires_at > now and len(message) >= end:
             data = message[CHANNEL_HEADER_SIZE:end]
             self._to_peer(allocation, channel.peer, data, 0, now)
@@ -79,6 +83,9 @@ class ServerData:
         allocation = self._by_five_tuple.get(five_tuple)
         if allocation is not None:
             channel = allocation.channels.by_number.get(number)
+            if channel is None and allocation.twin is not None:
+                allocation = allocation.twin
+                channel = allocation.channels.by_number.get(number)
             if channel is not None and channel.expires_at > now:
                 self._to_peer(allocation, channel.peer, data, size, now)
         return True
@@ -91,6 +98,9 @@ class ServerData:
         peer, data = message.get(XorPeerAddress), message.get(Data)
         if peer is None or data is None or message.get(DontFragment) is not None:
             return
+        for half in allocation.halves:
+            if half.relayed.is_ipv6 is peer.address.is_ipv6:
+                allocation = half
         # That the host is no forbidden one was found when it got its permission.
         if peer.address.port and not self._rules.is_listener(peer.address):
             self._to_peer(allocation, peer.address, data.value, 0, now)

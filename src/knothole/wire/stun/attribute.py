@@ -22,6 +22,11 @@ class AddressFamily(enum.IntEnum):
     IPV4 = 0x01
     IPV6 = 0x02
 
+    @classmethod
+    def of(cls, address: Address) -> AddressFamily:
+        """That of ``address``."""
+        return cls.IPV6 if address.is_ipv6 else cls.IPV4
+
 
 # RFC 8489 Sections 14.8-14.10, 14.14: "fewer than 128 characters (which can be as long as 509 bytes
 # when encoding and as long as 763 bytes when decoding)".
