@@ -80,7 +80,7 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             there, here = (content, defaults) if not table else (content[table], defaults[table])
             assert there[key] == here[key], key
             checked += 1
-    assert checked == 8
+    assert checked == 12
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,17 @@ def test_the_documented_defaults_are_the_defaults() -> None:
         ),
         ("[relay]\nsecret-file = 'none'", "line 2: relay.secret-file: "),
         ("relay-only = 1", "line 1: relay-only: expected bool"),
+        (
+            "[relay]\ndeny-peers = ['::ffff:10.0.0.0/104']",
+            "line 2: relay.deny-peers: ::ffff:10.0.0.0/104 are IPv4 addresses: write them as such",
+        ),
+        (
+            "[relay]\ndeny-peers = ['fe80::%eth0/64']",
+            "line 2: relay.deny-peers: fe80::%eth0/64 has a scope: peers have none",
+        ),
+        ("[relay]\ndeny-peers = ['']", "line 2: relay.deny-peers: '' does not appear to be an"),
+        ("[relay]\ndeny-peers = [10]", "line 2: relay.deny-peers[0]: expected str, got int"),
+        ("[relay]\nmax-megabits = -1", "line 2: relay.max-megabits: expected int >= 0"),
         ("[relay]\nallocations = -1", "line 2: relay.allocations: expected int >= 0"),
         ("[tls]\ncertificate = 'server.toml'", "line 1: tls.key: is missing beside"),
         ("[tls]\nkey = 'server.toml'", "line 1: tls.certificate: is missing beside"),

@@ -64,6 +64,10 @@ class ServerConfig:
     allocations: int = 10_000
     allocations_per_user: int = 16
     secret_file: Path | None = None
+    allocations_per_network: int = 1000
+    max_megabits: int = 1000
+    max_datagrams: int = 200_000
+    new_peers_per_minute: int = 60
     other_turn: tuple[OtherTurn, ...] = ()
     invitation_required: bool = False
     classic_stun: bool = False
@@ -125,6 +129,10 @@ def load_config(
         allocations=relay.allocations,
         allocations_per_user=relay.allocations_per_user,
         secret_file=_secret_file(source, relay.secret_file),
+        allocations_per_network=relay.allocations_per_network,
+        max_megabits=relay.max_megabits,
+        max_datagrams=relay.max_datagrams,
+        new_peers_per_minute=relay.new_peers_per_minute,
         other_turn=_other_turn(source, content),
         invitation_required=content.accounts.invitation_required,
         classic_stun=classic_stun or content.classic_stun,
@@ -230,9 +238,20 @@ def _networks(
     source: Source, key: str, texts: list[str] | tuple[str, ...], *, usage: bool = False
 ) -> tuple[Network, ...]:
     try:
-        return tuple(ip_network(text) for text in texts)
+        return tuple(_network(text) for text in texts)
     except ValueError as error:
         raise (UsageError(f"{key}: {error}") if usage else source.error(key, str(error))) from error
+
+
+def _network(text: str) -> Network:
+    """Raises ValueError for what is none, and for what says less than it seems to."""
+    network = ip_network(text)
+    if isinstance(network, IPv6Network):
+        if "%" in text:
+            raise ValueError(f"{text} has a scope: peers have none")
+        if network.prefixlen >= 96 and network.network_address.ipv4_mapped is not None:
+            raise ValueError(f"{text} are IPv4 addresses: write them as such")
+    return network
 
 
 def _certificate(source: Source, content: ConfigFile) -> tuple[Path | None, Path | None]:

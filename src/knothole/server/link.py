@@ -42,6 +42,10 @@ class RelaySettings(msgspec.Struct, frozen=True):
     allocations_per_user: int
     chain: str
     key: str
+    allocations_per_network: int = 1000
+    max_megabits: int = 1000
+    max_datagrams: int = 200_000
+    new_peers_per_minute: int = 60
 
 
 class RelayStart(msgspec.Struct, tag="start", frozen=True):

@@ -16,6 +16,7 @@ from ipaddress import ip_network
 from typing import Final
 
 from knothole.engine.core import Datagram, Transmit
+from knothole.engine.rate import Rate
 from knothole.engine.stun.server import AlternateAddresses, BindingServer
 from knothole.engine.turn.credentials import RestUsers
 from knothole.engine.turn.five_tuple import FiveTuple
@@ -32,7 +33,14 @@ from knothole.engine.turn.server_events import (
 from knothole.io.udp import UdpSocket, bind_socket
 from knothole.server.descriptors import raise_limit
 from knothole.server.dtls import DtlsConnection, DtlsServer
-from knothole.server.link import MappedSeen, Message, Reached, RelayStart, TakeWebSocket
+from knothole.server.link import (
+    MappedSeen,
+    Message,
+    Reached,
+    RelaySettings,
+    RelayStart,
+    TakeWebSocket,
+)
 from knothole.server.listener import cannot_listen
 from knothole.server.reachability import Evidence, Origin, Way
 from knothole.server.tls_context import ALPN_TURN, server_context
@@ -45,6 +53,7 @@ BINDING_REQUEST: Final = b"\x00\x01"  # RFC 8489 Section 5: class request, metho
 MAX_SOCKETS: Final = 50_000  # ours: TCP and TLS clients and relayed addresses, at once
 CLOCK_SECONDS: Final = 4.0  # ours: how often the wall clock is looked at for a step
 CLOCK_STEP_SECONDS: Final = 1.0  # ours: then the ends of all credentials are found anew
+NEW_PEERS_AT_ONCE: Final = 128  # ours: as many as an allocation can have permissions for
 
 
 class Relay:
@@ -93,13 +102,15 @@ class Relay:
                 tuple(ip_network(text) for text in settings.allow_peers),
                 tuple(ip_network(text) for text in settings.deny_peers),
             ),
-            limits=Limits(
-                allocations=settings.allocations,
-                allocations_per_user=settings.allocations_per_user,
-            ),
+            limits=_limits(settings),
             ports=start.relay_ports,
-            # With those of this machine that we do not listen on: none of them is a peer.
-            server_addresses=[*addresses, *(Address(host, 0) for host in start.machine)],
+            # With those of this machine that we do not listen on, and how a 1:1 NAT in front shows
+            # the others: none of them is a peer.
+            server_addresses=[
+                *addresses,
+                *(Address(host, 0) for host in start.machine),
+                *(Address(host, port) for host in start.relay_hosts for port in ports),
+            ],
         )
         try:
             for address in addresses:
@@ -166,7 +177,7 @@ class Relay:
         for datagram in datagrams:
             payload = datagram.payload
             if payload[:2] == BINDING_REQUEST:
-                self._answer_binding(datagram)
+                self._answer_binding(datagram, now)
             elif payload and DTLS_FIRST <= payload[0] <= DTLS_LAST:
                 self._dtls.receive(datagram)
             else:
@@ -176,9 +187,11 @@ class Relay:
         self._evidence.came(way, datagrams)
         self._drain(now)
 
-    def _answer_binding(self, datagram: Datagram) -> None:
+    def _answer_binding(self, datagram: Datagram, now: float) -> None:
         answer = self._binding[datagram.destination].answer(datagram)
-        if answer is not None:
+        if answer is not None and self._turn.unproven.allows(
+            datagram.source.host, len(datagram.payload), len(answer.payload), now
+        ):
             link = self._listening.get(answer.source)
             if link is not None:
                 link.send(answer)
@@ -297,6 +310,17 @@ class Relay:
 
     def _reached(self, way: Way, origin: Origin) -> None:
         self._tell(Reached(way, origin), None)
+
+
+def _limits(settings: RelaySettings) -> Limits:
+    return Limits(
+        allocations=settings.allocations,
+        allocations_per_user=settings.allocations_per_user,
+        allocations_per_network=settings.allocations_per_network,
+        datagrams_per_second=settings.max_datagrams,
+        octets_per_second=settings.max_megabits * 1_000_000 / 8,
+        new_peers=Rate(NEW_PEERS_AT_ONCE, settings.new_peers_per_minute / 60),
+    )
 
 
 def _binding_server(start: RelayStart, address: Address) -> BindingServer:

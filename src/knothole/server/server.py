@@ -251,6 +251,10 @@ def _relay_settings(
         allocations_per_user=config.allocations_per_user,
         chain=str(certificate.chain),
         key=str(certificate.key),
+        allocations_per_network=config.allocations_per_network,
+        max_megabits=config.max_megabits,
+        max_datagrams=config.max_datagrams,
+        new_peers_per_minute=config.new_peers_per_minute,
     )
 
 

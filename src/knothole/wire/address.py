@@ -45,6 +45,16 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"
 
 
+def network_of(host: str, ipv4_bits: int, ipv6_bits: int) -> str:
+    """The network of so many bits that ``host``, in canonical text, is in; a key, not to be shown.
+
+    Of IPv4 only whole octets: ``ipv4_bits`` is 24 or 32.
+    """
+    if ":" in host:
+        return f"{int(IPv6Address(host)) >> 128 - ipv6_bits:x}"
+    return host if ipv4_bits == 32 else host[: host.rindex(".")]
+
+
 def parse_address(host: str, port: int) -> Address:
     """The canonical :class:`Address` of ``host`` (an IP address in any spelling) and ``port``.
 

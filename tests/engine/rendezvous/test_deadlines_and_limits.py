@@ -5,9 +5,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knothole.engine.rate import Rate, TokenBucket
 from knothole.engine.rendezvous.backoff import DELAYS_SECONDS, Backoff
 from knothole.engine.rendezvous.deadlines import Deadlines
-from knothole.engine.rendezvous.limits import Rate, TokenBucket
 
 
 def test_deadlines_come_out_in_order_and_once() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from knothole.engine.rate import TokenBucket
 from knothole.engine.rendezvous.directory import Session
-from knothole.engine.rendezvous.limits import TokenBucket
 from knothole.wire.signal.messages import ServerMessage, Trickle
 
 ENDED_CALLS: Final = 4096  # ours: how many ended calls are remembered for those who were away

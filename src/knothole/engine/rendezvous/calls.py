@@ -9,11 +9,12 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from knothole.engine.rate import TokenBucket
 from knothole.engine.rendezvous.call_book import CallBook, CallRecord, DeviceState
 from knothole.engine.rendezvous.call_failures import call_failed
 from knothole.engine.rendezvous.deadlines import Deadlines
 from knothole.engine.rendezvous.directory import Directory, Session
-from knothole.engine.rendezvous.limits import Limits, TokenBucket
+from knothole.engine.rendezvous.limits import Limits
 from knothole.wire.signal.messages import (
     Answer,
     Answered,

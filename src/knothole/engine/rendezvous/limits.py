@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """``burst`` at once, then ``per_second``."""
-
-    burst: float
-    per_second: float
+from knothole.engine.rate import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +31,3 @@ class Limits:
     calls_per_caller: int = 1024
     malformed_messages: int = 20
     dropped_messages: int = 1000
-
-
-class TokenBucket:
-    """A :class:`Rate` as it is used up."""
-
-    __slots__ = ("_at", "_rate", "_tokens")
-
-    def __init__(self, rate: Rate, now: float) -> None:
-        self._rate = rate
-        self._tokens = rate.burst
-        self._at = now
-
-    def take(self, amount: float, now: float) -> bool:
-        """True when ``amount`` was there; otherwise nothing is taken."""
-        self._refill(now)
-        if amount > self._tokens:
-            return False
-        self._tokens -= amount
-        return True
-
-    def is_full(self, now: float) -> bool:
-        """True when nothing is used up, so that the bucket can be forgotten."""
-        self._refill(now)
-        return self._tokens >= self._rate.burst
-
-    def _refill(self, now: float) -> None:
-        gained = (now - self._at) * self._rate.per_second
-        self._tokens = min(self._rate.burst, self._tokens + gained)
-        self._at = now

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import IPv6Network
 
+from knothole.engine.rate import TokenBuckets
 from knothole.engine.rendezvous.accounts import Account, Accounts, Creation
 from knothole.engine.rendezvous.directory import Directory
-from knothole.engine.rendezvous.limits import Limits, TokenBucket
+from knothole.engine.rendezvous.limits import Limits
 from knothole.engine.rendezvous.registration import is_signed
 from knothole.wire.address import Address
 from knothole.wire.signal.messages import Refused, Register
@@ -31,7 +32,7 @@ class Registrar:
         self.server_pins = tuple(server_pins)
         self._invitations_needed = invitations_needed
         self._limits = limits
-        self._new_names: dict[str, TokenBucket] = {}
+        self._new_names: TokenBuckets[str] = TokenBuckets(limits.new_names)
 
     def admit(self, register: Register, nonce: bytes, remote: Address, now: float) -> str | Refused:
         """The name under which this client is registered from now on, or why it is not."""
@@ -98,11 +99,7 @@ class Registrar:
         host = remote.host
         if remote.is_ipv6:  # whoever has one address of a /64 has them all
             host = str(IPv6Network((host.partition("%")[0], 64), strict=False))
-        if len(self._new_names) > 10_000:  # ours: only those that still limit somebody are kept
-            self._new_names = {h: b for h, b in self._new_names.items() if not b.is_full(now)}
-        if host not in self._new_names:
-            self._new_names[host] = TokenBucket(self._limits.new_names, now)
-        return self._new_names[host].take(1, now)
+        return self._new_names.take(host, 1, now)
 
 
 def wrong_version(version: int) -> Refused:

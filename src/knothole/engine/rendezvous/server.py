@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from knothole.engine.core import RandomBytes, least
+from knothole.engine.rate import TokenBucket
 from knothole.engine.rendezvous.accounts import Accounts, AccountsUnavailable
 from knothole.engine.rendezvous.calls import CallDesk
 from knothole.engine.rendezvous.deadlines import Deadlines
 from knothole.engine.rendezvous.directory import Directory, Session
-from knothole.engine.rendezvous.limits import Limits, TokenBucket
+from knothole.engine.rendezvous.limits import Limits
 from knothole.engine.rendezvous.outputs import (
     CloseConnection,
     ConnectionId,

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from knothole.engine.core import Datagram, Transmit
 from knothole.engine.turn.allocate_request import AllocateRequest
 from knothole.engine.turn.answer import Refusal, Requester, error_answer, success_answer
+from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.channel import Channels
 from knothole.engine.turn.deadlines import Deadlines
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.opening import OPEN_ATTEMPTS, Opening, PendingAllocation
 from knothole.engine.turn.permission import Permissions
 from knothole.engine.turn.policy import PeerRules
-from knothole.engine.turn.quota import Limits, Quota
+from knothole.engine.turn.quota import Holder, Limits, Quota
 from knothole.engine.turn.relay_pool import RelayPool, Reservation
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_events import (
@@ -27,7 +28,7 @@ from knothole.engine.turn.server_events import (
     ServerOutput,
 )
 from knothole.engine.turn.shortcut import Shortcuts
-from knothole.wire.address import Address
+from knothole.wire.address import Address, network_of
 from knothole.wire.stun import (
     Attribute,
     Lifetime,
@@ -73,9 +74,10 @@ class Allocations:
         if request.token is not None:
             self._redeem(request.token, five_tuple, message, requester, request, now)
             return
-        request = self._within_quota(request, requester.owner)
+        holder = _holder(requester, five_tuple)
+        request = self._within_quota(request, holder)
         openings = tuple(map(Opening, request.families))
-        pending = PendingAllocation(five_tuple, message, requester, request, openings)
+        pending = PendingAllocation(five_tuple, message, requester, holder, request, openings)
         self._count(pending, request.count)
         self._pending[five_tuple] = pending
         for opening in openings:
@@ -130,7 +132,7 @@ class Allocations:
         if self.shortcuts is not None:
             self.shortcuts.end(allocation)
         maker = allocation.requester
-        self._release(allocation.relayed, maker.owner)
+        self._release(allocation.relayed, allocation.holder)
         self._outputs.append(
             AllocationEnded(
                 allocation.five_tuple,
@@ -174,7 +176,7 @@ class Allocations:
                 self.end(ended, EndReason.EXPIRED if by_lifetime else EndReason.CREDENTIALS)
             else:
                 self._pool.redeem(ended.token)
-                self._release(ended.relayed, ended.owner)
+                self._release(ended.relayed, ended.holder)
 
     def next_timeout(self) -> float | None:
         return self._deadlines.next()
@@ -191,20 +193,20 @@ class Allocations:
         reservation = self._pool.reservation(token)
         if reservation is None:
             raise Refusal(508)
-        moves = reservation.owner != requester.owner
-        if moves and self._quota.user_is_at_limit(requester.owner):
+        holder = _holder(requester, five_tuple)
+        if self._quota.is_at_limit(holder, given_back=reservation.holder):
             raise Refusal(486)
         self._pool.redeem(token)
         self._deadlines.drop(reservation)
-        self._quota.give_back(reservation.owner)
-        self._quota.take(requester.owner)
-        pending = PendingAllocation(five_tuple, message, requester, request)
+        self._quota.give_back(reservation.holder)
+        self._quota.take(holder)
+        pending = PendingAllocation(five_tuple, message, requester, holder, request)
         self._create(pending, [reservation.relayed], (), now)
 
-    def _within_quota(self, request: AllocateRequest, owner: str) -> AllocateRequest:
+    def _within_quota(self, request: AllocateRequest, holder: Holder) -> AllocateRequest:
         """As much of ``request`` as there is room for. Raises Refusal: 486 or 508."""
         for count in sorted({request.count, 1 + request.reserve}, reverse=True):
-            if self._quota.user_is_at_limit(owner, count):
+            if self._quota.is_at_limit(holder, count):
                 code = 486
             elif self._quota.is_full(count):
                 code = 508
@@ -255,7 +257,7 @@ class Allocations:
         extra: tuple[Attribute, ...] = request.missing
         if request.reserve:
             reserved = pending.openings[0].wanted[1]
-            reservation = self._pool.reserve(reserved, pending.requester.owner)
+            reservation = self._pool.reserve(reserved, pending.holder)
             self._deadlines.set(reservation, now + self._limits.reservation)
             extra = (ReservationToken(reservation.token),)
         relayed = [opening.wanted[0] for opening in pending.openings if not opening.has_failed]
@@ -266,12 +268,12 @@ class Allocations:
         self._count(pending, 0)
 
     def _count(self, pending: PendingAllocation, wanted: int) -> None:
-        """Have ``pending`` hold so much of its owner's quota."""
-        owner = pending.requester.owner
+        """Have ``pending`` hold so much of its holder's quotas."""
+        holder = pending.holder
         for _ in range(wanted - pending.counted):
-            self._quota.take(owner)
+            self._quota.take(holder)
         for _ in range(pending.counted - wanted):
-            self._quota.give_back(owner)
+            self._quota.give_back(holder)
         pending.counted = wanted
 
     def _create(
@@ -282,7 +284,8 @@ class Allocations:
         now: float,
     ) -> None:
         five_tuple, requester, request = pending.five_tuple, pending.requester, pending.request
-        lifetime_until = now + self._limits.lifetime(request.lifetime)
+        limits = self._limits
+        lifetime_until = now + limits.lifetime(request.lifetime)
         expires_at = min(lifetime_until, requester.valid_until)
         answer = success_answer(
             pending.message,
@@ -294,6 +297,7 @@ class Allocations:
                 *extra,
             ),
         )
+        budget = Budget(limits.datagrams_per_second, limits.octets_per_second, now)
         halves = [
             ServerAllocation(
                 five_tuple,
@@ -302,11 +306,13 @@ class Allocations:
                 lifetime_until,
                 requester.valid_until,
                 expires_at,
-                Permissions(self._limits.permissions_per_allocation),
-                Channels(self._limits.channels_per_allocation),
+                Permissions(limits.permissions_per_allocation),
+                Channels(limits.channels_per_allocation),
                 pending.message.transaction_id,
                 answer,
                 five_tuple.transport.is_stream,
+                pending.holder,
+                budget,
             )
             for relayed in addresses
         ]
@@ -325,9 +331,9 @@ class Allocations:
         allocation.expires_at = min(allocation.lifetime_until, allocation.credentials_until)
         self._deadlines.set(allocation, allocation.expires_at)
 
-    def _release(self, relayed: Address, owner: str) -> None:
+    def _release(self, relayed: Address, holder: Holder) -> None:
         self._pool.give_back(relayed)
-        self._quota.give_back(owner)
+        self._quota.give_back(holder)
         self._outputs.append(CloseRelay(relayed))
 
     def _send(self, five_tuple: FiveTuple, payload: bytes) -> None:
@@ -338,3 +344,8 @@ class Allocations:
 def _whole_seconds(seconds: float) -> int:
     """For LIFETIME, in which 0 would say that the allocation is gone."""
     return max(int(seconds), 1)
+
+
+def _holder(requester: Requester, five_tuple: FiveTuple) -> Holder:
+    """The network is a /24 or, as one home has it, a /64."""
+    return Holder(requester.owner, network_of(five_tuple.client.host, 24, 64))

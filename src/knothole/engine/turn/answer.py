@@ -69,7 +69,8 @@ def success_answer(
 
 def error_answer(request: Message, requester: Requester | None, refusal: Refusal) -> bytes:
     """The error response to ``request``; unsigned when nobody signed the request."""
-    attributes = (ErrorCode(refusal.code, REASONS[refusal.code]), *refusal.attributes)
+    reason = "" if requester is None else REASONS[refusal.code]  # kept short, see below
+    attributes = (ErrorCode(refusal.code, reason), *refusal.attributes)
     return _answer(request, MessageClass.ERROR, attributes, requester)
 
 
@@ -80,8 +81,8 @@ def _answer(
     requester: Requester | None,
 ) -> bytes:
     # RFC 8656 Section 5: "SHOULD include the SOFTWARE attribute in all Allocate and Refresh
-    # responses".
-    if request.method in (Method.ALLOCATE, Method.REFRESH):
+    # responses". Not in those to a source that may be forged: they are kept short.
+    if requester is not None and request.method in (Method.ALLOCATE, Method.REFRESH):
         attributes = (*attributes, SOFTWARE)
     key = requester.key if requester is not None else None
     sha256 = requester is not None and requester.sha256

@@ -11,7 +11,7 @@ from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.wire.stun import SecurityFeature, nonce_cookie
 
 _TIME_SIZE = 4
-_MAC_SIZE = 14
+_MAC_SIZE = 11  # 88 bits (RFC 2104 Section 5 wants 80), and what base64 does not pad
 
 
 class Freshness(enum.Enum):

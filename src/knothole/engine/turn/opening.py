@@ -8,6 +8,7 @@ from typing import Final
 from knothole.engine.turn.allocate_request import AllocateRequest
 from knothole.engine.turn.answer import Requester
 from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.engine.turn.quota import Holder
 from knothole.wire.address import Address
 from knothole.wire.stun import AddressFamily, Message
 
@@ -37,6 +38,7 @@ class PendingAllocation:
     five_tuple: FiveTuple
     message: Message
     requester: Requester
+    holder: Holder
     request: AllocateRequest
     openings: tuple[Opening, ...] = ()
     counted: int = 0

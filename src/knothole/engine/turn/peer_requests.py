@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from knothole.engine.rate import TokenBuckets
 from knothole.engine.turn.answer import Refusal
 from knothole.engine.turn.channel import ChannelConflict, is_channel_number
 from knothole.engine.turn.policy import PeerRules
+from knothole.engine.turn.quota import Holder
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.wire.address import Address
 from knothole.wire.stun import AddressFamily, ChannelNumber, Message, XorPeerAddress
 
 
 def create_permission(
-    message: Message, allocation: ServerAllocation, rules: PeerRules, now: float
+    message: Message,
+    allocation: ServerAllocation,
+    rules: PeerRules,
+    new_peers: TokenBuckets[Holder],
+    now: float,
 ) -> tuple[tuple[ServerAllocation, set[str]], ...]:
     """Install or refresh all permissions that ``message`` asks for, or none.
 
@@ -28,6 +36,7 @@ def create_permission(
     for half, its_hosts in halves.items():
         if not half.permissions.has_room(its_hosts, now):
             raise Refusal(508)
+    _meet(halves, new_peers, now)
     for half, its_hosts in halves.items():
         for host in its_hosts:
             half.permissions.install(host, now)
@@ -35,7 +44,11 @@ def create_permission(
 
 
 def channel_bind(
-    message: Message, allocation: ServerAllocation, rules: PeerRules, now: float
+    message: Message,
+    allocation: ServerAllocation,
+    rules: PeerRules,
+    new_peers: TokenBuckets[Holder],
+    now: float,
 ) -> tuple[tuple[ServerAllocation, set[str]], ...]:
     """Bind or refresh the channel that ``message`` asks for, and the permission with it.
 
@@ -60,12 +73,23 @@ def channel_bind(
         raise Refusal(508)
     if not half.permissions.has_room({peer.host}, now):
         raise Refusal(508)
+    _meet({half: {peer.host}}, new_peers, now)
     for other in allocation.halves:
         if other is not half:
             other.channels.forget(number.value)
     half.channels.bind(number.value, peer, now)
     half.permissions.install(peer.host, now)
     return ((half, {peer.host}),)
+
+
+def _meet(
+    halves: Mapping[ServerAllocation, set[str]], new_peers: TokenBuckets[Holder], now: float
+) -> None:
+    """Count those hosts that get a permission they do not have. Raises Refusal: 508."""
+    strangers = sum(half.permissions.strangers(hosts, now) for half, hosts in halves.items())
+    # By user and network, and not by allocation: one that is deleted and made again is cheap.
+    if strangers and not new_peers.take(next(iter(halves)).holder, strangers, now):
+        raise Refusal(508)
 
 
 def _half(allocation: ServerAllocation, peer: Address) -> ServerAllocation:

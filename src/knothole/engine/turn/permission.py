@@ -21,6 +21,10 @@ class Permissions:
     def allows(self, host: str, now: float) -> bool:
         return self.expires_at.get(host, now) > now
 
+    def strangers(self, hosts: Collection[str], now: float) -> int:
+        """How many of ``hosts`` have no permission."""
+        return sum(self.expires_at.get(host, now) <= now for host in hosts)
+
     def has_room(self, hosts: Collection[str], now: float) -> bool:
         """Whether all of ``hosts`` can be installed; makes room by dropping what has expired."""
         if len(self.expires_at) + len(hosts) > self._limit:

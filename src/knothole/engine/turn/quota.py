@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+
+from knothole.engine.rate import Rate
 
 DEFAULT_LIFETIME: Final = 600  # RFC 8656 Section 6: "600 seconds (10 minutes)"
 GREATEST_LIFETIME: Final = 3600  # RFC 8656 Section 7.2: "no more than 3600 seconds (1 hour)"
@@ -24,6 +26,19 @@ class Limits:
     reservation: float = LEAST_RESERVATION
     nonce_lifetime: float = GREATEST_NONCE_LIFETIME
     shortcut_budget: int | None = None  # octets by one shortcut between two reports of io
+    # Ours: a carrier's NAT has hundreds of callers in one /24, a home none. Ten networks can fill
+    # a server, one cannot, under however many names.
+    allocations_per_network: int = 1000
+    # Ours: a gigabit line's worth of large datagrams, or four of them of audio's; 0: no limit.
+    datagrams_per_second: float = 200_000
+    octets_per_second: float = 125_000_000
+    # Ours: hosts that a user may newly name as peers. A call has a dozen, a scan of a network does
+    # not end there.
+    new_peers: Rate = Rate(128, 1)
+    # Ours: bytes that go to one source network (a /24, a /56) beyond what came from there, before
+    # anything is proven. 2 Mbit/s are of no use to who forges sources, and 3000 challenges a second
+    # more than a carrier's NAT ever wants.
+    unproven: Rate = Rate(1_048_576, 262_144)
 
     def __post_init__(self) -> None:
         if self.max_lifetime < DEFAULT_LIFETIME:
@@ -38,26 +53,50 @@ class Limits:
         return max(min(requested or 0, self.max_lifetime), DEFAULT_LIFETIME)
 
 
+class Holder(NamedTuple):
+    """In whose quotas a relayed address counts: those of ``owner``, and of the ``network`` that
+    the client asked from, where a new name changes nothing."""
+
+    owner: str
+    network: str
+
+
 class Quota:
-    """Counts relayed addresses, all of them and each user's."""
+    """Counts relayed addresses: all of them, each user's and each network's."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._total = 0
         self._per_user: Counter[str] = Counter()
+        self._per_network: Counter[str] = Counter()
 
-    def user_is_at_limit(self, owner: str, wanted: int = 1) -> bool:
-        return self._per_user[owner] + wanted > self._limits.allocations_per_user
+    def is_at_limit(
+        self, holder: Holder, wanted: int = 1, given_back: Holder | None = None
+    ) -> bool:
+        """Whether ``holder`` may not have ``wanted`` more, once one of ``given_back`` is back."""
+        owner, network = holder
+        of_user = self._per_user[owner] + wanted
+        of_network = self._per_network[network] + wanted
+        if given_back is not None:
+            of_user -= given_back.owner == owner
+            of_network -= given_back.network == network
+        limits = self._limits
+        return of_user > limits.allocations_per_user or of_network > limits.allocations_per_network
 
     def is_full(self, wanted: int = 1) -> bool:
         return self._total + wanted > self._limits.allocations
 
-    def take(self, owner: str) -> None:
+    def take(self, holder: Holder) -> None:
         self._total += 1
-        self._per_user[owner] += 1
+        self._per_user[holder.owner] += 1
+        self._per_network[holder.network] += 1
 
-    def give_back(self, owner: str) -> None:
+    def give_back(self, holder: Holder) -> None:
         self._total -= 1
-        self._per_user[owner] -= 1
-        if not self._per_user[owner]:
-            del self._per_user[owner]
+        for counter, key in (
+            (self._per_user, holder.owner),
+            (self._per_network, holder.network),
+        ):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from knothole.engine.core import RandomBytes
+from knothole.engine.turn.quota import Holder
 from knothole.wire.address import Address, parse_address
 from knothole.wire.stun import AddressFamily
 
@@ -19,11 +20,11 @@ _PROBES = 4096  # ours: how far to look for a free port, or a free pair of them
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A relayed address kept for who shows ``token``; ``owner`` is whose quota it counts in."""
+    """A relayed address kept for who shows ``token``; ``holder`` is whose quotas it counts in."""
 
     token: bytes
     relayed: Address
-    owner: str
+    holder: Holder
 
 
 class RelayPool:
@@ -75,9 +76,9 @@ class RelayPool:
     def give_back(self, relayed: Address) -> None:
         self._taken.discard(relayed)
 
-    def reserve(self, relayed: Address, owner: str) -> Reservation:
+    def reserve(self, relayed: Address, holder: Holder) -> Reservation:
         """Keep an address that is taken already for whoever shows the token."""
-        reservation = Reservation(self._random(TOKEN_SIZE), relayed, owner)
+        reservation = Reservation(self._random(TOKEN_SIZE), relayed, holder)
         self._reservations[reservation.token] = reservation
         return reservation
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
+from knothole.engine.rate import TokenBuckets
 from knothole.engine.turn.allocate_request import read_allocate
 from knothole.engine.turn.allocations import Allocations
 from knothole.engine.turn.answer import Refusal, Requester, error_answer, success_answer
@@ -16,13 +17,14 @@ from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.nonce import NonceMint
 from knothole.engine.turn.peer_requests import channel_bind, create_permission
 from knothole.engine.turn.policy import PeerPolicy, PeerRules
-from knothole.engine.turn.quota import Limits
+from knothole.engine.turn.quota import Holder, Limits
 from knothole.engine.turn.relay_pool import DYNAMIC_PORTS, RelayPool
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_data import ServerData
 from knothole.engine.turn.server_events import EndReason, ServerOutput, ShortcutKey
 from knothole.engine.turn.shortcut import Shortcuts
-from knothole.wire.address import Address
+from knothole.engine.turn.unproven import UnprovenAnswers
+from knothole.wire.address import Address, Transport
 from knothole.wire.prohibited import is_tunnelled
 from knothole.wire.stun import (
     AddressFamily,
@@ -53,7 +55,8 @@ class TurnServer:
     With ``shortcuts`` it says what can be relayed without it (InstallShortcut, RemoveShortcut).
 
     ``redirect_to``, when set, is where new allocations of the same address family are sent with
-    300 (Try Alternate), while those that exist go on.
+    300 (Try Alternate), while those that exist go on. ``unproven`` is asked before an answer goes
+    to a source that may be forged: by io too, for what it answers by itself.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class TurnServer:
         self._doorkeeper = Doorkeeper(realm, authenticator, mint)
         self._rules = PeerRules(policy, pool.hosts, server_addresses)
         self._families, self._limits = pool.families, limits
+        self.unproven = UnprovenAnswers(limits.unproven)
+        self._new_peers: TokenBuckets[Holder] = TokenBuckets(limits.new_peers)
         self._outputs: deque[ServerOutput] = deque()
         self._allocations = Allocations(pool, limits, self._outputs)
         self._by_five_tuple = self._allocations.by_five_tuple
@@ -206,7 +211,7 @@ class TurnServer:
             return
         if message.message_class == MessageClass.REQUEST:
             if message.method in _REQUESTS:
-                self._request(five_tuple, message, now)
+                self._request(five_tuple, message, len(payload), now)
         elif message.message_class == MessageClass.INDICATION and message.method == Method.SEND:
             self._data.send_indication(five_tuple, message, now)
 
@@ -214,7 +219,7 @@ class TurnServer:
         transport, client, server = five_tuple
         self._outputs.append(Transmit(Datagram(server, client, payload, 0, transport)))
 
-    def _request(self, five_tuple: FiveTuple, message: Message, now: float) -> None:
+    def _request(self, five_tuple: FiveTuple, message: Message, size: int, now: float) -> None:
         if self._allocations.is_pending(five_tuple):
             return  # it is sent again, and by then we know
         allocation = self._by_five_tuple.get(five_tuple)
@@ -230,7 +235,14 @@ class TurnServer:
             requester = self._doorkeeper.admit(message, five_tuple, now)
             attributes = self._carry_out(five_tuple, message, allocation, requester, now)
         except Refusal as refusal:
-            self._send(five_tuple, error_answer(message, requester, refusal))
+            answer = error_answer(message, requester, refusal)
+            if (
+                requester is not None
+                or allocation is not None
+                or five_tuple.transport is not Transport.UDP
+                or self.unproven.allows(five_tuple.client.host, size, len(answer), now)
+            ):
+                self._send(five_tuple, answer)
         else:
             if attributes is not None:
                 self._send(five_tuple, success_answer(message, requester, attributes))
@@ -262,7 +274,7 @@ class TurnServer:
         if message.method == Method.REFRESH:
             return self._refresh(message, allocation, now)
         ask = create_permission if message.method == Method.CREATE_PERMISSION else channel_bind
-        for half, hosts in ask(message, allocation, self._rules, now):
+        for half, hosts in ask(message, allocation, self._rules, self._new_peers, now):
             self._renew_shortcuts(half, now, hosts)
         return ()
 

@@ -6,9 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from knothole.engine.turn.answer import Requester
+from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.channel import Channels
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.permission import Permissions
+from knothole.engine.turn.quota import Holder
 from knothole.wire.address import Address
 
 
@@ -36,6 +38,9 @@ class ServerAllocation:
     answer: bytes
     padded: bool
     """Whether ChannelData is padded: on streams (RFC 8656 Section 12.5)."""
+    holder: Holder
+    budget: Budget
+    """How much it may relay now, to peers and from them together."""
     to_peers: int = 0
     """Payload bytes relayed towards peers."""
     to_client: int = 0

@@ -140,14 +140,18 @@ class ServerData:
         permitted_until = allocation.permissions.expires_at.get(peer.host)
         if permitted_until is None or permitted_until <= now or allocation.expires_at <= now:
             return
-        if len(data) > MAX_DATA and not segment_size:
+        size = len(data)
+        if size > MAX_DATA and not segment_size:
+            return
+        datagrams = -(-size // segment_size) if segment_size else 1
+        if not allocation.budget.take(datagrams, size, now):
             return
         other = self._by_relayed.get(peer)
         if other is not None:
-            allocation.to_peers += len(data)
+            allocation.to_peers += size
             self._to_client(other, allocation.relayed, data, segment_size, now)
         elif peer.host not in self._inside_only:
-            allocation.to_peers += len(data)
+            allocation.to_peers += size
             datagram = Datagram(allocation.relayed, peer, data, segment_size)
             self._outputs.append(Transmit(datagram))
 
@@ -173,11 +177,13 @@ class ServerData:
                     segment = data[start : start + segment_size]
                     self._to_client(allocation, peer, segment, 0, now)
                 return
+            if not allocation.budget.take(-(-size // segment_size), size, now):
+                return
             allocation.to_client += size
             for burst in wrap_bursts(channel.prefix, data, segment_size):
                 self._send(allocation, burst, segment_size + CHANNEL_HEADER_SIZE)
             return
-        if size > MAX_DATA:
+        if size > MAX_DATA or not allocation.budget.take(1, size, now):
             return
         allocation.to_client += size
         if channel is None:

@@ -95,6 +95,9 @@ class Knothole:
                 allocations_per_user=MOST_ALLOCATIONS,
                 chain=str(certificate.chain),
                 key=str(certificate.key),
+                allocations_per_network=MOST_ALLOCATIONS,
+                max_megabits=0,
+                max_datagrams=0,
             ),
             **options,
         )
