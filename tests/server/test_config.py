@@ -10,8 +10,11 @@ import msgspec
 import pytest
 
 from knothole.server.config import ConfigError, ServerConfig, UsageError, load_config
-from knothole.server.config_file import ConfigFile, OtherTurnTable
+from knothole.server.config_file import ConfigFile, OtherTurnTable, UserTable
+from knothole.server.config_users import RelayUser
 
+GOOD_FILE = "password-file = 'good'"
+USER_FILE = "conference-bridge.password"
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "server.md"
 
 
@@ -38,7 +41,7 @@ def error(folder: Path, text: str) -> str:
 
 
 def test_the_documented_example_can_be_loaded(tmp_path: Path) -> None:
-    for name in ("fullchain.pem", "privkey.pem", "coturn-secret", "turn-secret"):
+    for name in ("fullchain.pem", "privkey.pem", "coturn-secret", "turn-secret", USER_FILE):
         (tmp_path / name).touch(0o600)
         (tmp_path / name).write_text("a long secret, 24 letters\n")
     config = load(tmp_path, example())
@@ -46,6 +49,7 @@ def test_the_documented_example_can_be_loaded(tmp_path: Path) -> None:
     assert config.certificate == tmp_path / "fullchain.pem"
     [other] = config.other_turn
     assert other.secret == b"a long secret, 24 letters"
+    assert config.users == (RelayUser("conference-bridge", "a long secret, 24 letters"),)
     assert "letters" not in repr(config)
     assert config.secrets_path == tmp_path / "turn-secret"
 
@@ -58,6 +62,7 @@ def test_every_key_is_documented() -> None:
     content = tomllib.loads(example())
     assert content.keys() == keys_of(ConfigFile)
     assert content["turn"][0].keys() == keys_of(OtherTurnTable)
+    assert content["user"][0].keys() == keys_of(UserTable)
     defaults = msgspec.structs.asdict(ConfigFile())
     for name in ("tls", "relay", "accounts"):
         assert content[name].keys() == keys_of(type(defaults[name]))
@@ -75,7 +80,7 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             comment += line
         elif not line:
             comment = ""
-        elif table not in ("tls", "turn") and "Not a default" not in comment:
+        elif table not in ("tls", "turn", "user") and "Not a default" not in comment:
             key = line.partition(" =")[0]
             there, here = (content, defaults) if not table else (content[table], defaults[table])
             assert there[key] == here[key], key
@@ -152,6 +157,30 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             "[[turn]]\nuris = ['turn:a']\nsecret-file = 'short'",
             "line 3: turn[0].secret-file: the secret in short is shorter than 8 characters",
         ),
+        ("[[user]]\nname = 'bob'", "line 1: user[0].password-file: is missing"),
+        (f"[[user]]\nname = ' '\n{GOOD_FILE}", "line 2: user[0].name: ' ' is no name"),
+        (f"[[user]]\nname = '99:a'\n{GOOD_FILE}", "line 2: user[0].name: '99:a' has the form"),
+        (f"[[user]]\nname = ':a'\n{GOOD_FILE}", "line 2: user[0].name: ':a' has the form"),
+        (
+            f"[[user]]\nname = 'bob'\n{GOOD_FILE}\n[[user]]\nname = 'bob'\n{GOOD_FILE}",
+            "line 5: user[1].name: there are two users bob",
+        ),
+        (
+            "[[user]]\nname = 'bob'\npassword-file = 'none'",
+            "line 3: user[0].password-file: none cannot be read: No such file or directory",
+        ),
+        (
+            "[[user]]\nname = 'bob'\npassword-file = 'server.toml'",
+            "line 3: user[0].password-file: server.toml can be read by everybody",
+        ),
+        (
+            "[[user]]\nname = 'bob'\npassword-file = 'short'",
+            "line 3: user[0].password-file: the password in short does not have 8 to 256",
+        ),
+        (
+            "[[user]]\nname = 'bob'\npassword-file = 'lines'",
+            "line 3: user[0].password-file: lines must hold one line and nothing else",
+        ),
         (
             "[accounts]\ninvitation-required = 1",
             "line 2: accounts.invitation-required: expected bo",
@@ -162,7 +191,9 @@ def test_the_documented_defaults_are_the_defaults() -> None:
     ],
 )
 def test_a_mistake_is_named_with_line_key_and_reason(tmp_path: Path, text, said) -> None:
-    (tmp_path / "short").write_text("abc\n")
+    for name, content in (("short", "abc\n"), ("good", "a password\n"), ("lines", "a\nb\n")):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_text(content)
     assert error(tmp_path, text).startswith(said)
 
 

@@ -16,10 +16,11 @@ import pytest
 from knothole.engine.turn.client import (
     Allocated,
     AllocationFailed,
+    AllocationLost,
     PeerRefused,
     RelayedDataReceived,
 )
-from knothole.engine.turn.credentials import rest_credentials
+from knothole.engine.turn.credentials import Credentials, rest_credentials
 from knothole.server import relay as relay_module
 from knothole.server.certificate import own_certificate
 from knothole.server.link import MappedSeen, Message, RelaySettings, RelayStart
@@ -43,19 +44,19 @@ class Setting:
         self.relay = Relay(start, lambda message, _: self.told.append(message))
         self._listener = Listener(websocket=lambda sock, _: sock.close(), turn=self.relay.take)
         self._listener.listen([HOST], start.port)
-        self._clients: list[TurnClient] = []
+        self.clients: list[TurnClient] = []
 
     async def client(
         self, transport: Transport = Transport.UDP, name: str = "session", lifetime: float = 600
     ) -> TurnClient:
         client = TurnClient()
-        self._clients.append(client)
+        self.clients.append(client)
         credentials = rest_credentials(SECRET, name, lifetime, time.time())
         await client.open(self.start.port, transport, credentials)
         return client
 
     async def close(self) -> None:
-        for client in self._clients:
+        for client in self.clients:
             await client.close()
         await self._listener.close()
         self.relay.close()
@@ -109,6 +110,30 @@ async def test_an_allocation_over_udp_tells_where_its_session_was_seen(setting, 
     [seen] = [message for message in here.told if isinstance(message, MappedSeen)]
     assert seen.username.endswith(":session")
     assert (seen.host, seen.port) == client.local
+
+
+async def test_a_user_of_the_configuration_is_served_and_so_are_credentials_that_expire(
+    setting, until
+) -> None:
+    here = setting(users={"bridge": "its password"})
+    bridge, guesser = TurnClient(), TurnClient()
+    for client, password in ((bridge, "its password"), (guesser, "another one")):
+        here.clients.append(client)
+        await client.open(here.start.port, Transport.UDP, Credentials("bridge", password))
+    other = await here.client()
+    await until(lambda: bool(bridge.said(Allocated) and other.said(Allocated)))
+    await until(lambda: bool(guesser.said(AllocationFailed)))
+    assert guesser.said(AllocationFailed)[0].code == 401
+
+
+async def test_an_allocation_ends_with_its_credentials(setting, until) -> None:
+    here = setting(allocations=1)
+    client = await here.client(lifetime=3)
+    await until(lambda: bool(client.said(Allocated)))
+    assert client.said(Allocated)[0].lifetime_seconds <= 3
+    await until(lambda: bool(client.said(AllocationLost)))
+    other = await here.client(name="other")
+    await until(lambda: bool(other.said(Allocated)))
 
 
 async def test_an_allocation_over_tcp_says_nothing_of_udp(setting, until) -> None:

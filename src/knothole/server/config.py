@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from knothole.server.config_file import DEFAULT_PORT, ConfigError, ConfigFile, Source
+from knothole.server.config_users import RelayUser, read_users
 from knothole.server.turn_secret import FILE_NAME as SECRET_FILE
 from knothole.server.turn_secret import SecretError, load_secrets
 from knothole.wire.malformed import MalformedMessage
@@ -44,8 +45,9 @@ class ServerConfig:
     names, ``discovery_port`` the second UDP port of RFC 5780 (0: none), ``external`` what the
     outside knows us by, at most one of each family. ``relay_hosts`` are the local addresses that
     relayed addresses are on (empty: the best of ``hosts``). No ``allocations``: no relaying here.
-    ``secret_file`` holds what TURN credentials are made of. ``classic_stun``: clients of RFC 3489
-    are answered. ``relay_only``: there is no switchboard, and there are no accounts.
+    ``secret_file`` holds what TURN credentials are made of, ``users`` have some for good.
+    ``classic_stun``: clients of RFC 3489 are answered. ``relay_only``: there is no switchboard, and
+    there are no accounts.
     """
 
     data: Path
@@ -69,6 +71,7 @@ class ServerConfig:
     max_datagrams: int = 200_000
     new_peers_per_minute: int = 60
     other_turn: tuple[OtherTurn, ...] = ()
+    users: tuple[RelayUser, ...] = ()
     invitation_required: bool = False
     classic_stun: bool = False
     relay_only: bool = False
@@ -134,6 +137,7 @@ def load_config(
         max_datagrams=relay.max_datagrams,
         new_peers_per_minute=relay.new_peers_per_minute,
         other_turn=_other_turn(source, content),
+        users=read_users(source, content),
         invitation_required=content.accounts.invitation_required,
         classic_stun=classic_stun or content.classic_stun,
         relay_only=relay_only or content.relay_only,

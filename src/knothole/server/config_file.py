@@ -53,6 +53,13 @@ class OtherTurnTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab")
     realm: Annotated[str, msgspec.Meta(max_length=128)] = ""
 
 
+class UserTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
+    """One ``[[user]]`` of the relay; the file holds the password and nothing else."""
+
+    name: Annotated[str, msgspec.Meta(max_length=100)]
+    password_file: str
+
+
 class AccountsTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     """``[accounts]``"""
 
@@ -73,6 +80,7 @@ class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     tls: TlsTable = msgspec.field(default_factory=TlsTable)
     relay: RelayTable = msgspec.field(default_factory=RelayTable)
     turn: Annotated[list[OtherTurnTable], msgspec.Meta(max_length=8)] = []
+    user: Annotated[list[UserTable], msgspec.Meta(max_length=100)] = []
     accounts: AccountsTable = msgspec.field(default_factory=AccountsTable)
 
 

@@ -31,8 +31,8 @@ the relay process ends with it."""
 class RelaySettings(msgspec.Struct, frozen=True):
     """What may change while the relay serves.
 
-    ``secrets`` are what TURN credentials are made of, all of them good at once; ``chain`` and
-    ``key`` are the PEM files of the TLS certificate.
+    ``secrets`` are what TURN credentials are made of, all of them good at once; ``users`` have one
+    for good, name and password; ``chain`` and ``key`` are the PEM files of the TLS certificate.
     """
 
     secrets: list[str]
@@ -46,6 +46,7 @@ class RelaySettings(msgspec.Struct, frozen=True):
     max_megabits: int = 1000
     max_datagrams: int = 200_000
     new_peers_per_minute: int = 60
+    users: dict[str, str] = {}
 
 
 class RelayStart(msgspec.Struct, tag="start", frozen=True):

@@ -18,7 +18,6 @@ from typing import Final
 from knothole.engine.core import Datagram, Transmit
 from knothole.engine.rate import Rate
 from knothole.engine.stun.server import AlternateAddresses, BindingServer
-from knothole.engine.turn.credentials import RestUsers
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.policy import PeerPolicy
 from knothole.engine.turn.quota import Limits
@@ -43,6 +42,7 @@ from knothole.server.link import (
 )
 from knothole.server.listener import cannot_listen
 from knothole.server.reachability import Evidence, Origin, Way
+from knothole.server.relay_users import RelayUsers
 from knothole.server.tls_context import ALPN_TURN, server_context
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, Transport
@@ -90,7 +90,7 @@ class Relay:
         addresses = [Address(host, port) for host in start.hosts for port in ports]
         self._binding = {address: _binding_server(start, address) for address in addresses}
         self._stream_binding = BindingServer()
-        self._users = RestUsers(start.realm, settings.secrets, time.time() - now)
+        self._users = RelayUsers(start.realm, settings, time.time() - now)
         self._rechecked_at_zero = self._users.unix_at_zero
         self._turn = TurnServer(
             realm=start.realm,

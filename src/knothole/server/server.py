@@ -255,6 +255,7 @@ def _relay_settings(
         max_megabits=config.max_megabits,
         max_datagrams=config.max_datagrams,
         new_peers_per_minute=config.new_peers_per_minute,
+        users={user.name: user.password for user in config.users},
     )
 
 
