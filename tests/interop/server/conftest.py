@@ -6,12 +6,15 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
@@ -23,51 +26,86 @@ from cryptography.x509.oid import NameOID
 from ...ports import free_port
 from ...server.conftest import serving
 
-HOST, HOST6 = "127.0.0.1", "::1"
+DOC = Path(__file__).parents[3] / "docs" / "interop.md"
+HOSTS = ["127.0.0.1", "127.0.0.2", "::1"]
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""
 
 
 @dataclass(frozen=True)
-class Relay:
-    """A server of ours, and what a client needs to use it."""
+class Documented:
+    """A command line of docs/interop.md, and the lines of output that stand below it there."""
 
-    host: str
-    port: int
+    command: str
+    expected: tuple[str, ...]
+
+    def run(
+        self, variables: Mapping[str, str], seconds: float = 0.0
+    ) -> subprocess.CompletedProcess[str]:
+        """As a person would who has these variables."""
+        return subprocess.run(
+            ["bash", "-c", self.command],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds or PATIENCE,
+        )
+
+    def check(self, output: str, variables: Mapping[str, str]) -> None:
+        """``...`` stands for anything, a variable for its value."""
+        said = [_TIME.sub("", line) for line in output.splitlines()]
+        for line in self.expected:
+            wanted = Template(line).safe_substitute(variables)
+            pattern = ".*".join(map(re.escape, wanted.split("...")))
+            assert any(re.fullmatch(pattern, each) for each in said), f"{wanted!r}\n{output}"
+
+
+_TIME = re.compile(r"^\d+: : ")  # how coturn's programs begin most of their lines
+
+
+def documented(*programs: str) -> list[Documented]:
+    """Every command of the page that has one of these words in it."""
+    found: list[Documented] = []
+    for block in re.findall(r"(?:^    .+\n)+", DOC.read_text(), re.MULTILINE):
+        for part in textwrap.dedent(block).replace("\\\n", "").split("$ ", 1)[1:]:
+            for each in re.split(r"^\$ ", part, flags=re.MULTILINE):
+                command, *expected = each.splitlines()
+                found.append(Documented(command, tuple(expected)))
+    chosen = [each for each in found if set(each.command.split()) & set(programs)]
+    assert chosen, f"{DOC} shows no command of {programs}"
+    return chosen
+
+
+@dataclass(frozen=True)
+class Relay:
+    """A server of ours, and what a client needs to use it. ``uris`` by how they reach it."""
+
+    uris: dict[str, str]
     username: str
     password: str
+    port: int
+    folder: Path
     authority: Path
 
     @property
-    def uris(self) -> dict[str, str]:
-        """By how the client reaches it."""
-        where = f"{self.host}:{self.port}"
+    def variables(self) -> dict[str, str]:
+        """Those of docs/interop.md."""
         return {
-            "udp": f"turn:{where}?transport=udp",
-            "tcp": f"turn:{where}?transport=tcp",
-            "tls": f"turns:{where}?transport=tcp",
-        }
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """For command lines as docs/interop.md shows them; OpenSSL and Go trust its authority."""
-        return {
-            **os.environ,
-            "SERVER": self.host,
+            "SERVER": HOSTS[0],
             "PORT": str(self.port),
             "USERNAME": self.username,
             "PASSWORD": self.password,
-            "SSL_CERT_FILE": str(self.authority),
+            "AUTHORITY": str(self.authority),
+            "DATA": str(self.folder / "data"),
         }
 
 
 @pytest.fixture(scope="package")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """One server on loopback for all tests here, for peers on loopback too."""
-    peers = 'allow-peers = ["127.0.0.0/8", "::1/128"]'
-    with running_relay(
-        tmp_path_factory.mktemp("relay"), [HOST, HOST6], free_port(), peers
-    ) as started:
+    further = 'allow-peers = ["127.0.0.0/8", "::1/128"]'
+    with running_relay(tmp_path_factory.mktemp("relay"), HOSTS, free_port(), further) as started:
         yield started
 
 
@@ -82,45 +120,37 @@ def running_relay(
 ) -> Iterator[Relay]:
     """``knothole serve`` at these addresses; ``further`` lines stand under ``[relay]``."""
     authority = write_certificates(folder, hosts)
-    (folder / "server.toml").write_text(
+    config = folder / "server.toml"
+    config.write_text(
         f'host = {json.dumps(hosts)}\nport = {port}\nname = "{hosts[0]}"\ndata = "data"\n'
         '[tls]\ncertificate = "chain.pem"\nkey = "key.pem"\n'
         f"[relay]\nallocations-per-user = 256\n{further}\n"
     )
     with serving(folder) as start:
-        server = start("--config", str(folder / "server.toml"), host="", popen=popen).ready()
-        username, password = mint(server.url, folder, authority, popen)
-        yield Relay(hosts[0], port, username, password, authority)
+        start("--relay-only", "--config", str(config), host="", popen=popen).ready()
+        account = mint(config)
+        uris = {way_of(uri): uri for uri in account["uris"]}
+        yield Relay(uris, account["username"], account["password"], port, folder, authority)
 
 
-_MINT = """
-import asyncio, json, pathlib, sys, knothole
-from knothole.peer.profile import Profile
-from knothole.wire.server_url import parse_server_url
-
-async def main(url, folder):
-    profile = Profile.create(pathlib.Path(folder), "alice", parse_server_url(url))
-    profile.save()
-    async with knothole.Peer(profile) as peer:
-        while not (found := peer.endpoint._resolver.servers().turn):
-            await asyncio.sleep(0.05)
-        print(json.dumps([found[0].credentials.username, found[0].credentials.password]))
-
-asyncio.run(main(*sys.argv[1:]))
-"""
+def way_of(uri: str) -> str:
+    """UDP, TCP, TLS or DTLS, in small letters."""
+    transport = uri.rpartition("=")[2]
+    return {"tcp": "tls", "udp": "dtls"}[transport] if uri.startswith("turns:") else transport
 
 
-def mint(url: str, folder: Path, authority: Path, popen: Callable[..., Any]) -> tuple[str, str]:
-    """Credentials of that server, as a registered client is given them."""
-    process = popen(
-        [sys.executable, "-c", _MINT, url, str(folder / "alice")],
-        stdout=subprocess.PIPE,
+def mint(config: Path) -> dict[str, Any]:
+    """Credentials of that server for any client, as an operator makes them."""
+    command = ["server", "credentials", "alice", "--config", str(config), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "knothole", *command],
+        capture_output=True,
         text=True,
-        env={**os.environ, "SSL_CERT_FILE": str(authority)},
+        timeout=PATIENCE,
     )
-    told, _ = process.communicate(timeout=PATIENCE)
-    username, password = json.loads(told)
-    return username, password
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def write_certificates(folder: Path, hosts: Sequence[str]) -> Path:

@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import queue
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,16 +22,11 @@ import pytest
 from knothole.lab.netns.namespace import NamespacesUnavailable
 from knothole.lab.netns.topology import Lab
 
-from .conftest import PATIENCE, Relay, running_relay
+from .conftest import PATIENCE, Relay, documented, running_relay
 
 pytestmark = [pytest.mark.netns, pytest.mark.interop]
 
 PAGE = Path(__file__).parent / "call.html"
-CHROMIUM = (
-    *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
-    "--disable-sync",
-)
 
 
 class PageServer:
@@ -81,23 +75,21 @@ class PageServer:
 
 def trust(home: Path, authority: Path) -> None:
     """Make an NSS database that has the authority: Chromium looks there besides its own list."""
-    database = home / ".pki" / "nssdb"
-    database.mkdir(parents=True)
-    for command in (
-        ["certutil", "-N", "-d", f"sql:{database}", "--empty-password"],
-        ["certutil", "-A", "-d", f"sql:{database}", "-n", "test", "-t", "C,,", "-i", authority],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
+    (home / ".pki" / "nssdb").mkdir(parents=True)
+    for command in documented("certutil"):
+        done = command.run({"HOME": str(home), "AUTHORITY": str(authority)})
+        assert done.returncode == 0, done.stdout
 
 
 @contextlib.contextmanager
 def chromium(lab: Lab, home: Path, url: str) -> Iterator[None]:
-    """Chromium with that page, and all that belongs to it ended afterwards."""
+    """Chromium with that page, ended afterwards."""
+    [command] = documented("chromium")
     with (home / "log").open("wb") as log:
         process = lab.popen(
             "browser",
-            [*CHROMIUM, f"--user-data-dir={home / 'profile'}", url],
-            env={**os.environ, "HOME": str(home)},
+            ["bash", "-c", f"exec {command.command}"],
+            env={**os.environ, "HOME": str(home), "PAGE": url},
             stdout=log,
             stderr=log,
         )
