@@ -85,7 +85,7 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             there, here = (content, defaults) if not table else (content[table], defaults[table])
             assert there[key] == here[key], key
             checked += 1
-    assert checked == 12
+    assert checked == 13
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def serve(
     relay_only: bool = False,
     relay_host: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     allow_peer: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    no_accelerator: bool = False,
     json: bool = False,
 ) -> int:
     """Run a server: switchboard, STUN and TURN on one port number.
@@ -61,6 +62,8 @@ def serve(
     allow_peer
         A network, CIDR, that clients may reach through the relay although it is not public; may
         be given again.
+    no_accelerator
+        Do not have the Linux kernel relay what it can.
     json
         One JSON object per line.
     """
@@ -80,6 +83,7 @@ def serve(
             relay_only=relay_only,
             relay_hosts=relay_host,
             allow_peers=allow_peer,
+            accelerator=not no_accelerator,
         )
     except UsageError as error:
         raise WrongUsage(f"{error}.") from error

@@ -47,7 +47,7 @@ class ServerConfig:
     relayed addresses are on (empty: the best of ``hosts``). No ``allocations``: no relaying here.
     ``secret_file`` holds what TURN credentials are made of, ``users`` have some for good.
     ``classic_stun``: clients of RFC 3489 are answered. ``relay_only``: there is no switchboard, and
-    there are no accounts.
+    there are no accounts. ``accelerator``: the kernel relays what it can, where it lets us.
     """
 
     data: Path
@@ -75,6 +75,7 @@ class ServerConfig:
     invitation_required: bool = False
     classic_stun: bool = False
     relay_only: bool = False
+    accelerator: bool = True
 
     @property
     def secrets_path(self) -> Path:
@@ -94,6 +95,7 @@ def load_config(
     relay_only: bool = False,
     relay_hosts: tuple[str, ...] = (),
     allow_peers: tuple[str, ...] = (),
+    accelerator: bool = True,
 ) -> ServerConfig:
     """The configuration of ``file`` (None: the defaults) with the command line's values on top.
 
@@ -141,6 +143,7 @@ def load_config(
         invitation_required=content.accounts.invitation_required,
         classic_stun=classic_stun or content.classic_stun,
         relay_only=relay_only or content.relay_only,
+        accelerator=accelerator and relay.accelerator == "auto",
     )
 
 

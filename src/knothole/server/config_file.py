@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -43,6 +43,7 @@ class RelayTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     max_megabits: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1000
     max_datagrams: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 200_000
     new_peers_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 60
+    accelerator: Literal["auto", "off"] = "auto"
 
 
 class OtherTurnTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):

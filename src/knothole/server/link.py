@@ -55,7 +55,8 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
     ``relay_hosts`` are the hosts that relayed addresses name, each with the address of this machine
     that it is: another one where a 1:1 NAT stands in front. ``machine`` are all addresses of this
     machine, ``partners`` the second address of RFC 5780 for those hosts that have one. With
-    ``classic_stun`` clients of RFC 3489 are answered.
+    ``classic_stun`` clients of RFC 3489 are answered. With ``accelerator`` the kernel relays what
+    it can, where it lets us.
     """
 
     hosts: list[str]
@@ -68,6 +69,7 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
     relay_ports: tuple[int, int]
     settings: RelaySettings
     classic_stun: bool = False
+    accelerator: bool = False
 
 
 class TakeTurn(msgspec.Struct, tag="turn", frozen=True):
@@ -102,6 +104,13 @@ class Reached(msgspec.Struct, tag="reached", frozen=True):
     origin: Origin
 
 
+class Accelerated(msgspec.Struct, tag="accelerated", frozen=True):
+    """Whether the kernel relays what it can; the ``reason`` why it does not."""
+
+    on: bool
+    reason: str
+
+
 class TakeWebSocket(msgspec.Struct, tag="websocket", frozen=True):
     """A connection (descriptor beside it) that turned out to be HTTP inside TLS without ALPN."""
 
@@ -109,7 +118,14 @@ class TakeWebSocket(msgspec.Struct, tag="websocket", frozen=True):
 
 
 Message: TypeAlias = (
-    RelayStart | TakeTurn | RelayReady | RelayFailed | MappedSeen | Reached | TakeWebSocket
+    RelayStart
+    | TakeTurn
+    | RelayReady
+    | RelayFailed
+    | MappedSeen
+    | Reached
+    | Accelerated
+    | TakeWebSocket
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -26,13 +26,19 @@ from knothole.engine.turn.server_events import (
     AllocationCreated,
     AllocationEnded,
     CloseRelay,
+    InstallShortcut,
     OpenRelay,
     RelayReached,
+    RemoveShortcut,
+    ShortcutKey,
 )
+from knothole.io.bpf.layout import Count
 from knothole.io.udp import UdpSocket, bind_socket
+from knothole.server.accelerator import AcceleratorStatus, make_accelerator
 from knothole.server.descriptors import raise_limit
 from knothole.server.dtls import DtlsConnection, DtlsServer
 from knothole.server.link import (
+    Accelerated,
     MappedSeen,
     Message,
     Reached,
@@ -92,6 +98,14 @@ class Relay:
         self._stream_binding = BindingServer()
         self._users = RelayUsers(start.realm, settings, time.time() - now)
         self._rechecked_at_zero = self._users.unix_at_zero
+        self._accelerator = make_accelerator(
+            start.accelerator,
+            port=start.port,
+            relay_hosts=start.relay_hosts,
+            machine=start.machine,
+            passed=self._accelerated,
+            broke=lambda reason: tell(Accelerated(False, reason), None),
+        )
         self._turn = TurnServer(
             realm=start.realm,
             authenticator=self._users,
@@ -111,6 +125,7 @@ class Relay:
                 *(Address(host, 0) for host in start.machine),
                 *(Address(host, port) for host in start.relay_hosts for port in ports),
             ],
+            shortcuts=self._accelerator.is_on,
         )
         try:
             for address in addresses:
@@ -119,6 +134,10 @@ class Relay:
             self.close()
             raise
         self._clock = self._loop.call_later(CLOCK_SECONDS, self._look_at_clock)
+        if start.accelerator:
+            # Not before it is told that all sockets are bound, which comes of this call.
+            status = self.accelerator_status()
+            self._loop.call_soon(tell, Accelerated(status.on, status.reason), None)
 
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         """A TCP connection that speaks STUN or TURN, inside TLS or not."""
@@ -133,6 +152,10 @@ class Relay:
         self._accepted.add(connection)
         connection.accept(sock, remote, self._context)
 
+    def accelerator_status(self) -> AcceleratorStatus:
+        """Whether the kernel relays what it can, and what it has relayed."""
+        return self._accelerator.status()
+
     def close(self) -> None:
         """Close every socket; clients find out by their refreshes. Idempotent."""
         if self._closed:
@@ -141,6 +164,7 @@ class Relay:
         for timer in (self._timer, self._clock):
             if timer is not None:
                 timer.cancel()
+        self._accelerator.close()
         for connection in tuple(self._accepted):
             connection.close()
         self._dtls.close()
@@ -169,6 +193,14 @@ class Relay:
         else:
             self._relays[relayed] = UdpSocket(sock, partial(self._from_peers, relayed))
             self._turn.relay_opened(relayed, now)
+
+    def _accelerated(self, key: ShortcutKey, count: Count) -> None:
+        """The kernel has relayed so much by one shortcut."""
+        self._turn.shortcut_passed(key, count.octets)
+        if not key.channel:
+            seen = Datagram(key.source, key.destination, b"")
+            self._evidence.came(Way.RELAY_RANGE, [seen])
+        self._drain(time.monotonic())
 
     # -------------------------------------------------------------------------- inputs
 
@@ -270,6 +302,10 @@ class Relay:
                         self._allocated(five_tuple, username)
                     case AllocationEnded(five_tuple):
                         self._keep(five_tuple, self._turn.has_allocation(five_tuple))
+                    case InstallShortcut(key, shortcut):
+                        self._accelerator.install(key, shortcut)
+                    case RemoveShortcut(key):
+                        self._accelerator.remove(key)
                     case RelayReached():
                         pass  # what it is evidence of, _from_peers has seen more exactly
         self._rearm(now)

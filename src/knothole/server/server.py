@@ -17,6 +17,7 @@ from knothole.server.addresses import (
     relay_addresses,
 )
 from knothole.server.link import (
+    Accelerated,
     MappedSeen,
     Message,
     Reached,
@@ -46,7 +47,8 @@ class ServerError(Exception):
 class Server:
     """One server, within a running event loop.
 
-    ``say`` gets now and then what kind of news there is ("reached", "warning") and a line.
+    ``say`` gets now and then what kind of news there is ("reached", "warning", "accelerator") and a
+    line.
     """
 
     def __init__(self, config: ServerConfig, say: Callable[[str, str], object]) -> None:
@@ -60,6 +62,7 @@ class Server:
         )
         self._config = config
         self._report = Report(self.ports, say)
+        self._say = say
         self._machine = machine_addresses()
         self._relay: RelayLink = make_relay_link(self._from_relay)
         self._rendezvous: Rendezvous | None = None
@@ -197,6 +200,7 @@ class Server:
             relay_ports=config.relay_ports,
             settings=_relay_settings(config, certificate, secrets),
             classic_stun=config.classic_stun,
+            accelerator=config.accelerator and bool(config.allocations),
         )
 
     # ----------------------------------------------------------------- while it serves
@@ -219,6 +223,8 @@ class Server:
                 rendezvous.mapped_seen(session_of(username), parse_address(host, port))
             case Reached(way, origin):
                 self._report.came(way, origin)
+            case Accelerated(on, reason):
+                self._say("accelerator", f"accelerator: {'on' if on else f'off: {reason}'}")
             case _:
                 pass
         if handed is not None:

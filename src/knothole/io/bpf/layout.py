@@ -1,0 +1,137 @@
+"""The structures of ``relay.bpf.c`` as bytes, and the sums that the program adds to checksums."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from knothole.wire.address import Address
+from knothole.wire.turn import CHANNEL_HEADER_SIZE
+
+NEVER_USED_UP: Final = (1 << 64) - 1
+
+_ENDS: Final = struct.Struct("16s16s2s2s")
+_KEY: Final = struct.Struct("36s2sBx")
+_ENTRY: Final = struct.Struct("=QQ36s2sHIIIIII")
+_COUNT: Final = struct.Struct("=QQ8x")
+KEY_SIZE, ENTRY_SIZE, COUNT_SIZE = _KEY.size, _ENTRY.size, _COUNT.size
+# Of both versions: the 16 bits in which the number of hops left is, less one.
+_ONE_HOP_LESS: Final = {4: 0xFEFF, 6: 0xFFFE}
+
+
+class Count(NamedTuple):
+    """What has passed by one entry; ``octets`` of payload."""
+
+    packets: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What a packet looks like that is taken: UDP, with ChannelData in it unless ``channel`` is 0.
+
+    The addresses are those in the packet, so local ones of this machine on our side.
+    """
+
+    source: Address
+    destination: Address
+    channel: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What becomes of it. Addresses and channel are as in :class:`Pattern`.
+
+    It is taken until ``expires_at`` (CLOCK_MONOTONIC, seconds) and as long as ``budget`` octets of
+    payload are not used up (None: for ever), when it came in by the interface ``came_by``. It
+    leaves by the interface ``leaves_by``, 0 for a destination on this machine, with at most ``mtu``
+    bytes.
+    """
+
+    source: Address
+    destination: Address
+    channel: int
+    expires_at: float
+    came_by: int
+    leaves_by: int
+    mtu: int
+    budget: int | None = None
+
+
+def pack_pattern(pattern: Pattern) -> bytes:
+    ends = _pack_ends(pattern.source, pattern.destination)
+    return _KEY.pack(ends, _word(pattern.channel), _version(pattern.source))
+
+
+def pack_treatment(pattern: Pattern, treatment: Treatment, slot: int, limit: int) -> bytes:
+    """An entry that counts in ``slot``, until as many octets as ``limit`` stand there.
+
+    Raises ValueError when it would change the IP version, which the program does not.
+    """
+    version = _version(pattern.source)
+    if _version(treatment.source) != version:
+        raise ValueError("IPv4 becomes IPv6 in user space only")
+    header = CHANNEL_HEADER_SIZE * (bool(treatment.channel) - bool(pattern.channel))
+    longer = header & 0xFFFF if header >= 0 else header - 1 & 0xFFFF  # -n is ~n
+    old = [_words(_host(each)) for each in (pattern.source, pattern.destination)]
+    new = [_words(_host(each)) for each in (treatment.source, treatment.destination)]
+    addresses = _difference((*old[0], *old[1]), (*new[0], *new[1]))
+    ports = _difference(
+        (pattern.source.port, pattern.destination.port, pattern.channel),
+        (treatment.source.port, treatment.destination.port, treatment.channel),
+    )
+    return _ENTRY.pack(
+        max(0, int(treatment.expires_at * 1e9)),
+        limit,
+        _pack_ends(treatment.source, treatment.destination),
+        _word(treatment.channel),
+        min(treatment.mtu, 0xFFFF),
+        slot,
+        treatment.came_by,
+        treatment.leaves_by,
+        _as_loaded(addresses + longer + _ONE_HOP_LESS[version]),
+        _as_loaded(addresses + longer),
+        _as_loaded(ports + longer),
+    )
+
+
+def unpack_counts(data: bytes) -> list[Count]:
+    return [Count(*each) for each in _COUNT.iter_unpack(data)]
+
+
+def _pack_ends(source: Address, destination: Address) -> bytes:
+    ports = _word(source.port), _word(destination.port)
+    return _ENDS.pack(_host(source), _host(destination), *ports)
+
+
+def _host(address: Address) -> bytes:
+    family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
+    return socket.inet_pton(family, address.host)
+
+
+def _version(address: Address) -> int:
+    return 6 if address.is_ipv6 else 4
+
+
+def _word(number: int) -> bytes:
+    return number.to_bytes(2, "big")
+
+
+def _words(data: bytes) -> Iterable[int]:
+    return (word for (word,) in struct.iter_unpack("!H", data))
+
+
+def _difference(old: Iterable[int], new: Iterable[int]) -> int:
+    """What a ones' complement sum becomes larger by (RFC 1624)."""
+    return sum(new) + sum(0xFFFF - word for word in old)
+
+
+def _as_loaded(total: int) -> int:
+    """A sum folded to 16 bits, in the order in which the program loads words of a packet."""
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return int.from_bytes(total.to_bytes(2, "big"), sys.byteorder)

@@ -1,0 +1,122 @@
+"""The loaded program with its maps: entries put, removed, counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Final
+
+from knothole.io.bpf import calls
+from knothole.io.bpf.layout import (
+    COUNT_SIZE,
+    ENTRY_SIZE,
+    KEY_SIZE,
+    NEVER_USED_UP,
+    Count,
+    Pattern,
+    Treatment,
+    pack_pattern,
+    pack_treatment,
+    unpack_counts,
+)
+from knothole.io.bpf.object import MalformedObject, read_object
+
+OBJECT_NAME: Final = "relay.bpf.o"
+_NOTHING: Final = Count(0, 0)
+
+
+class Full(Exception):
+    """There is no room for another entry."""
+
+
+class ShortcutProgram:
+    """Everything it makes is gone with its descriptors, when it is closed or the process dies."""
+
+    def __init__(self) -> None:
+        """Load it. Raises OSError, with the verifier's word in its text, and MalformedObject."""
+        found = read_object(files(__package__).joinpath(OBJECT_NAME).read_bytes())
+        sizes = {name: (each.key_size, each.value_size) for name, each in found.maps.items()}
+        if sizes.get("entries") != (KEY_SIZE, ENTRY_SIZE) or sizes.get("counts") != (4, COUNT_SIZE):
+            raise MalformedObject(f"the program has structures of other sizes: {sizes}")
+        self._descriptors: dict[str, int] = {}
+        try:
+            for name, definition in found.maps.items():
+                self._descriptors[name] = calls.create_map(definition, name)
+            code = found.linked(self._descriptors)
+            self.descriptor = calls.load_program(code, found.license, "knothole")
+        except BaseException:
+            self._close_maps()
+            raise
+        self._entries, self._counts = self._descriptors["entries"], self._descriptors["counts"]
+        self._room = found.maps["counts"].max_entries
+        self._slots: dict[Pattern, int] = {}
+        self._free: list[int] = []
+        self._seen: list[Count] = []  # by slot: what has been told of
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def put(self, pattern: Pattern, treatment: Treatment) -> None:
+        """Set the entry for ``pattern`` or replace it, its count going on. Raises Full, OSError.
+
+        Its ``budget`` counts from what the last :meth:`read` told of.
+        """
+        slot = self._slots.get(pattern)
+        if slot is None:
+            slot = self._take_slot()
+        limit = NEVER_USED_UP
+        if treatment.budget is not None:
+            limit = self._seen[slot].octets + treatment.budget
+        try:
+            value = pack_treatment(pattern, treatment, slot, limit)
+            calls.update(self._entries, pack_pattern(pattern), value)
+        except BaseException:
+            if pattern not in self._slots:
+                self._free.append(slot)
+            raise
+        self._slots[pattern] = slot
+
+    def remove(self, pattern: Pattern) -> Count:
+        """End the entry; what has passed by it and was not told of. No harm if there is none."""
+        slot = self._slots.pop(pattern, None)
+        if slot is None:
+            return _NOTHING
+        calls.delete(self._entries, pack_pattern(pattern))
+        key = slot.to_bytes(4, "little")
+        [count] = unpack_counts(calls.look_up(self._counts, key, COUNT_SIZE))
+        passed = self._passed(slot, count)
+        self._free.append(slot)
+        return passed
+
+    def read(self) -> Iterator[tuple[Pattern, Count]]:
+        """What has passed by each entry since it was last told of, where it is not nothing."""
+        if not self._slots:
+            return
+        counts = unpack_counts(calls.look_up_first(self._counts, len(self._seen), COUNT_SIZE))
+        for pattern, slot in self._slots.items():
+            if counts[slot] != self._seen[slot]:
+                yield pattern, self._passed(slot, counts[slot])
+
+    def close(self) -> None:
+        """Let go of it; it stays where it is attached by something else. Idempotent."""
+        if self._descriptors:
+            os.close(self.descriptor)
+            self._close_maps()
+
+    def _take_slot(self) -> int:
+        if self._free:
+            return self._free.pop()
+        if len(self._seen) == self._room:
+            raise Full
+        self._seen.append(_NOTHING)
+        return len(self._seen) - 1
+
+    def _passed(self, slot: int, count: Count) -> Count:
+        seen, self._seen[slot] = self._seen[slot], count
+        return Count(count.packets - seen.packets, count.octets - seen.octets)
+
+    def _close_maps(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors = {}

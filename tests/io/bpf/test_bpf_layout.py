@@ -1,0 +1,68 @@
+"""Entries of the shortcut program as bytes; what their sums are good for its own tests show."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from knothole.io.bpf.layout import (
+    COUNT_SIZE,
+    ENTRY_SIZE,
+    KEY_SIZE,
+    NEVER_USED_UP,
+    Count,
+    Pattern,
+    Treatment,
+    pack_pattern,
+    pack_treatment,
+    unpack_counts,
+)
+from knothole.wire.address import Address
+
+CLIENT, SERVER = Address("192.0.2.1", 0x1234), Address("198.51.100.1", 3478)
+RELAYED, PEER = Address("198.51.100.1", 50000), Address("203.0.113.9", 7000)
+
+
+def test_a_pattern_has_addresses_ports_channel_and_version_as_in_the_packet() -> None:
+    packed = pack_pattern(Pattern(CLIENT, SERVER, 0x4001))
+    assert len(packed) == KEY_SIZE == 40
+    assert packed[:4] == bytes([192, 0, 2, 1])
+    assert packed[16:20] == bytes([198, 51, 100, 1])
+    assert packed[32:38] == b"\x12\x34" + (3478).to_bytes(2, "big") + b"\x40\x01"
+    assert packed[38:] == b"\x04\x00"
+    assert not any(packed[4:16] + packed[20:32])
+
+
+def test_an_ipv6_pattern_fills_its_addresses() -> None:
+    packed = pack_pattern(Pattern(Address("2001:db8::1", 1), Address("2001:db8::2", 2)))
+    assert packed[:16] == bytes.fromhex("20010db8000000000000000000000001")
+    assert packed[36:] == b"\x00\x00\x06\x00"
+
+
+def test_a_treatment_has_its_end_in_nanoseconds_and_the_rest_in_its_place() -> None:
+    treatment = Treatment(RELAYED, PEER, 0, 12.5, came_by=3, leaves_by=4, mtu=1400)
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, 1000)
+    assert len(packed) == ENTRY_SIZE == 80
+    assert struct.unpack_from("=QQ", packed) == (12_500_000_000, 1000)
+    assert packed[16:20] == bytes([198, 51, 100, 1])
+    assert struct.unpack_from("=HIII", packed, 54) == (1400, 9, 3, 4)
+
+
+def test_an_mtu_and_a_time_beyond_the_fields_are_clamped() -> None:
+    treatment = Treatment(RELAYED, PEER, 0, -1.0, came_by=3, leaves_by=0, mtu=1 << 20)
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 1), treatment, 0, NEVER_USED_UP)
+    assert struct.unpack_from("=Q", packed) == (0,)
+    assert struct.unpack_from("=H", packed, 54) == (0xFFFF,)
+
+
+def test_another_ip_version_is_refused() -> None:
+    treatment = Treatment(Address("::1", 1), Address("::2", 2), 0, 1.0, 1, 1, 1500)
+    with pytest.raises(ValueError, match="user space"):
+        pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, NEVER_USED_UP)
+
+
+def test_counts_are_read_back() -> None:
+    data = struct.pack("=QQQ", 1, 160, 99) + struct.pack("=QQQ", 2, 320, 0)
+    assert len(data) == 2 * COUNT_SIZE
+    assert unpack_counts(data) == [Count(1, 160), Count(2, 320)]

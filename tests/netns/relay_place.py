@@ -1,0 +1,225 @@
+"""The relay process in a lab, TURN clients for it that say exactly what they are told, and what the
+kernel has counted."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import secrets
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from knothole.engine.turn.challenge import ChallengeResponder
+from knothole.engine.turn.credentials import rest_credentials
+from knothole.io.bpf import calls
+from knothole.io.bpf.layout import COUNT_SIZE, Count, unpack_counts
+from knothole.lab.netns.topology import Lab
+from knothole.server.certificate import own_certificate
+from knothole.server.link import (
+    MAX_PACKET,
+    Accelerated,
+    RelayReady,
+    RelaySettings,
+    RelayStart,
+    link_pair,
+)
+from knothole.server.link import Message as LinkMessage
+from knothole.wire.address import Address
+from knothole.wire.stun import (
+    AddressFamily,
+    Attribute,
+    ChannelNumber,
+    ErrorCode,
+    Message,
+    MessageClass,
+    Method,
+    RequestedAddressFamily,
+    RequestedTransport,
+    XorPeerAddress,
+    XorRelayedAddress,
+    decode,
+)
+
+PATIENCE = 40.0
+SECRET, REALM, PORT = "a secret of the tests", "knothole", 3478
+_MAP_GET_DESCRIPTOR = 14  # BPF_MAP_GET_FD_BY_ID
+
+
+class RelayProgram:
+    """The relay process of ``knothole serve`` at a host of a lab."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        host: str,
+        folder: Path,
+        *,
+        allow_peers: list[str] | None = None,
+        **changes: object,
+    ) -> None:
+        certificate = own_certificate(folder)
+        addresses = list(lab.hosts[host].addresses)
+        fields: dict[str, object] = {
+            "hosts": addresses,
+            "port": PORT,
+            "discovery_port": 0,
+            "partners": {},
+            "relay_hosts": {each: each for each in addresses},
+            "machine": addresses,
+            "realm": REALM,
+            "relay_ports": (49152, 65535),
+            "settings": RelaySettings(
+                secrets=[SECRET],
+                allow_peers=allow_peers or [],
+                deny_peers=[],
+                allocations=100,
+                allocations_per_user=100,
+                chain=str(certificate.chain),
+                key=str(certificate.key),
+            ),
+            "accelerator": True,
+            **changes,
+        }
+        self.link, theirs = link_pair()
+        argv = [sys.executable, "-P", "-m", "knothole.server.relay_process", str(theirs.fileno())]
+        with theirs:
+            self.process = lab.popen(host, argv, pass_fds=[theirs.fileno()])
+        self.link.settimeout(PATIENCE)
+        self.link.send(msgspec.msgpack.encode(RelayStart(**fields)))  # type: ignore[arg-type]
+        assert isinstance(self.said(), RelayReady)
+        self.accelerated = self.said() if fields["accelerator"] else Accelerated(False, "")
+
+    def said(self) -> object:
+        return msgspec.msgpack.decode(self.link.recv(MAX_PACKET), type=LinkMessage)
+
+    def counts(self) -> Count:
+        """What the kernel has relayed for it, by the program's own map."""
+        for entry in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
+            text = entry.read_text()
+            kind = re.search(r"^map_type:\s*2$", text, re.MULTILINE)
+            number = re.search(r"^map_id:\s*(\d+)$", text, re.MULTILINE)
+            if kind and number:
+                return _sum_of(int(number[1]))
+        raise AssertionError("there is no map of counts")
+
+    def links(self) -> int:
+        """How many tcx links it holds."""
+        texts = [each.read_text() for each in Path(f"/proc/{self.process.pid}/fdinfo").iterdir()]
+        return sum("link_type:\ttcx" in text for text in texts)
+
+    def stop(self) -> None:
+        self.link.close()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.link.close()
+
+
+def _sum_of(map_id: int) -> Count:
+    attributes = ctypes.create_string_buffer(struct.pack("=III", map_id, 0, 0), 12)
+    descriptor = calls.call(_MAP_GET_DESCRIPTOR, attributes)
+    try:
+        counts = unpack_counts(calls.look_up_first(descriptor, 64, COUNT_SIZE))
+    finally:
+        os.close(descriptor)
+    return Count(sum(each.packets for each in counts), sum(each.octets for each in counts))
+
+
+class Socket:
+    """A UDP socket at a host of a lab."""
+
+    def __init__(self, lab: Lab, host: str, *, ipv6: bool = False, address: str = "") -> None:
+        family = socket.AF_INET6 if ipv6 else socket.AF_INET
+        if not address:
+            address = next(a for a in lab.hosts[host].addresses if (":" in a) == ipv6)
+        with lab.inside(host):
+            self.socket = socket.socket(family, socket.SOCK_DGRAM)
+            self.socket.bind((address, 0))
+        self.address = Address(address, self.socket.getsockname()[1])
+
+    def send(self, payload: bytes, destination: Address) -> None:
+        self.socket.sendto(payload, destination)
+
+    def receive(self, seconds: float = PATIENCE) -> tuple[bytes, Address]:
+        self.socket.settimeout(seconds)
+        payload, source = self.socket.recvfrom(65536)
+        return payload, Address(source[0], source[1])
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class TurnEnd(Socket):
+    """A TURN client: one allocation."""
+
+    relayed: Address
+
+    def __init__(self, lab: Lab, host: str, server: str, **options: object) -> None:
+        super().__init__(lab, host, **options)  # type: ignore[arg-type]
+        self.server = Address(server, PORT)
+        credentials = rest_credentials(SECRET, host, 3600, time.time())
+        self._responder = ChallengeResponder(credentials)
+
+    def allocate(self, *, ipv6: bool = False) -> Address:
+        wanted: tuple[Attribute, ...] = (RequestedTransport(),)
+        if ipv6:
+            wanted += (RequestedAddressFamily(AddressFamily.IPV6),)
+        found = self.ask(Method.ALLOCATE, *wanted).get(XorRelayedAddress)
+        assert found is not None
+        self.relayed = found.address
+        return self.relayed
+
+    def bind(self, peer: Address, number: int) -> int:
+        return self.code(Method.CHANNEL_BIND, ChannelNumber(number), XorPeerAddress(peer))
+
+    def code(self, method: int, *attributes: Attribute) -> int:
+        """The error code of the answer, 0 for success."""
+        error = self.ask(method, *attributes).get(ErrorCode)
+        return 0 if error is None else error.code
+
+    def ask(self, method: int, *attributes: Attribute) -> Message:
+        while True:
+            answer = self._transact(method, attributes)
+            error = answer.get(ErrorCode)
+            if error is None or error.code not in (401, 438):
+                return answer
+            self._responder.learn(answer)
+
+    def send_channel(self, number: int, payload: bytes, padding: int = 0) -> None:
+        head = struct.pack("!HH", number, len(payload))
+        self.send(head + payload + bytes(padding), self.server)
+
+    def receive_channel(self) -> tuple[int, bytes]:
+        payload, source = self.receive()
+        assert source == self.server
+        number, size = struct.unpack_from("!HH", payload)
+        assert len(payload) == 4 + size, payload
+        return number, payload[4:]
+
+    def _transact(self, method: int, attributes: tuple[Attribute, ...]) -> Message:
+        identity = secrets.token_bytes(12)
+        request, _ = self._responder.request(method, identity, attributes)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            self.send(request, self.server)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    answer = decode(self.receive(1.0)[0])
+                    if answer.transaction_id == identity:
+                        assert answer.message_class != MessageClass.REQUEST
+                        return answer
+        raise AssertionError("the server does not answer")

@@ -1,0 +1,306 @@
+"""The shortcut program by itself: what the kernel says that it makes of one packet."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from knothole.io.bpf import calls
+from knothole.io.bpf.layout import Count, Pattern, Treatment
+from knothole.io.bpf.program import Full, ShortcutProgram
+from knothole.wire.address import Address
+
+from .bpf_packets import ON_WITH_IT, REDIRECT, Packet, may_use_bpf, run_program
+
+pytestmark = pytest.mark.netns
+
+LOOPBACK = 1
+NUMBER, OTHER_NUMBER = 0x4001, 0x7FFF
+CLIENT, SERVER = Address("203.0.113.7", 4000), Address("198.51.100.1", 3478)
+RELAYED, PEER = Address("198.51.100.1", 50001), Address("192.0.2.9", 7000)
+CLIENT_6, SERVER_6 = Address("2001:db8::7", 4000), Address("2001:db8::1", 3478)
+RELAYED_6, PEER_6 = Address("2001:db8::1", 50001), Address("2001:db8:1::9", 7000)
+SECOND, SECOND_6 = Address("203.0.113.8", 4001), Address("2001:db8::8", 4001)
+VERSIONS = [
+    pytest.param((CLIENT, SERVER, RELAYED, PEER, SECOND), id="ipv4"),
+    pytest.param((CLIENT_6, SERVER_6, RELAYED_6, PEER_6, SECOND_6), id="ipv6"),
+]
+
+
+@pytest.fixture
+def program() -> Iterator[ShortcutProgram]:
+    if (refusal := calls.unsupported()) is not None:
+        pytest.skip(refusal)
+    try:
+        loaded = ShortcutProgram()
+    except PermissionError as error:
+        if may_use_bpf():
+            raise
+        pytest.skip(f"no rights to load eBPF programs here: {error}")
+    yield loaded
+    loaded.close()
+
+
+def channel_data(number: int, payload: bytes, padding: int = 0) -> bytes:
+    return struct.pack("!HH", number, len(payload)) + payload + bytes(padding)
+
+
+def treat(source: Address, destination: Address, channel: int = 0, **changes: object) -> Treatment:
+    fields = {"expires_at": time.monotonic() + 3600, "came_by": LOOPBACK, "leaves_by": LOOPBACK}
+    return Treatment(source, destination, channel, **{**fields, "mtu": 1500, **changes})
+
+
+def from_client(program: ShortcutProgram, **changes: object) -> Pattern:
+    """The way from CLIENT to PEER."""
+    pattern = Pattern(CLIENT, SERVER, NUMBER)
+    program.put(pattern, treat(RELAYED, PEER, **changes))
+    return pattern
+
+
+def payloads() -> list[bytes]:
+    """Of every kind of length, and such that checksums come out at their odd ends."""
+    drawn = random.Random(7)
+    return [
+        drawn.randbytes(size) for size in (1, 2, 3, 4, 5, 6, 7, 159, 160, 161, 1199, 1200, 1463)
+    ]
+
+
+@pytest.mark.parametrize("ends", VERSIONS)
+def test_channel_data_becomes_plain_udp_to_the_peer(program, ends) -> None:
+    client, server, relayed, peer, _ = ends
+    program.put(Pattern(client, server, NUMBER), treat(relayed, peer))
+    for payload in payloads():
+        if peer.is_ipv6 and len(payload) > 1440:
+            continue
+        packet = Packet(client, server, channel_data(NUMBER, payload), hops=9, traffic_class=0xB9)
+        expected = Packet(relayed, peer, payload, hops=8, traffic_class=0xB9).encode()
+        assert run_program(program.descriptor, packet.encode())[:2] == (REDIRECT, expected)
+
+
+@pytest.mark.parametrize("ends", VERSIONS)
+def test_what_a_peer_sends_becomes_channel_data(program, ends) -> None:
+    client, server, relayed, peer, _ = ends
+    program.put(Pattern(peer, relayed), treat(server, client, OTHER_NUMBER))
+    for payload in payloads():
+        if len(payload) < 4 or len(payload) > 1440:
+            continue
+        packet = Packet(peer, relayed, payload, fragment=0)
+        message = channel_data(OTHER_NUMBER, payload)
+        expected = Packet(server, client, message, hops=63, fragment=0).encode()
+        assert run_program(program.descriptor, packet.encode())[:2] == (REDIRECT, expected)
+
+
+@pytest.mark.parametrize("ends", VERSIONS)
+def test_channel_data_of_one_client_becomes_channel_data_of_the_other(program, ends) -> None:
+    first, server, _, _, second = ends
+    program.put(Pattern(first, server, NUMBER), treat(server, second, OTHER_NUMBER))
+    for payload in payloads():
+        if first.is_ipv6 and len(payload) > 1440:
+            continue
+        packet = Packet(first, server, channel_data(NUMBER, payload))
+        message = channel_data(OTHER_NUMBER, payload)
+        expected = Packet(server, second, message, hops=63).encode()
+        if len(expected) <= 1514:
+            assert run_program(program.descriptor, packet.encode())[:2] == (REDIRECT, expected)
+
+
+def test_a_checksum_that_comes_out_as_zero_is_sent_as_all_ones(program) -> None:
+    """RFC 768: zero means that there is none. The last word of the payload makes it so."""
+    from_client(program)
+    head = bytes(158)
+    for word in range(0x10000):
+        payload = head + word.to_bytes(2, "big")
+        if Packet(RELAYED, PEER, payload).encode()[40:42] == b"\xff\xff":
+            break
+    else:
+        raise AssertionError("one of them must be")
+    packet = Packet(CLIENT, SERVER, channel_data(NUMBER, payload)).encode()
+    expected = Packet(RELAYED, PEER, payload, hops=63).encode()
+    assert run_program(program.descriptor, packet)[:2] == (REDIRECT, expected)
+
+
+def test_a_wrong_checksum_stays_wrong(program) -> None:
+    """It is the receiver that finds out, as if nobody had relayed it."""
+    from_client(program)
+    payload = bytes(range(160))
+    right = Packet(CLIENT, SERVER, channel_data(NUMBER, payload)).encode()
+    wrong = right[:-1] + bytes([right[-1] ^ 1])
+    returned, seen, _ = run_program(program.descriptor, wrong)
+    expected = Packet(RELAYED, PEER, payload, hops=63).encode()
+    assert (returned, seen) == (REDIRECT, expected[:-1] + bytes([expected[-1] ^ 1]))
+
+
+PAYLOAD = bytes(range(100, 200))
+GOOD = Packet(CLIENT, SERVER, channel_data(NUMBER, PAYLOAD))
+NOT_TAKEN = {
+    "another channel": GOOD.but(payload=channel_data(NUMBER + 1, PAYLOAD)),
+    "another client port": GOOD.but(source=Address(CLIENT.host, CLIENT.port + 1)),
+    "another client host": GOOD.but(source=Address("203.0.113.9", CLIENT.port)),
+    "another server port": GOOD.but(destination=Address(SERVER.host, 3479)),
+    "padding": GOOD.but(payload=channel_data(NUMBER, PAYLOAD, padding=4)),
+    "a length beyond the datagram": GOOD.but(payload=channel_data(NUMBER, PAYLOAD)[:-1]),
+    "no payload": GOOD.but(payload=channel_data(NUMBER, b"")),
+    "half a channel header": GOOD.but(payload=channel_data(NUMBER, b"")[:3]),
+    "an empty datagram": GOOD.but(payload=b""),
+    "STUN": GOOD.but(payload=b"\x00\x01" + bytes(18)),
+    "hops at their end": GOOD.but(hops=1),
+    "no hops at all": GOOD.but(hops=0),
+    "a first fragment": GOOD.but(fragment=0x2000),
+    "a later fragment": GOOD.but(fragment=0x0001),
+    "IP options": GOOD.but(options=b"\x01\x01\x01\x00"),
+    "TCP": GOOD.but(protocol=socket.IPPROTO_TCP),
+    "no UDP checksum": GOOD.but(checksum=0),
+    "a UDP length that is short": GOOD.but(udp_length=8 + len(PAYLOAD)),
+    "a UDP length that is long": GOOD.but(udp_length=8 + 4 + len(PAYLOAD) + 1),
+    "a UDP length of nothing": GOOD.but(udp_length=0),
+    "padding of Ethernet": GOOD.but(trailer=bytes(6)),
+    "too long for the way out": GOOD.but(payload=channel_data(NUMBER, bytes(1473))),
+    "for another machine": GOOD.but(mac=bytes([2, 0, 0, 0, 0, 9])),
+    "multicast": GOOD.but(mac=bytes([1, 0, 0x5E, 0, 0, 9])),
+    "a VLAN tag": GOOD.but(kind=0x8100),
+    "an unknown protocol": GOOD.but(kind=0x88B5),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN)
+def test_what_is_not_exactly_as_the_entry_says_goes_on_unmodified(program, name: str) -> None:
+    from_client(program)
+    packet = NOT_TAKEN[name].encode()
+    assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
+    assert list(program.read()) == []
+    assert run_program(program.descriptor, GOOD.encode())[0] == REDIRECT, "the entry is good"
+
+
+GOOD_6 = Packet(CLIENT_6, SERVER_6, channel_data(NUMBER, PAYLOAD))
+NOT_TAKEN_6 = {
+    "a hop-by-hop header": GOOD_6.but(protocol=0),
+    "a fragment header": GOOD_6.but(protocol=44),
+    "a routing header": GOOD_6.but(protocol=43),
+    "a destination options header": GOOD_6.but(protocol=60),
+    "hops at their end": GOOD_6.but(hops=1),
+    "no UDP checksum": GOOD_6.but(checksum=0),
+    "padding": GOOD_6.but(payload=channel_data(NUMBER, PAYLOAD, padding=1)),
+    "padding of Ethernet": GOOD_6.but(trailer=bytes(2)),
+    "too long for the way out": GOOD_6.but(payload=channel_data(NUMBER, bytes(1453))),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN_6)
+def test_what_is_not_exactly_as_the_entry_says_goes_on_unmodified_in_ipv6_too(
+    program, name: str
+) -> None:
+    program.put(Pattern(CLIENT_6, SERVER_6, NUMBER), treat(RELAYED_6, PEER_6))
+    packet = NOT_TAKEN_6[name].encode()
+    assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
+    assert run_program(program.descriptor, GOOD_6.encode())[0] == REDIRECT
+
+
+def test_truncated_packets_go_on_unmodified(program) -> None:
+    from_client(program)
+    program.put(Pattern(CLIENT_6, SERVER_6, NUMBER), treat(RELAYED_6, PEER_6))
+    for whole, least in ((GOOD.encode(), 14 + 20), (GOOD_6.encode(), 14 + 40)):
+        for size in range(least, len(whole)):  # a test run takes nothing shorter
+            packet = whole[:size]
+            assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet), size
+
+
+def test_a_super_packet_of_segmentation_offload_goes_on_and_nothing_overtakes_it(program) -> None:
+    """User space relays it as one, and the next packets of the flow, for 10 ms."""
+    from_client(program)
+    packet = GOOD.encode()
+    deadline = time.monotonic() + 60
+    while True:
+        begin = time.monotonic()
+        assert run_program(program.descriptor, packet, gso_size=50)[:2] == (ON_WITH_IT, packet)
+        returned, seen, _ = run_program(program.descriptor, packet)
+        if time.monotonic() - begin < 0.010:
+            break
+        assert time.monotonic() < deadline, "this machine is too busy to ask twice in 10 ms"
+    assert (returned, seen) == (ON_WITH_IT, packet)
+    while run_program(program.descriptor, packet)[0] != REDIRECT:
+        assert time.monotonic() < deadline
+
+
+def test_an_entry_that_has_expired_takes_nothing(program) -> None:
+    from_client(program, expires_at=time.monotonic() - 0.001)
+    packet = GOOD.encode()
+    assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
+
+
+def test_an_entry_for_another_interface_takes_nothing(program) -> None:
+    """Nobody can send by another way in what only a neighbour should."""
+    from_client(program, came_by=LOOPBACK + 1)
+    packet = GOOD.encode()
+    assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
+
+
+def test_for_this_machine_itself_it_is_rewritten_and_goes_on(program) -> None:
+    from_client(program, leaves_by=0)
+    expected = Packet(RELAYED, PEER, PAYLOAD, hops=63).encode()
+    assert run_program(program.descriptor, GOOD.encode())[:2] == (ON_WITH_IT, expected)
+
+
+def test_counts_are_told_once_and_go_on_when_an_entry_is_replaced(program) -> None:
+    pattern = from_client(program)
+    for _ in range(3):
+        run_program(program.descriptor, GOOD.encode())
+    assert list(program.read()) == [(pattern, Count(3, 3 * len(PAYLOAD)))]
+    assert list(program.read()) == []
+    run_program(program.descriptor, GOOD.encode())
+    from_client(program)
+    run_program(program.descriptor, GOOD.encode())
+    assert list(program.read()) == [(pattern, Count(2, 2 * len(PAYLOAD)))]
+    run_program(program.descriptor, GOOD.encode())
+    assert program.remove(pattern) == Count(1, len(PAYLOAD))
+    assert program.remove(pattern) == Count(0, 0)
+    packet = GOOD.encode()
+    assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
+    from_client(program)
+    assert list(program.read()) == [], "another entry in its place begins at nothing"
+
+
+def test_a_budget_that_is_used_up_sends_packets_on_until_there_is_a_new_one(program) -> None:
+    pattern = from_client(program, budget=250)
+    packet = GOOD.encode()
+    returned = [run_program(program.descriptor, packet)[0] for _ in range(5)]
+    assert returned == [REDIRECT] * 3 + [ON_WITH_IT] * 2
+    from_client(program, budget=250)
+    assert run_program(program.descriptor, packet)[0] == ON_WITH_IT, "not before it is reported"
+    assert list(program.read()) == [(pattern, Count(3, 300))]
+    from_client(program, budget=250)
+    assert run_program(program.descriptor, packet)[0] == REDIRECT
+
+
+def test_another_ip_version_is_no_entry(program) -> None:
+    with pytest.raises(ValueError, match="user space"):
+        program.put(Pattern(CLIENT, SERVER, NUMBER), treat(RELAYED_6, PEER_6))
+    assert len(program) == 0
+
+
+def test_when_it_is_full_it_says_so_and_room_is_made_by_removing(program) -> None:
+    peers = [Address(f"10.{a}.{b}.1", 1) for a in range(256) for b in range(256)]
+    for peer in peers:
+        program.put(Pattern(peer, RELAYED), treat(SERVER, CLIENT, NUMBER))
+    with pytest.raises(Full):
+        from_client(program)
+    program.remove(Pattern(peers[77], RELAYED))
+    from_client(program)
+    assert run_program(program.descriptor, GOOD.encode())[0] == REDIRECT
+    last = Packet(peers[-1], RELAYED, PAYLOAD)
+    assert run_program(program.descriptor, last.encode())[0] == REDIRECT
+    assert dict(program.read())[Pattern(peers[-1], RELAYED)] == Count(1, len(PAYLOAD))
+
+
+def test_closing_it_leaves_no_descriptor(program) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    other = ShortcutProgram()
+    assert len(os.listdir("/proc/self/fd")) == before + 4
+    other.close()
+    other.close()
+    assert len(os.listdir("/proc/self/fd")) == before
