@@ -7,9 +7,10 @@ import json
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -259,10 +260,14 @@ class LibniceAgent:
 
     @classmethod
     async def start(cls, *arguments: str) -> LibniceAgent:
+        return await cls.run([SYSTEM_PYTHON, str(LIBNICE_PROGRAM), *arguments])
+
+    @classmethod
+    async def run(cls, command: Sequence[str], **options: Any) -> LibniceAgent:
+        """Started by that command line; ``options`` are those of a subprocess."""
         process = await asyncio.create_subprocess_exec(
-            SYSTEM_PYTHON,
-            str(LIBNICE_PROGRAM),
-            *arguments,
+            *command,
+            **options,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=sys.stderr,

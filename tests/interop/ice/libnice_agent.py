@@ -2,7 +2,7 @@
 
 Lines of JSON. Out: {"candidates", "ufrag", "password"} when gathered, {"state"} when it changes,
 {"selected": [local, remote]}, {"received"}. In: {"ufrag", "password", "candidates"}, {"send"}.
-Arguments: controlling|controlled regular|aggressive [TURN-HOST PORT USER PASSWORD].
+Arguments: controlling|controlled regular|aggressive [TURN-HOST PORT USER PASSWORD [udp|tcp]].
 """
 
 import ctypes
@@ -47,8 +47,9 @@ def main(role, nomination, *relay):
     agent.add_local_address(loopback)
     stream = agent.add_stream(1)
     if relay:
-        host, port, user, password = relay
-        agent.set_relay_info(stream, COMPONENT, host, int(port), user, password, Nice.RelayType.UDP)
+        host, port, user, password, transport = (*relay, "udp")[:5]
+        kind = {"udp": Nice.RelayType.UDP, "tcp": Nice.RelayType.TCP}[transport]
+        agent.set_relay_info(stream, COMPONENT, host, int(port), user, password, kind)
         agent.set_property("force-relay", True)
 
     def gathered(agent, stream):

@@ -26,7 +26,8 @@ from cryptography.x509.oid import NameOID
 from ...ports import free_port
 from ...server.conftest import serving
 
-DOC = Path(__file__).parents[3] / "docs" / "interop.md"
+ROOT = Path(__file__).parents[3]
+DOC = ROOT / "docs" / "interop.md"
 HOSTS = ["127.0.0.1", "127.0.0.2", "::1"]
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""
@@ -39,17 +40,26 @@ class Documented:
     command: str
     expected: tuple[str, ...]
 
+    @property
+    def argv(self) -> list[str]:
+        """For a subprocess, which is the program itself."""
+        return ["bash", "-c", f"exec {self.command}"]
+
+    def options(self, variables: Mapping[str, str]) -> dict[str, Any]:
+        """For a subprocess of somebody who has these variables, and stands in the repository."""
+        return {"env": {**os.environ, **variables}, "cwd": ROOT}
+
     def run(
-        self, variables: Mapping[str, str], seconds: float = 0.0
+        self, variables: Mapping[str, str], seconds: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
-        """As a person would who has these variables."""
+        """Run it to its end; what it prints is all in ``stdout``."""
         return subprocess.run(
             ["bash", "-c", self.command],
-            env={**os.environ, **variables},
+            **self.options(variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=seconds or PATIENCE,
+            timeout=seconds,
         )
 
     def check(self, output: str, variables: Mapping[str, str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -88,8 +87,8 @@ def chromium(lab: Lab, home: Path, url: str) -> Iterator[None]:
     with (home / "log").open("wb") as log:
         process = lab.popen(
             "browser",
-            ["bash", "-c", f"exec {command.command}"],
-            env={**os.environ, "HOME": str(home), "PAGE": url},
+            command.argv,
+            **command.options({"HOME": str(home), "PAGE": url}),
             stdout=log,
             stderr=log,
         )
