@@ -56,10 +56,12 @@ def treat(source: Address, destination: Address, channel: int = 0, **changes: ob
     return Treatment(source, destination, channel, **{**fields, "mtu": 1500, **changes})
 
 
-def from_client(program: ShortcutProgram, **changes: object) -> Pattern:
+def from_client(
+    program: ShortcutProgram, allowance: tuple[int, int] | None = None, **changes: object
+) -> Pattern:
     """The way from CLIENT to PEER."""
     pattern = Pattern(CLIENT, SERVER, NUMBER)
-    program.put(pattern, treat(RELAYED, PEER, **changes))
+    program.put(pattern, treat(RELAYED, PEER, **changes), allowance)
     return pattern
 
 
@@ -265,16 +267,21 @@ def test_counts_are_told_once_and_go_on_when_an_entry_is_replaced(program) -> No
     assert list(program.read()) == [], "another entry in its place begins at nothing"
 
 
-def test_a_budget_that_is_used_up_sends_packets_on_until_there_is_a_new_one(program) -> None:
-    pattern = from_client(program, budget=250)
+@pytest.mark.parametrize("allowance", [(3, 10_000), (1000, 250)], ids=["packets", "octets"])
+def test_when_an_allowance_is_used_up_packets_go_on_until_there_is_a_new_one(
+    program, allowance: tuple[int, int]
+) -> None:
+    pattern = from_client(program, allowance)
     packet = GOOD.encode()
     returned = [run_program(program.descriptor, packet)[0] for _ in range(5)]
     assert returned == [REDIRECT] * 3 + [ON_WITH_IT] * 2
-    from_client(program, budget=250)
+    from_client(program, allowance)
     assert run_program(program.descriptor, packet)[0] == ON_WITH_IT, "not before it is reported"
     assert list(program.read()) == [(pattern, Count(3, 300))]
-    from_client(program, budget=250)
+    from_client(program, allowance)
     assert run_program(program.descriptor, packet)[0] == REDIRECT
+    from_client(program, (0, 0))
+    assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
 
 
 def test_another_ip_version_is_no_entry(program) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from knothole.engine.turn.server_events import Shortcut, ShortcutKey
+from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
 from knothole.io.bpf import calls
 from knothole.io.bpf.attach import Attachments
 from knothole.io.bpf.layout import Count, Pattern, Treatment
@@ -80,7 +80,7 @@ class NoAccelerator:
     def status(self) -> AcceleratorStatus:
         return AcceleratorStatus(False, self._reason)
 
-    def install(self, key: ShortcutKey, shortcut: Shortcut) -> None:
+    def install(self, key: ShortcutKey, shortcut: Shortcut, allowance: Allowance | None) -> None:
         """Nothing comes of it."""
 
     def remove(self, key: ShortcutKey) -> None:
@@ -125,6 +125,7 @@ class Accelerator:
         self._broken = ""
         self._packets = self._octets = 0
         self._wanted: dict[ShortcutKey, Shortcut] = {}
+        self._allowances: dict[ShortcutKey, Allowance | None] = {}
         self._known: dict[ShortcutKey, tuple[Pattern, Treatment]] = {}
         self._keys: dict[Pattern, ShortcutKey] = {}
         self._stale: deque[ShortcutKey] = deque()
@@ -162,24 +163,25 @@ class Accelerator:
             self._octets,
         )
 
-    def install(self, key: ShortcutKey, shortcut: Shortcut) -> None:
+    def install(self, key: ShortcutKey, shortcut: Shortcut, allowance: Allowance | None) -> None:
         """Have the kernel do that, if it can be done."""
         if self._broken:
             return
         before = self._wanted.get(key)
         self._wanted[key] = shortcut
+        self._allowances[key] = allowance
         known = self._known.get(key)
         if known is None or before is None or _way(before) != _way(shortcut):
             self._renew(key)
             return
         # The way is known, and looked at anew often enough.
         pattern, treatment = known
-        later = replace(treatment, expires_at=shortcut.expires_at, budget=shortcut.budget)
-        self._put(key, pattern, later)
+        self._put(key, pattern, replace(treatment, expires_at=shortcut.expires_at))
 
     def remove(self, key: ShortcutKey) -> None:
         """Have the kernel do that no more."""
         self._wanted.pop(key, None)
+        self._allowances.pop(key, None)
         self._take_out(key)
 
     def close(self) -> None:
@@ -204,7 +206,7 @@ class Accelerator:
     def _put(self, key: ShortcutKey, pattern: Pattern, treatment: Treatment) -> None:
         try:
             self._attachments.attach(treatment.came_by)
-            self._program.put(pattern, treatment)
+            self._program.put(pattern, treatment, self._allowances[key])
         except Full:
             return
         except OSError as error:
@@ -251,7 +253,6 @@ class Accelerator:
             came_by,
             leaves_by,
             min(mtu, _GREATEST_MTU),
-            shortcut.budget,
         )
         return pattern, treatment
 
@@ -269,6 +270,7 @@ class Accelerator:
         for key in tuple(self._known):
             self._take_out(key)
         self._wanted.clear()
+        self._allowances.clear()
         self._stale.clear()
         self._attachments.close()
         self._broke(self._broken)

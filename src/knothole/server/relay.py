@@ -196,11 +196,12 @@ class Relay:
 
     def _accelerated(self, key: ShortcutKey, count: Count) -> None:
         """The kernel has relayed so much by one shortcut."""
-        self._turn.shortcut_passed(key, count.octets)
+        now = time.monotonic()
+        self._turn.shortcut_passed(key, count.packets, count.octets, now)
         if not key.channel:
             seen = Datagram(key.source, key.destination, b"")
             self._evidence.came(Way.RELAY_RANGE, [seen])
-        self._drain(time.monotonic())
+        self._drain(now)
 
     # -------------------------------------------------------------------------- inputs
 
@@ -302,8 +303,8 @@ class Relay:
                         self._allocated(five_tuple, username)
                     case AllocationEnded(five_tuple):
                         self._keep(five_tuple, self._turn.has_allocation(five_tuple))
-                    case InstallShortcut(key, shortcut):
-                        self._accelerator.install(key, shortcut)
+                    case InstallShortcut(key, shortcut, allowance):
+                        self._accelerator.install(key, shortcut, allowance)
                     case RemoveShortcut(key):
                         self._accelerator.remove(key)
                     case RelayReached():

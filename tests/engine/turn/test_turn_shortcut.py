@@ -10,6 +10,7 @@ from knothole.engine.turn.policy import PeerPolicy
 from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.server_events import (
     AllocationEnded,
+    Allowance,
     InstallShortcut,
     RemoveShortcut,
     Shortcut,
@@ -38,6 +39,7 @@ class Kernel:
     def __init__(self, world: World) -> None:
         self._world, self._heard = world, 0
         self._entries: dict[ShortcutKey, Shortcut] = {}
+        self.allowances: dict[ShortcutKey, Allowance | None] = {}
         self.installs = 0
 
     @property
@@ -45,8 +47,9 @@ class Kernel:
         self._world._drain()
         for _, event in self._world.server_events[self._heard :]:
             match event:
-                case InstallShortcut(key, shortcut):
+                case InstallShortcut(key, shortcut, allowance):
                     self._entries[key] = shortcut
+                    self.allowances[key] = allowance
                     self.installs += 1
                 case RemoveShortcut(key):
                     del self._entries[key]
@@ -265,9 +268,9 @@ def test_what_has_passed_is_counted_for_the_allocation() -> None:
     world, kernel = make()
     raw, relayed = bound(world)
     client = raw.five_tuple.client
-    world.server.shortcut_passed(ShortcutKey(client, SERVER, NUMBER), 1000)
-    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 200)
-    world.server.shortcut_passed(ShortcutKey(OTHER, relayed, 0), 7)
+    world.server.shortcut_passed(ShortcutKey(client, SERVER, NUMBER), 10, 1000, world.now)
+    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 2, 200, world.now)
+    world.server.shortcut_passed(ShortcutKey(OTHER, relayed, 0), 1, 7, world.now)
     world.server.end_allocations(None, world.now)
     world._drain()
     [ended] = world.server_said(AllocationEnded)
@@ -279,7 +282,7 @@ def test_what_passes_just_before_the_end_is_counted_when_it_is_reported_after_it
     world, kernel = make()
     raw, relayed = bound(world)
     world.run(301.0)
-    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 200)
+    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 2, 200, world.now)
     world.run(320.0)
     assert kernel.held == {}
     assert raw.code(Method.REFRESH, Lifetime(0)) == 0
@@ -288,11 +291,88 @@ def test_what_passes_just_before_the_end_is_counted_when_it_is_reported_after_it
     assert ended.to_client == 200
 
 
-def test_a_budget_is_renewed_by_the_report_of_what_was_used() -> None:
-    world, kernel = make(limits=Limits(shortcut_budget=5000))
-    _, relayed = bound(world)
-    assert {each.budget for each in kernel.held.values()} == {5000}
+def test_without_limits_there_is_no_allowance() -> None:
+    _, kernel = limited(0, 0)
+    assert set(kernel.allowances.values()) == {None}
+
+
+def limited(datagrams: int, octets: int) -> tuple[World, Kernel]:
+    """A world with one channel, and alice's allocation with these limits a second."""
+    limits = Limits(datagrams_per_second=datagrams, octets_per_second=octets)
+    world, kernel = make(limits=limits)
+    bound(world)
+    assert kernel.held
+    return world, kernel
+
+
+def test_an_allowance_is_what_the_allocation_may_relay() -> None:
+    _, kernel = limited(1000, 1_000_000)
+    assert set(kernel.allowances.values()) == {Allowance(1000, 1_000_000)}
+
+
+def test_an_allowance_is_renewed_when_half_of_it_is_used_and_not_before() -> None:
+    world, kernel = limited(1000, 1_000_000)
+    [first, _] = kernel.held
     before = kernel.installs
-    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 4000)
-    assert len(kernel.held) == 2
+    world.server.shortcut_passed(first, 400, 4000, world.now)
+    assert kernel.held
+    assert kernel.installs == before
+    world.server.shortcut_passed(first, 200, 2000, world.now)
+    assert kernel.held
     assert kernel.installs == before + 1
+    assert kernel.allowances[first] == Allowance(400, 994_000)
+
+
+def test_what_is_used_up_is_given_again_as_time_brings_it() -> None:
+    world, kernel = limited(1000, 1_000_000)
+    [first, _] = kernel.held
+    world.server.shortcut_passed(first, 1500, 1000, world.now)
+    assert kernel.held
+    assert kernel.allowances[first].datagrams == 0, "and there is a debt"
+    world.run(world.now + 0.4)
+    assert kernel.held
+    assert kernel.allowances[first].datagrams == 0
+    world.run(world.now + 0.4)
+    assert kernel.held
+    given = kernel.allowances[first].datagrams
+    assert 0 <= given < 64
+    world.run(world.now + 1.0)
+    assert kernel.held
+    assert kernel.allowances[first].datagrams >= 64
+
+
+def test_in_the_long_run_shortcuts_relay_no_more_than_the_limit() -> None:
+    """The kernel takes all that it may, and io reports it every second."""
+    world, kernel = limited(1000, 1 << 40)
+    taken, left = 0, dict.fromkeys(kernel.held, 0)
+    said = 0
+    for _ in range(60):
+        world._drain()
+        events = world.server_said(InstallShortcut)
+        for event in events[said:]:
+            left[event.key] = event.allowance.datagrams
+        said = len(events)
+        used, left = left, dict.fromkeys(left, 0)
+        for key, datagrams in used.items():
+            if datagrams:
+                taken += datagrams
+                world.server.shortcut_passed(key, datagrams, datagrams, world.now)
+        world.run(world.now + 1.0)
+    assert 30_000 < taken < 62_000
+
+
+def test_of_two_clients_both_have_to_have_it_to_spend() -> None:
+    limits = Limits(datagrams_per_second=1000, octets_per_second=0)
+    world, kernel = make(limits=limits)
+    alice, bob = RawClient(world), RawClient(world, "bob", client=Address("2.2.2.2", 1))
+    relayed_alice, relayed_bob = alice.allocate(), bob.allocate()
+    bind(alice, relayed_bob)
+    bind(bob, relayed_alice)
+    key = ShortcutKey(alice.five_tuple.client, SERVER, NUMBER)
+    back = ShortcutKey(bob.five_tuple.client, SERVER, NUMBER)
+    assert kernel.held.keys() == {key, back}
+    world.server.shortcut_passed(key, 600, 600, world.now)
+    assert kernel.held
+    world.server.shortcut_passed(back, 600, 600, world.now)
+    assert kernel.held
+    assert kernel.allowances[back].datagrams == 0, "1200 of 1000, in both budgets"

@@ -10,7 +10,7 @@ from knothole.io.bpf.layout import (
     COUNT_SIZE,
     ENTRY_SIZE,
     KEY_SIZE,
-    NEVER_USED_UP,
+    NEVER,
     Count,
     Pattern,
     Treatment,
@@ -42,24 +42,24 @@ def test_an_ipv6_pattern_fills_its_addresses() -> None:
 
 def test_a_treatment_has_its_end_in_nanoseconds_and_the_rest_in_its_place() -> None:
     treatment = Treatment(RELAYED, PEER, 0, 12.5, came_by=3, leaves_by=4, mtu=1400)
-    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, 1000)
-    assert len(packed) == ENTRY_SIZE == 80
-    assert struct.unpack_from("=QQ", packed) == (12_500_000_000, 1000)
-    assert packed[16:20] == bytes([198, 51, 100, 1])
-    assert struct.unpack_from("=HIII", packed, 54) == (1400, 9, 3, 4)
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, Count(10, 1000))
+    assert len(packed) == ENTRY_SIZE == 88
+    assert struct.unpack_from("=QQQ", packed) == (12_500_000_000, 10, 1000)
+    assert packed[24:28] == bytes([198, 51, 100, 1])
+    assert struct.unpack_from("=HIII", packed, 62) == (1400, 9, 3, 4)
 
 
 def test_an_mtu_and_a_time_beyond_the_fields_are_clamped() -> None:
     treatment = Treatment(RELAYED, PEER, 0, -1.0, came_by=3, leaves_by=0, mtu=1 << 20)
-    packed = pack_treatment(Pattern(CLIENT, SERVER, 1), treatment, 0, NEVER_USED_UP)
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 1), treatment, 0, NEVER)
     assert struct.unpack_from("=Q", packed) == (0,)
-    assert struct.unpack_from("=H", packed, 54) == (0xFFFF,)
+    assert struct.unpack_from("=H", packed, 62) == (0xFFFF,)
 
 
 def test_another_ip_version_is_refused() -> None:
     treatment = Treatment(Address("::1", 1), Address("::2", 2), 0, 1.0, 1, 1, 1500)
     with pytest.raises(ValueError, match="user space"):
-        pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, NEVER_USED_UP)
+        pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, NEVER)
 
 
 def test_counts_are_read_back() -> None:

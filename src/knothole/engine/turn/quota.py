@@ -25,7 +25,6 @@ class Limits:
     max_lifetime: int = GREATEST_LIFETIME
     reservation: float = LEAST_RESERVATION
     nonce_lifetime: float = GREATEST_NONCE_LIFETIME
-    shortcut_budget: int | None = None  # octets by one shortcut between two reports of io
     # Ours: a carrier's NAT has hundreds of callers in one /24, a home none. Ten networks can fill
     # a server, one cannot, under however many names.
     allocations_per_network: int = 1000

@@ -91,8 +91,7 @@ class TurnServer:
         self._data = ServerData(self._allocations, self._rules, random, self._outputs)
         self._shortcuts: Shortcuts | None = None
         if shortcuts:
-            budget = limits.shortcut_budget
-            self._shortcuts = Shortcuts(self._by_relayed, self._rules, self._outputs, budget)
+            self._shortcuts = Shortcuts(self._by_relayed, self._rules, self._outputs)
             self._allocations.shortcuts = self._shortcuts
 
     @property
@@ -165,10 +164,10 @@ class TurnServer:
         if self._shortcuts is not None:
             self._shortcuts.obey(self._rules, now)
 
-    def shortcut_passed(self, key: ShortcutKey, octets: int) -> None:
+    def shortcut_passed(self, key: ShortcutKey, datagrams: int, octets: int, now: float) -> None:
         """io's report of payload that went by a shortcut since the last one."""
         if self._shortcuts is not None:
-            self._shortcuts.passed(key, octets)
+            self._shortcuts.passed(key, datagrams, octets, now)
 
     def revoke(self, owner: str, now: float) -> None:
         """Know no credential of ``owner`` any more, and end what they have; until restored."""

@@ -97,26 +97,34 @@ class ShortcutKey(NamedTuple):
 class Shortcut:
     """What becomes of such a packet, until ``expires_at``: the payload goes on between these two.
 
-    With a ``channel`` it is a ChannelData message, with 0 it is plain. After ``budget`` octets of
-    payload, if that is not None, packets are to come to the engine until there is a new budget.
+    With a ``channel`` it is a ChannelData message, with 0 it is plain.
     """
 
     source: Address
     destination: Address
     channel: int
     expires_at: float
-    budget: int | None
+
+
+class Allowance(NamedTuple):
+    """So many datagrams and octets of payload."""
+
+    datagrams: int
+    octets: int
 
 
 @dataclass(frozen=True, slots=True)
 class InstallShortcut:
     """Such packets need not come to the engine; replaces what was said of the same key before.
 
-    Nothing depends on whether io can do that. It reports what has passed by ``shortcut_passed``.
+    With an ``allowance`` that holds for so many of them, counted from the last report
+    (``shortcut_passed``); the others are to come to the engine. Nothing depends on whether io can
+    do all that.
     """
 
     key: ShortcutKey
     shortcut: Shortcut
+    allowance: Allowance | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,19 @@ would do with it. The kernel never decides anything, and what it has no entry fo
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from knothole.engine.core import least
+from knothole.engine.turn.budget import LEAST_BURST_BYTES, LEAST_BURST_DATAGRAMS
 from knothole.engine.turn.channel import Channel
 from knothole.engine.turn.deadlines import Deadlines
 from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_events import (
+    Allowance,
     InstallShortcut,
     RemoveShortcut,
     ServerOutput,
@@ -25,6 +29,9 @@ from knothole.wire.address import Address, Transport
 
 # Ours: an entry that has expired lets nothing pass, and what has passed is still to be reported.
 REMOVED_AFTER: Final = 5.0
+# Ours: where little or nothing is left of an allocation's budget, time soon brings more.
+ALLOWED_AFTER: Final = 0.5
+_MOST: Final = 1 << 62  # what counters of 64 bits have room for, in practice no limit
 
 
 class _Entry(NamedTuple):
@@ -34,6 +41,18 @@ class _Entry(NamedTuple):
     sender: ServerAllocation | None
     receiver: ServerAllocation | None
 
+    @property
+    def allocations(self) -> tuple[ServerAllocation, ...]:
+        """The one or two of which it takes from the budgets."""
+        return tuple(each for each in self[1:] if each is not None)
+
+
+class _Granted(NamedTuple):
+    """An allowance, and what is left of it."""
+
+    whole: Allowance
+    left: Allowance
+
 
 class Shortcuts:
     """All of them. Called after whatever changed an allocation; outputs say what io is to do.
@@ -42,8 +61,9 @@ class Shortcuts:
     two clients of this server that have channels to each other's relayed addresses, ChannelData of
     the one becomes ChannelData of the other.
 
-    ``budget`` is after how many octets of payload each entry stops until io has reported them, None
-    for no such bound: what somebody takes at once cannot be more than that.
+    What passes is taken from the budgets of the allocations when io reports it, and no entry has a
+    greater allowance than they had left when it was given: in the long run nothing more is relayed
+    with shortcuts than without.
     """
 
     def __init__(
@@ -51,13 +71,13 @@ class Shortcuts:
         by_relayed: Mapping[Address, ServerAllocation],
         rules: PeerRules,
         outputs: deque[ServerOutput],
-        budget: int | None = None,
     ) -> None:
         self._by_relayed, self._rules, self._outputs = by_relayed, rules, outputs
-        self._budget = budget
         self._entries: dict[ShortcutKey, _Entry] = {}
         self._of: dict[ServerAllocation, set[ShortcutKey]] = {}
+        self._granted: dict[ShortcutKey, _Granted] = {}
         self._deadlines: Deadlines[ShortcutKey] = Deadlines()
+        self._short: Deadlines[ShortcutKey] = Deadlines()
 
     def obey(self, rules: PeerRules, now: float) -> None:
         """Have ``rules`` count from now on, for what there is, too."""
@@ -82,7 +102,7 @@ class Shortcuts:
         for key in tuple(self._of.get(allocation, ())):
             self._remove(key)
 
-    def passed(self, key: ShortcutKey, octets: int) -> None:
+    def passed(self, key: ShortcutKey, datagrams: int, octets: int, now: float) -> None:
         """io reports that so much payload went by this entry."""
         entry = self._entries.get(key)
         if entry is None:
@@ -91,15 +111,26 @@ class Shortcuts:
             entry.sender.to_peers += octets
         if entry.receiver is not None:
             entry.receiver.to_client += octets
-        if entry.shortcut.budget is not None:
-            self._outputs.append(InstallShortcut(key, entry.shortcut))
+        for allocation in entry.allocations:
+            allocation.budget.spend(datagrams, octets, now)
+        granted = self._granted.get(key)
+        if granted is not None:
+            left = Allowance(granted.left.datagrams - datagrams, granted.left.octets - octets)
+            self._granted[key] = _Granted(granted.whole, left)
+            if (
+                2 * left.datagrams < granted.whole.datagrams
+                or 2 * left.octets < granted.whole.octets
+            ):
+                self._allow(key, entry, now)
 
     def handle_timeout(self, now: float) -> None:
         for key in self._deadlines.pop_due(now):
             self._remove(key)
+        for key in self._short.pop_due(now):
+            self._allow(key, self._entries[key], now)
 
     def next_timeout(self) -> float | None:
-        return self._deadlines.next()
+        return least(self._deadlines.next(), self._short.next())
 
     def _renew_channel(self, allocation: ServerAllocation, channel: Channel, now: float) -> None:
         found = dict(self._derive(allocation, channel, now))
@@ -108,7 +139,7 @@ class Shortcuts:
             if entry is None:
                 self._remove(key)
             elif entry != self._entries.get(key):
-                self._install(key, entry)
+                self._install(key, entry, now)
 
     def _derive(
         self, allocation: ServerAllocation, channel: Channel, now: float
@@ -127,40 +158,52 @@ class Shortcuts:
             expires_at = min(expires_at, _expires_at(other, back))
             _, to, source = other.five_tuple
             if expires_at > now and to.is_ipv6 == client.is_ipv6:
-                shortcut = Shortcut(source, to, back.number, expires_at, self._budget)
+                shortcut = Shortcut(source, to, back.number, expires_at)
                 yield outward, _Entry(shortcut, allocation, other)
             return
         # What is sent to a relay host stays inside, and nothing comes from one by a socket.
         if peer.is_ipv6 != client.is_ipv6 or self._rules.is_relay_host(peer.host):
             return
         if self._rules.refusal(peer) is None:
-            shortcut = Shortcut(relayed, peer, 0, expires_at, self._budget)
+            shortcut = Shortcut(relayed, peer, 0, expires_at)
             yield outward, _Entry(shortcut, allocation, None)
-            shortcut = Shortcut(server, client, channel.number, expires_at, self._budget)
+            shortcut = Shortcut(server, client, channel.number, expires_at)
             yield inward, _Entry(shortcut, None, allocation)
 
-    def _install(self, key: ShortcutKey, entry: _Entry) -> None:
+    def _install(self, key: ShortcutKey, entry: _Entry, now: float) -> None:
         before = self._entries.get(key)
         if before is not None and before[1:] != entry[1:]:
             self._remove(key)
         self._entries[key] = entry
-        for allocation in entry[1:]:
-            if allocation is not None:
-                self._of.setdefault(allocation, set()).add(key)
+        for allocation in entry.allocations:
+            self._of.setdefault(allocation, set()).add(key)
         self._deadlines.set(key, entry.shortcut.expires_at + REMOVED_AFTER)
-        self._outputs.append(InstallShortcut(key, entry.shortcut))
+        self._allow(key, entry, now)
+
+    def _allow(self, key: ShortcutKey, entry: _Entry, now: float) -> None:
+        """Install it, with as much as may be had now."""
+        allowance = _allowance(entry, now)
+        if allowance is not None:
+            self._granted[key] = _Granted(allowance, allowance)
+            if (
+                allowance.datagrams < LEAST_BURST_DATAGRAMS // 2
+                or allowance.octets < LEAST_BURST_BYTES // 2
+            ):
+                self._short.set(key, now + ALLOWED_AFTER)
+        self._outputs.append(InstallShortcut(key, entry.shortcut, allowance))
 
     def _remove(self, key: ShortcutKey) -> None:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
         self._deadlines.drop(key)
-        for allocation in entry[1:]:
-            if allocation is not None:
-                keys = self._of[allocation]
-                keys.discard(key)
-                if not keys:
-                    del self._of[allocation]
+        self._short.drop(key)
+        self._granted.pop(key, None)
+        for allocation in entry.allocations:
+            keys = self._of[allocation]
+            keys.discard(key)
+            if not keys:
+                del self._of[allocation]
         self._outputs.append(RemoveShortcut(key))
 
 
@@ -174,3 +217,15 @@ def _keys(allocation: ServerAllocation, channel: Channel) -> tuple[ShortcutKey, 
 def _expires_at(allocation: ServerAllocation, channel: Channel) -> float:
     permitted_until = allocation.permissions.expires_at.get(channel.peer.host, 0.0)
     return min(allocation.expires_at, channel.expires_at, permitted_until)
+
+
+def _allowance(entry: _Entry, now: float) -> Allowance | None:
+    """What all budgets concerned have left; None where none of them has a limit."""
+    budgets = [allocation.budget for allocation in entry.allocations]
+    for budget in budgets:
+        budget.refill(now)
+    datagrams = min(budget.datagrams for budget in budgets)
+    octets = min(budget.octets for budget in budgets)
+    if datagrams == octets == math.inf:
+        return None
+    return Allowance(*(int(max(0, min(each, _MOST))) for each in (datagrams, octets)))

@@ -12,11 +12,9 @@ from typing import Final, NamedTuple
 from knothole.wire.address import Address
 from knothole.wire.turn import CHANNEL_HEADER_SIZE
 
-NEVER_USED_UP: Final = (1 << 64) - 1
-
 _ENDS: Final = struct.Struct("16s16s2s2s")
 _KEY: Final = struct.Struct("36s2sBx")
-_ENTRY: Final = struct.Struct("=QQ36s2sHIIIIII")
+_ENTRY: Final = struct.Struct("=QQQ36s2sHIIIIII")
 _COUNT: Final = struct.Struct("=QQ8x")
 KEY_SIZE, ENTRY_SIZE, COUNT_SIZE = _KEY.size, _ENTRY.size, _COUNT.size
 # Of both versions: the 16 bits in which the number of hops left is, less one.
@@ -24,10 +22,14 @@ _ONE_HOP_LESS: Final = {4: 0xFEFF, 6: 0xFFFE}
 
 
 class Count(NamedTuple):
-    """What has passed by one entry; ``octets`` of payload."""
+    """What has passed by one entry, or may pass; ``octets`` of payload."""
 
     packets: int
     octets: int
+
+
+NEVER: Final = Count((1 << 64) - 1, (1 << 64) - 1)
+"""No count reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,9 @@ class Pattern:
 class Treatment:
     """What becomes of it. Addresses and channel are as in :class:`Pattern`.
 
-    It is taken until ``expires_at`` (CLOCK_MONOTONIC, seconds) and as long as ``budget`` octets of
-    payload are not used up (None: for ever), when it came in by the interface ``came_by``. It
-    leaves by the interface ``leaves_by``, 0 for a destination on this machine, with at most ``mtu``
-    bytes.
+    It is taken until ``expires_at`` (CLOCK_MONOTONIC, seconds), when it came in by the interface
+    ``came_by``. It leaves by the interface ``leaves_by``, 0 for a destination on this machine, with
+    at most ``mtu`` bytes.
     """
 
     source: Address
@@ -59,7 +60,6 @@ class Treatment:
     came_by: int
     leaves_by: int
     mtu: int
-    budget: int | None = None
 
 
 def pack_pattern(pattern: Pattern) -> bytes:
@@ -67,8 +67,8 @@ def pack_pattern(pattern: Pattern) -> bytes:
     return _KEY.pack(ends, _word(pattern.channel), _version(pattern.source))
 
 
-def pack_treatment(pattern: Pattern, treatment: Treatment, slot: int, limit: int) -> bytes:
-    """An entry that counts in ``slot``, until as many octets as ``limit`` stand there.
+def pack_treatment(pattern: Pattern, treatment: Treatment, slot: int, limit: Count) -> bytes:
+    """An entry that counts in ``slot``, until as much as ``limit`` in either stands there.
 
     Raises ValueError when it would change the IP version, which the program does not.
     """
@@ -86,7 +86,7 @@ def pack_treatment(pattern: Pattern, treatment: Treatment, slot: int, limit: int
     )
     return _ENTRY.pack(
         max(0, int(treatment.expires_at * 1e9)),
-        limit,
+        *limit,
         _pack_ends(treatment.source, treatment.destination),
         _word(treatment.channel),
         min(treatment.mtu, 0xFFFF),

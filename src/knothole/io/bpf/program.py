@@ -12,7 +12,7 @@ from knothole.io.bpf.layout import (
     COUNT_SIZE,
     ENTRY_SIZE,
     KEY_SIZE,
-    NEVER_USED_UP,
+    NEVER,
     Count,
     Pattern,
     Treatment,
@@ -57,17 +57,21 @@ class ShortcutProgram:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def put(self, pattern: Pattern, treatment: Treatment) -> None:
+    def put(
+        self, pattern: Pattern, treatment: Treatment, allowance: tuple[int, int] | None = None
+    ) -> None:
         """Set the entry for ``pattern`` or replace it, its count going on. Raises Full, OSError.
 
-        Its ``budget`` counts from what the last :meth:`read` told of.
+        ``allowance``, packets and octets, is counted from what the last :meth:`read` told of. When
+        one of them is used up, packets go on to user space.
         """
         slot = self._slots.get(pattern)
         if slot is None:
             slot = self._take_slot()
-        limit = NEVER_USED_UP
-        if treatment.budget is not None:
-            limit = self._seen[slot].octets + treatment.budget
+        limit = NEVER
+        if allowance is not None:
+            seen = self._seen[slot]
+            limit = Count(seen.packets + allowance[0], seen.octets + allowance[1])
         try:
             value = pack_treatment(pattern, treatment, slot, limit)
             calls.update(self._entries, pack_pattern(pattern), value)

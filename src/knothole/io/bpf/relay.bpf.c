@@ -58,7 +58,7 @@ struct key {
 
 struct entry {
     __u64 expires_at; // CLOCK_MONOTONIC, nanoseconds
-    __u64 limit;      // so many bytes in its count, and user space decides again
+    __u64 packet_limit, byte_limit; // so much in its count, and user space decides again
     struct ends ends;
     __be16 channel; // 0: plain UDP to a peer
     __u16 mtu;      // of the way out
@@ -123,7 +123,8 @@ INLINE int relay(struct __sk_buff *packet, struct key *key, __u32 udp_at, __u32 
         count->held_until = now + HOLD;
         return ON_WITH_IT;
     }
-    if (now < count->held_until || count->bytes >= entry->limit)
+    if (now < count->held_until || count->packets >= entry->packet_limit ||
+        count->bytes >= entry->byte_limit)
         return ON_WITH_IT;
 
     __u32 old_header = key->channel ? CHANNEL_HEADER : 0;
