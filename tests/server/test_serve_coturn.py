@@ -14,6 +14,8 @@ import pytest
 from knothole.wire.address import Address
 from knothole.wire.candidate import CandidateKind
 
+from ..certificates import write_certificates
+
 pytestmark = pytest.mark.interop
 
 HOST = "127.0.0.1"
@@ -24,11 +26,13 @@ PATIENCE = 40.0
 
 @pytest.fixture
 def coturn(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[int]:
-    """coturn with ``use-auth-secret``; its port."""
+    """coturn with ``use-auth-secret``; its port, which takes TLS too."""
     port = free_port()
+    write_certificates(tmp_path, [HOST])
     process = subprocess.Popen(
         [
-            *("turnserver", "-n", "--no-cli", "--no-tls", "--no-dtls", "--simple-log"),
+            *("turnserver", "-n", "--no-cli", "--simple-log"),
+            *(f"--cert={tmp_path}/chain.pem", f"--pkey={tmp_path}/key.pem"),
             *("--use-auth-secret", f"--static-auth-secret={SECRET}", "--realm=coturn.test"),
             *(f"--listening-ip={HOST}", f"--relay-ip={HOST}", f"--listening-port={port}"),
             *(f"--min-port={RELAYED.start}", f"--max-port={RELAYED.stop - 1}"),
@@ -70,11 +74,14 @@ def relayed_addresses(peer) -> list[Address]:
     ]
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize(
+    ("scheme", "transport"), [("turn", "udp"), ("turn", "tcp"), ("turns", "tcp")]
+)
 async def test_a_peer_is_relayed_by_coturn_with_credentials_from_our_server(
-    serve, clients, coturn, tmp_path, transport
+    serve, clients, coturn, tmp_path, monkeypatch, scheme, transport
 ) -> None:
-    config = configured(tmp_path, f"turn:{HOST}:{coturn}?transport={transport}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    config = configured(tmp_path, f"{scheme}:{HOST}:{coturn}?transport={transport}")
     server = serve("--config", config).ready()
     assert not any("relaying" in line for line in server.lines), "it relays nothing itself"
     peer = await clients.relayed(server.url, "alice")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import re
@@ -12,17 +11,13 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from ...certificates import write_certificates
 from ...ports import free_port
 from ...server.conftest import serving
 
@@ -111,10 +106,13 @@ class Relay:
         }
 
 
-@pytest.fixture(scope="package")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """One server on loopback for all tests here, for peers on loopback too."""
-    further = 'allow-peers = ["127.0.0.0/8", "::1/128"]'
+@pytest.fixture(scope="package", params=["auto", "off"])
+def relay(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Relay]:
+    """One server on loopback for all tests here, for peers on loopback too: with the accelerator
+    where it may have it, and without."""
+    further = f'accelerator = "{request.param}"\nallow-peers = ["127.0.0.0/8", "::1/128"]'
     with running_relay(tmp_path_factory.mktemp("relay"), HOSTS, free_port(), further) as started:
         yield started
 
@@ -161,46 +159,3 @@ def mint(config: Path) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def write_certificates(folder: Path, hosts: Sequence[str]) -> Path:
-    """``chain.pem`` and ``key.pem`` for these addresses; the authority that has signed them."""
-    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    authority = _certificate("knothole test authority", authority_key, authority_key)
-    certificate = _certificate("knothole test", key, authority_key, authority, hosts)
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    (folder / "chain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    path = folder / "authority.pem"
-    path.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-def _certificate(
-    common_name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Certificate | None = None,
-    hosts: Sequence[str] = (),
-) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name if issuer is None else issuer.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-    )
-    if hosts:
-        names = [x509.IPAddress(ip_address(host)) for host in hosts]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
