@@ -80,6 +80,7 @@ async def setting(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator
         relay_ports=(50_000, 65_535),
         settings=RelaySettings(
             secrets=[SECRET],
+            revoked=[],
             allow_peers=[],
             deny_peers=["9.9.9.0/24"],
             allocations=5,

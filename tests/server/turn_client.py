@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 
-from knothole.engine.turn.client import Allocation
+from knothole.engine.turn.client import Allocated, Allocation, AllocationFailed
 from knothole.engine.turn.credentials import Credentials
 from knothole.io.driver import Driver
 from knothole.io.turn_dtls import TurnDtls
@@ -59,6 +60,14 @@ class TurnClient:
 
     def said(self, kind: type) -> list[object]:
         return [event for event in self.events if isinstance(event, kind)]
+
+    async def is_relayed(self, until: Callable) -> bool:
+        """Whether it gets an allocation; else it was refused."""
+        await until(lambda: bool(self.said(Allocated) or self.said(AllocationFailed)))
+        return bool(self.said(Allocated))
+
+    def permit(self, peer: Address) -> None:
+        self.driver.command(lambda now: self.allocation.permit(peer, now))
 
     async def close(self) -> None:
         self.driver.command(self.allocation.close)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +17,7 @@ from knothole.cli.output import Failure, Output, WrongUsage
 
 if TYPE_CHECKING:
     from knothole.server.config import ServerConfig
+    from knothole.server.operation import Operation
     from knothole.server.server import Server
 
 
@@ -71,33 +75,35 @@ def serve(
     from knothole.io.loop import run_loop
     from knothole.server.config import ConfigError, UsageError, load_config
 
+    load = partial(
+        load_config,
+        config,
+        default_data=default_data(),
+        data=data,
+        hosts=host,
+        port=port,
+        also_listen=also_listen,
+        classic_stun=classic_stun,
+        relay_only=relay_only,
+        relay_hosts=relay_host,
+        allow_peers=allow_peer,
+        accelerator=not no_accelerator,
+    )
     try:
-        settings = load_config(
-            config,
-            default_data=default_data(),
-            data=data,
-            hosts=host,
-            port=port,
-            also_listen=also_listen,
-            classic_stun=classic_stun,
-            relay_only=relay_only,
-            relay_hosts=relay_host,
-            allow_peers=allow_peer,
-            accelerator=not no_accelerator,
-        )
+        settings = load()
     except UsageError as error:
         raise WrongUsage(f"{error}.") from error
     except ConfigError as error:
         raise Failure(str(error)) from error
-    return run_loop(_serve(settings, Output(json=json)), readers=True)
+    return run_loop(_serve(settings, load, Output(json=json)), readers=True)
 
 
-async def _serve(settings: ServerConfig, output: Output) -> int:
+async def _serve(settings: ServerConfig, load: Callable[[], ServerConfig], output: Output) -> int:
     from knothole.server.server import Server, ServerError
 
-    server = Server(settings, lambda event, text: output.note(event, text, text=text))
+    server = Server(settings, lambda event, text: output.note(event, text, text=text), load)
     work = asyncio.create_task(_run(server, output))
-    _on_signals(work.cancel)
+    _on_signals(server, work.cancel)
     try:
         await work
     except asyncio.CancelledError:
@@ -124,10 +130,30 @@ async def _run(server: Server, output: Output) -> None:
         await asyncio.shield(server.stop())
 
 
-def _on_signals(stop: Callable[[], object]) -> None:
+def _on_signals(server: Server, stop: Callable[[], object]) -> None:
+    from knothole.server.operation import NotChanged
+
     loop = asyncio.get_running_loop()
+    begun: set[asyncio.Task[None]] = set()
+    had_terminal = sys.stdin.isatty()
+
+    async def carry_out(what: Callable[[Operation], Awaitable[object]]) -> None:
+        if server.operation is not None:
+            with contextlib.suppress(NotChanged):  # it has been said
+                await what(server.operation)
+
+    def begin(what: Callable[[Operation], Awaitable[object]]) -> None:
+        if had_terminal and not sys.stdin.isatty():
+            stop()  # SIGHUP of old: the terminal was closed
+            return
+        task = asyncio.create_task(carry_out(what))
+        begun.add(task)
+        task.add_done_callback(begun.discard)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
             loop.add_signal_handler(number, stop)
         except NotImplementedError:  # Windows: Ctrl-C cancels the whole program
             return
+    loop.add_signal_handler(signal.SIGHUP, begin, lambda operation: operation.reload())
+    loop.add_signal_handler(signal.SIGUSR1, begin, lambda operation: operation.drain())

@@ -5,6 +5,10 @@ from __future__ import annotations
 from cyclopts import App
 
 from knothole.cli.credentials import credentials
+from knothole.cli.drain import drain
+from knothole.cli.reload import reload
+from knothole.cli.revoke import revoke
+from knothole.cli.rotate_secret import rotate_secret
 
 app = App(
     name="server",
@@ -13,4 +17,5 @@ app = App(
     version_flags=(),
     group_parameters="Options",
 )
-app.command(credentials)
+for command in (credentials, revoke, rotate_secret, reload, drain):
+    app.command(command)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from knothole.cli.output import Failure
 from knothole.server.config import ConfigError, ServerConfig, load_config
+from knothole.server.control import NoServer, Reply, Request, ask
 
 
 def default_data() -> Path:
@@ -21,3 +22,14 @@ def server_settings(data: Path | None, config: Path | None) -> ServerConfig:
         return load_config(config, default_data=default_data(), data=data)
     except ConfigError as error:
         raise Failure(str(error)) from error
+
+
+def ask_server(settings: ServerConfig, request: Request) -> Reply:
+    """Have the running server do something. Raises Failure when there is none, or it cannot."""
+    try:
+        reply = ask(settings.data, request)
+    except NoServer as error:
+        raise Failure(str(error)) from error
+    if reply.failed:
+        raise Failure(reply.text)
+    return reply

@@ -23,7 +23,11 @@ from knothole.server.reachability import Origin, Way
 MAX_PACKET: Final = 65_536
 MAX_WAITING: Final = 1024  # ours: messages that the other process has not taken yet
 
-IGNORED_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
+IGNORED_SIGNALS: Final = frozenset(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+)
 """Ctrl-C, and a service manager's word, reach both processes: the rendezvous process decides, and
 the relay process ends with it."""
 
@@ -32,10 +36,12 @@ class RelaySettings(msgspec.Struct, frozen=True):
     """What may change while the relay serves.
 
     ``secrets`` are what TURN credentials are made of, all of them good at once; ``users`` have one
-    for good, name and password; ``chain`` and ``key`` are the PEM files of the TLS certificate.
+    for good, name and password; ``revoked`` owners of either kind are not let in. ``chain`` and
+    ``key`` are the PEM files of the TLS certificate.
     """
 
     secrets: list[str]
+    revoked: list[str]
     allow_peers: list[str]
     deny_peers: list[str]
     allocations: int
@@ -117,6 +123,44 @@ class TakeWebSocket(msgspec.Struct, tag="websocket", frozen=True):
     remote: tuple[str, int]
 
 
+class Change(msgspec.Struct, tag="change", frozen=True):
+    """Go on with these settings. What they forbid ends; what they do not allow is refused whole."""
+
+    settings: RelaySettings
+
+
+class Drain(msgspec.Struct, tag="drain", frozen=True):
+    """Make no new allocations, while those that exist go on; or make them again."""
+
+    draining: bool
+
+
+Order: TypeAlias = Change | Drain
+
+
+class Done(msgspec.Struct, tag="done", frozen=True):
+    """It is done, or nothing was changed because it is ``refused``."""
+
+    refused: str = ""
+
+
+Answer: TypeAlias = Done
+
+
+class Ask(msgspec.Struct, tag="ask", frozen=True):
+    """An order, and the number that its answer will have."""
+
+    number: int
+    order: Order
+
+
+class Answered(msgspec.Struct, tag="answered", frozen=True):
+    """The answer to the order with that number."""
+
+    number: int
+    answer: Answer
+
+
 Message: TypeAlias = (
     RelayStart
     | TakeTurn
@@ -126,6 +170,8 @@ Message: TypeAlias = (
     | Reached
     | Accelerated
     | TakeWebSocket
+    | Ask
+    | Answered
 )
 
 _encoder = msgspec.msgpack.Encoder()

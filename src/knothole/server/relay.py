@@ -12,15 +12,11 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from ipaddress import ip_network
 from typing import Final
 
 from knothole.engine.core import Datagram, Transmit
-from knothole.engine.rate import Rate
 from knothole.engine.stun.server import AlternateAddresses, BindingServer
 from knothole.engine.turn.five_tuple import FiveTuple
-from knothole.engine.turn.policy import PeerPolicy
-from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import (
     AllocationCreated,
@@ -39,17 +35,18 @@ from knothole.server.descriptors import raise_limit
 from knothole.server.dtls import DtlsConnection, DtlsServer
 from knothole.server.link import (
     Accelerated,
+    Answer,
     MappedSeen,
     Message,
+    Order,
     Reached,
-    RelaySettings,
     RelayStart,
     TakeWebSocket,
 )
 from knothole.server.listener import cannot_listen
 from knothole.server.reachability import Evidence, Origin, Way
+from knothole.server.relay_settings import Steering, limits_of, policy_of, tls_of
 from knothole.server.relay_users import RelayUsers
-from knothole.server.tls_context import ALPN_TURN, server_context
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, Transport
 
@@ -59,7 +56,6 @@ BINDING_REQUEST: Final = b"\x00\x01"  # RFC 8489 Section 5: class request, metho
 MAX_SOCKETS: Final = 50_000  # ours: TCP and TLS clients and relayed addresses, at once
 CLOCK_SECONDS: Final = 4.0  # ours: how often the wall clock is looked at for a step
 CLOCK_STEP_SECONDS: Final = 1.0  # ours: then the ends of all credentials are found anew
-NEW_PEERS_AT_ONCE: Final = 128  # ours: as many as an allocation can have permissions for
 
 
 class Relay:
@@ -73,7 +69,7 @@ class Relay:
         settings = start.settings
         self._tell = tell
         self._loop = asyncio.get_running_loop()
-        self._context = server_context(settings.chain, settings.key, [ALPN_TURN])
+        context = tls_of(settings)
         self._evidence = Evidence([*start.machine, *start.relay_hosts], self._reached)
         self._max_sockets = raise_limit(MAX_SOCKETS)
         self._listening: dict[Address, UdpSocket] = {}
@@ -112,11 +108,8 @@ class Relay:
             random=secrets.token_bytes,
             relay_hosts=tuple(start.relay_hosts),
             now=now,
-            policy=PeerPolicy(
-                tuple(ip_network(text) for text in settings.allow_peers),
-                tuple(ip_network(text) for text in settings.deny_peers),
-            ),
-            limits=_limits(settings),
+            policy=policy_of(settings),
+            limits=limits_of(settings),
             ports=start.relay_ports,
             # With those of this machine that we do not listen on, and how a 1:1 NAT in front shows
             # the others: none of them is a peer.
@@ -127,6 +120,7 @@ class Relay:
             ],
             shortcuts=self._accelerator.is_on,
         )
+        self._steering = Steering(settings, context, self._turn, self._users, self._dtls)
         try:
             for address in addresses:
                 self._listen(address)
@@ -150,11 +144,18 @@ class Relay:
             on_http=lambda handed: self._tell(TakeWebSocket(remote), handed),
         )
         self._accepted.add(connection)
-        connection.accept(sock, remote, self._context)
+        connection.accept(sock, remote, self._steering.context)
 
     def accelerator_status(self) -> AcceleratorStatus:
         """Whether the kernel relays what it can, and what it has relayed."""
         return self._accelerator.status()
+
+    def obey(self, order: Order) -> Answer:
+        """Do what the rendezvous process wants done while we serve."""
+        now = time.monotonic()
+        answer = self._steering.obey(order, now)
+        self._drain(now)
+        return answer
 
     def close(self) -> None:
         """Close every socket; clients find out by their refreshes. Idempotent."""
@@ -347,17 +348,6 @@ class Relay:
 
     def _reached(self, way: Way, origin: Origin) -> None:
         self._tell(Reached(way, origin), None)
-
-
-def _limits(settings: RelaySettings) -> Limits:
-    return Limits(
-        allocations=settings.allocations,
-        allocations_per_user=settings.allocations_per_user,
-        allocations_per_network=settings.allocations_per_network,
-        datagrams_per_second=settings.max_datagrams,
-        octets_per_second=settings.max_megabits * 1_000_000 / 8,
-        new_peers=Rate(NEW_PEERS_AT_ONCE, settings.new_peers_per_minute / 60),
-    )
 
 
 def _binding_server(start: RelayStart, address: Address) -> BindingServer:

@@ -16,8 +16,12 @@ from typing import Final, Protocol
 
 from knothole.server.link import (
     IGNORED_SIGNALS,
+    Answer,
+    Answered,
+    Ask,
     Link,
     Message,
+    Order,
     RelayFailed,
     RelayReady,
     RelayStart,
@@ -46,6 +50,9 @@ class RelayLink(Protocol):
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         """Hand over a TCP connection."""
 
+    async def ask(self, order: Order, seconds: float) -> list[Answer]:
+        """Have every relay process do this; their answers. Raises TimeoutError."""
+
     async def wait_gone(self) -> str:
         """Return when the relay has ended by itself, with how it ended."""
 
@@ -66,6 +73,8 @@ class ProcessRelay:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._number = 0
 
     def spawn(self) -> None:
         ours, theirs = link_pair()
@@ -98,6 +107,18 @@ class ProcessRelay:
         else:
             self._link.send(TakeTurn(remote), sock)
 
+    async def ask(self, order: Order, seconds: float) -> list[Answer]:
+        self._number += 1
+        number, answer = self._number, asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        try:
+            async with asyncio.timeout(seconds):
+                if self._link is not None:
+                    self._link.send(Ask(number, order))
+                return [await answer]
+        finally:
+            del self._asked[number]
+
     async def wait_gone(self) -> str:
         await self._gone.wait()
         return f"the relay process {await self._end()}"
@@ -129,6 +150,10 @@ class ProcessRelay:
             case RelayFailed(reason):
                 if not self._ready.done():
                     self._ready.set_exception(RelayGone(reason))
+            case Answered(number, answer):
+                asked = self._asked.get(number)
+                if asked is not None and not asked.done():
+                    asked.set_result(answer)
             case _:
                 self._tell(message, handed)
 
@@ -163,6 +188,9 @@ class LoopRelay:
             sock.close()
         else:
             self._relay.take(sock, remote)
+
+    async def ask(self, order: Order, seconds: float) -> list[Answer]:
+        return [] if self._relay is None else [self._relay.obey(order)]
 
     async def wait_gone(self) -> str:
         return str(await asyncio.Event().wait())

@@ -16,6 +16,8 @@ from typing import Final
 from knothole.io.loop import run_loop
 from knothole.server.link import (
     IGNORED_SIGNALS,
+    Answered,
+    Ask,
     Link,
     Message,
     RelayFailed,
@@ -55,6 +57,8 @@ class RelayProcess:
                 self._starting = asyncio.create_task(self._start(message))
             case TakeTurn(remote) if handed is not None and self._relay is not None:
                 self._relay.take(handed, remote)
+            case Ask(number, order) if self._relay is not None:
+                self._link.send(Answered(number, self._relay.obey(order)))
             case _ if handed is not None:
                 handed.close()
             case _:

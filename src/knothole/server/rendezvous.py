@@ -86,6 +86,19 @@ class Rendezvous:
         """The relay saw this session's datagrams come from ``mapped``."""
         self._engine.mapped_seen(session_id, mapped, time.monotonic())
 
+    def set_certificate(self, context: ssl.SSLContext, server_pins: Collection[bytes]) -> None:
+        """Have those who connect from now on see another certificate."""
+        self._context = context
+        self._engine.set_server_pins(server_pins)
+
+    def set_invitations_needed(self, needed: bool) -> None:
+        self._engine.set_invitations_needed(needed)
+
+    def renew_services(self) -> None:
+        """Tell every client anew which servers it may use."""
+        self._engine.renew_services(time.monotonic())
+        self._drain()
+
     async def close(self) -> None:
         """Say goodbye to everybody."""
         self._closed = True

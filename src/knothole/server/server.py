@@ -21,22 +21,23 @@ from knothole.server.link import (
     MappedSeen,
     Message,
     Reached,
-    RelaySettings,
     RelayStart,
     TakeWebSocket,
 )
 from knothole.server.reachability import WARN_SECONDS, Origin, Ports, Report, origin_of
 from knothole.server.relay_link import RelayGone, RelayLink, make_relay_link
-from knothole.server.turn_secret import SecretError, own_secrets
 from knothole.server.whereabouts import Whereabouts, client_hosts, turn_uris, write_whereabouts
 from knothole.wire.address import parse_address
 from knothole.wire.server_url import ServerUrl
 
 if TYPE_CHECKING:
-    from knothole.server.certificate import ServerCertificate
     from knothole.server.config import ServerConfig
+    from knothole.server.control import ControlSocket, Reply, Request
     from knothole.server.listener import Listener
+    from knothole.server.material import Material
+    from knothole.server.operation import Operation
     from knothole.server.rendezvous import Rendezvous
+    from knothole.server.services import ServiceDesk
     from knothole.server.store import SqliteAccounts
 
 
@@ -51,7 +52,13 @@ class Server:
     line.
     """
 
-    def __init__(self, config: ServerConfig, say: Callable[[str, str], object]) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        say: Callable[[str, str], object],
+        load: Callable[[], ServerConfig] | None = None,
+    ) -> None:
+        """``load`` reads the configuration anew, for a reload."""
         relayed = config.relay_ports if config.allocations else None
         self.ports = Ports(
             config.port,
@@ -61,14 +68,17 @@ class Server:
             relay_only=config.relay_only,
         )
         self._config = config
+        self._say, self._load = say, load
         self._report = Report(self.ports, say)
-        self._say = say
         self._machine = machine_addresses()
         self._relay: RelayLink = make_relay_link(self._from_relay)
         self._rendezvous: Rendezvous | None = None
         self._listener: Listener | None = None
         self._store: SqliteAccounts | None = None
+        self._control: ControlSocket | None = None
         self._warning: asyncio.TimerHandle | None = None
+        self.operation: Operation | None = None
+        """What can be done with it while it serves; None before."""
         self.advice = ""
         """What the operator should know of the address that clients use, when it was started."""
         self.turn_uris: list[str] = []
@@ -100,6 +110,9 @@ class Server:
         """Close everything; idempotent."""
         if self._warning is not None:
             self._warning.cancel()
+        self.operation = None
+        if self._control is not None:
+            await self._control.close()
         if self._listener is not None:
             await self._listener.close()
         if self._rendezvous is not None:
@@ -107,10 +120,11 @@ class Server:
         await self._relay.stop()
         if self._store is not None:
             self._store.close()
-        self._listener = self._rendezvous = self._store = None
+        self._listener = self._rendezvous = self._store = self._control = None
 
     async def _start(self) -> ServerUrl | None:
         from knothole.server.listener import Listener
+        from knothole.server.operation import Operation
 
         config, relay = self._config, self._relay
         hosts = listening_addresses(config.hosts, self._machine)
@@ -120,19 +134,30 @@ class Server:
             if not is_usable(host):
                 raise ServerError(f"cannot relay from {host}: it is no address of this machine")
         self.turn_uris = turn_uris(client_hosts(config, hosts), config.port, config.also_listen)
-        certificate, secrets = self._open_data()
-        self._open_switchboard(certificate, secrets[0])
+        material = self._open_data()
+        await self._open_control()
+        desk = self._open_switchboard(material)
         self._listener = Listener(websocket=self._take_web_socket, turn=relay.take)
         try:
             for port in (config.port, *config.also_listen):
                 self._listener.listen(hosts, port)
         except OSError as error:
             raise ServerError(str(error.strerror)) from error
-        await relay.start(self._relay_start(hosts, certificate, secrets))
+        await relay.start(self._relay_start(hosts, material))
+        self.operation = Operation(
+            config,
+            material,
+            relay=relay,
+            rendezvous=self._rendezvous,
+            desk=desk,
+            say=self._say,
+            load=self._load,
+        )
         advertised = advertised_host(config.name, hosts, config.external)
         self.advice = _advice(advertised)
         if config.relay_only:
             return None
+        certificate = material.certificate
         return ServerUrl(
             host=advertised,
             port=config.port,
@@ -140,28 +165,26 @@ class Server:
             pin=certificate.key_hash if certificate.pinned else None,
         )
 
-    def _open_switchboard(self, certificate: ServerCertificate, secret: str) -> None:
+    def _open_switchboard(self, material: Material) -> ServiceDesk | None:
         if self._store is None:  # the relay is all there is
-            return
+            return None
         from knothole.server.rendezvous import Rendezvous
         from knothole.server.services import ServiceDesk
 
+        certificate, desk = material.certificate, ServiceDesk(self._config, material.secrets[0])
         self._rendezvous = Rendezvous(
             accounts=self._store,
             server_pins=[certificate.key_hash],
-            services=ServiceDesk(self._config, secret).services,
+            services=desk.services,
             context=certificate.context,
             invitations_needed=self._config.invitation_required,
             on_session=self._session_opened,
         )
+        return desk
 
-    def _open_data(self) -> tuple[ServerCertificate, tuple[str, ...]]:
-        """The accounts, the certificate and the TURN secrets. Raises ServerError."""
-        from knothole.server.certificate import (
-            CertificateError,
-            load_certificate,
-            own_certificate,
-        )
+    def _open_data(self) -> Material:
+        """The accounts, and what else the data folder holds. Raises ServerError."""
+        from knothole.server.material import MaterialError, load_material
         from knothole.server.services import REALM
         from knothole.server.store import SqliteAccounts, StoreError
 
@@ -170,22 +193,30 @@ class Server:
             config.data.mkdir(parents=True, exist_ok=True)
             if not config.relay_only:
                 self._store = SqliteAccounts(config.data / "accounts.sqlite")
-            secrets = own_secrets(config.secrets_path)
+            material = load_material(config)
             write_whereabouts(config.data, Whereabouts(REALM, self.turn_uris))
-            if config.certificate is not None and config.key is not None:
-                return load_certificate(config.certificate, config.key, pinned=False), secrets
-            return own_certificate(config.data), secrets
-        except CertificateError as error:
-            raise ServerError(f"the TLS certificate cannot be used: {error}") from error
-        except (StoreError, SecretError) as error:
+        except (StoreError, MaterialError) as error:
             raise ServerError(str(error)) from error
         except OSError as error:
             reason = f"{error.strerror}: {error.filename or config.data}"
             raise ServerError(f"the data folder cannot be used: {reason}") from error
+        return material
 
-    def _relay_start(
-        self, hosts: tuple[str, ...], certificate: ServerCertificate, secrets: tuple[str, ...]
-    ) -> RelayStart:
+    async def _open_control(self) -> None:
+        from knothole.server.control import ControlSocket
+
+        folder = self._config.data
+        self._control = ControlSocket(self._carry_out)
+        try:
+            await self._control.open(folder)
+        except FileExistsError as error:
+            raise ServerError(f"another server runs with the data folder {folder}") from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self._say("warning", f"`knothole server` cannot talk to this server: {reason}")
+
+    def _relay_start(self, hosts: tuple[str, ...], material: Material) -> RelayStart:
+        from knothole.server.material import relay_settings
         from knothole.server.services import REALM
 
         config = self._config
@@ -198,12 +229,23 @@ class Server:
             machine=list(self._machine),
             realm=REALM,
             relay_ports=config.relay_ports,
-            settings=_relay_settings(config, certificate, secrets),
+            settings=relay_settings(config, material),
             classic_stun=config.classic_stun,
             accelerator=config.accelerator and bool(config.allocations),
         )
 
     # ----------------------------------------------------------------- while it serves
+
+    async def _carry_out(self, request: Request) -> Reply:
+        from knothole.server.control import Reply
+        from knothole.server.operation import NotChanged
+
+        if self.operation is None:
+            return Reply("the server is starting or ending", failed=True)
+        try:
+            return await self.operation.carry_out(request)
+        except NotChanged as error:
+            return Reply(str(error), failed=True)
 
     def _take_web_socket(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         if self._rendezvous is None:
@@ -244,25 +286,6 @@ class Server:
 
     def _is_elsewhere(self, host: str) -> bool:
         return origin_of(host, self._machine) is not Origin.MACHINE
-
-
-def _relay_settings(
-    config: ServerConfig, certificate: ServerCertificate, secrets: tuple[str, ...]
-) -> RelaySettings:
-    return RelaySettings(
-        secrets=list(secrets),
-        allow_peers=[str(network) for network in config.allow_peers],
-        deny_peers=[str(network) for network in config.deny_peers],
-        allocations=config.allocations,
-        allocations_per_user=config.allocations_per_user,
-        chain=str(certificate.chain),
-        key=str(certificate.key),
-        allocations_per_network=config.allocations_per_network,
-        max_megabits=config.max_megabits,
-        max_datagrams=config.max_datagrams,
-        new_peers_per_minute=config.new_peers_per_minute,
-        users={user.name: user.password for user in config.users},
-    )
 
 
 def _advice(advertised: str) -> str:

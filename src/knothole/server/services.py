@@ -7,6 +7,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from knothole.engine.turn.credentials import (
@@ -14,7 +15,7 @@ from knothole.engine.turn.credentials import (
     rest_credentials,
     rest_name,
 )
-from knothole.server.config import ServerConfig
+from knothole.server.config import OtherTurn, ServerConfig
 from knothole.server.whereabouts import turn_uris
 from knothole.wire.signal.messages import Services
 from knothole.wire.signal.values import TurnService
@@ -24,19 +25,26 @@ REALM: Final = "knothole"
 CREDENTIAL_SECONDS: Final = 6 * 3600  # ours: renewed over the signalling at half of it
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is handed out; the own relay only while it ``relays``."""
+
+    secret: str = field(repr=False)
+    other_turn: tuple[OtherTurn, ...]
+    relays: bool
+
+
 class ServiceDesk:
     """Makes the services of each session, in the REST style that other servers understand too.
 
-    ``secret`` is what the own relay verifies credentials with; it and ``other_turn`` may be set
-    anew.
+    ``secret`` is what the own relay verifies credentials with.
     """
 
     def __init__(
         self, config: ServerConfig, secret: str, clock: Callable[[], float] = time.time
     ) -> None:
-        self.secret = secret
-        self.other_turn = config.other_turn
-        self._relays = config.allocations > 0
+        self.offer = Offer(secret, config.other_turn, config.allocations > 0)
+        """What is offered from now on; sessions that have theirs are not told by this."""
         self._clock = clock
         self._pseudonym_key = secrets.token_bytes(32)
         # The first is the one to keep a mapping warm with; the others are there to be asked once.
@@ -51,10 +59,11 @@ class ServiceDesk:
         can be told to that session."""
         user = f"{self._pseudonym(name)}{DEVICE_SEPARATOR}{session_id}"
         turn = [
-            self._service(other.uris, other.secret, user, other.realm) for other in self.other_turn
+            self._service(other.uris, other.secret, user, other.realm)
+            for other in self.offer.other_turn
         ]
-        if self._relays:
-            turn.insert(0, self._service(self._own, self.secret, user, REALM))
+        if self.offer.relays:
+            turn.insert(0, self._service(self._own, self.offer.secret, user, REALM))
         return Services(turn=tuple(turn), stun=self._stun)
 
     def _service(

@@ -223,6 +223,17 @@ def test_new_names_need_an_invitation_where_the_operator_says_so() -> None:
     assert isinstance(Client(engine, 5).register(device_id=b"e" * 16), m.Registered)
 
 
+def test_the_operator_may_ask_for_invitations_from_now_on() -> None:
+    engine = server(accounts=MemoryAccounts(frozenset({"golden-ticket"})))
+    assert isinstance(Client(engine, 1).register(), m.Registered)
+    engine.set_invitations_needed(True)
+    refused = Client(engine, 2).register(identity=MALLORY, name="mallory")
+    assert refused.code == "invitation-needed"
+    engine.set_invitations_needed(False)
+    admitted = Client(engine, 3).register(identity=MALLORY, name="mallory")
+    assert isinstance(admitted, m.Registered)
+
+
 def test_an_invitation_is_not_used_up_where_none_is_needed() -> None:
     accounts = MemoryAccounts(frozenset({"golden-ticket"}))
     assert isinstance(
@@ -469,6 +480,18 @@ def test_turn_credentials_are_renewed_before_they_expire(make_world: Any) -> Non
     assert [event.turn[0].username for event in bob.of(ServicesChanged)] == ["user2"]
     world.run(900)
     assert len(bob.of(ServicesChanged)) == 4 and len(set(issued)) == 1
+
+
+def test_everybody_is_told_when_the_servers_have_changed(make_world: Any) -> None:
+    offered = [TurnService(("turn:host",), "user", "pw", "realm", 600)]
+    world = make_world(services=lambda session_id, name: m.Services(tuple(offered)))
+    bob, carol = world.join("bob", "carol")
+    offered.clear()
+    world.server.renew_services(world.now)
+    world.drain_server()
+    world.run(1)
+    for device in (bob, carol):
+        assert [event.turn for event in device.of(ServicesChanged)] == [()]
 
 
 def test_credentials_without_a_lifetime_do_not_make_the_server_spin() -> None:

@@ -250,6 +250,19 @@ def test_new_clients_are_sent_elsewhere_and_old_ones_are_kept(world, new_raw) ->
     assert other_family.code(Method.ALLOCATE, UDP) == 0
 
 
+def test_a_server_that_drains_keeps_what_it_has_and_takes_no_more(world, new_raw) -> None:
+    old, new = new_raw(), new_raw(client=Address("1.1.1.1", 4001))
+    old.allocate()
+    world.server.is_draining = True
+    assert new.code(Method.ALLOCATE, UDP) == 508
+    assert old.code(Method.REFRESH) == 0
+    assert old.code(Method.REFRESH, Lifetime(0)) == 0
+    assert old.code(Method.ALLOCATE, UDP) == 508
+    assert world.server.allocations == 0
+    world.server.is_draining = False
+    assert new.code(Method.ALLOCATE, UDP) == 0
+
+
 def test_methods_of_other_usages_are_not_answered(raw) -> None:
     for method in (Method.BINDING, Method.CONNECT, Method.DATA, Method.SEND, 0x123):
         raw.send(encode(Message(MessageClass.REQUEST, method, bytes(12))))

@@ -315,6 +315,20 @@ class TestRestCredentials:
         world.server.restore(":alice")
         alice.allocate()
 
+    def test_what_a_secret_let_in_ends_when_the_secret_is_no_more(self, world, new_raw) -> None:
+        alice, bob = self.client(new_raw), self.client(new_raw, "bob", client=PEER, secret="old")
+        alice.allocate()
+        bob.allocate()
+        self.rest.set_secrets(["newer", "new"])
+        world.server.recheck_credentials(world.now)
+        world.run(1.0)
+        assert [each.owner for each in world.server_said(AllocationEnded)] == [":bob"]
+        assert alice.code(Method.REFRESH) == 0
+        assert bob.code(Method.ALLOCATE, RequestedTransport()) == 401
+        with pytest.raises(ValueError, match="not empty"):
+            self.rest.set_secrets([""])
+        assert alice.code(Method.REFRESH) == 0
+
     def test_nobody_is_asked_to_hide_a_name_that_could_not_be_found_again(self, new_raw) -> None:
         answer = self.client(new_raw).challenge()
         features = security_features(answer.get(Nonce).value)

@@ -56,6 +56,16 @@ def test_one_user_has_a_quota(new_raw) -> None:
     assert clients[3].code(Method.ALLOCATE, UDP) == 0
 
 
+def test_other_limits_count_from_now_on_and_take_nothing_away(world, new_raw) -> None:
+    clients = [new_raw(client=client_at(4000 + n)) for n in range(4)]
+    assert [each.code(Method.ALLOCATE, UDP) for each in clients] == [0, 0, 0, 486]
+    world.server.set_limits(Limits(allocations=5, allocations_per_user=4), world.now)
+    assert clients[3].code(Method.ALLOCATE, UDP) == 0
+    world.server.set_limits(Limits(allocations=2, allocations_per_user=4), world.now)
+    assert [each.code(Method.REFRESH) for each in clients] == [0, 0, 0, 0]
+    assert new_raw("bob", client=client_at(4100)).code(Method.ALLOCATE, UDP) == 508
+
+
 def test_all_users_together_have_a_capacity(new_raw) -> None:
     for n, name in enumerate(["alice", "alice", "bob", "bob", "carol"]):
         new_raw(name, client=client_at(4000 + n)).allocate()

@@ -30,7 +30,7 @@ class Registrar:
         self._accounts = accounts
         self._directory = directory
         self.server_pins = tuple(server_pins)
-        self._invitations_needed = invitations_needed
+        self.invitations_needed = invitations_needed
         self._limits = limits
         self._new_names: TokenBuckets[str] = TokenBuckets(limits.new_names)
 
@@ -79,13 +79,13 @@ class Registrar:
     def _create(
         self, account: Account, invitation: str | None, remote: Address, now: float
     ) -> Refused | None:
-        if self._invitations_needed and invitation is None:
+        if self.invitations_needed and invitation is None:
             text = "a new name needs an invitation here; ask whoever runs the server for a code"
             return Refused(Refusal.INVITATION_NEEDED, text)
         if not self._may_try(remote, now):
             text = "too many new names from your address; try again in an hour"
             return Refused(Refusal.TOO_MANY_NAMES, text)
-        match self._accounts.create(account, invitation if self._invitations_needed else None):
+        match self._accounts.create(account, invitation if self.invitations_needed else None):
             case Creation.CREATED:
                 return None
             case Creation.NAME_TAKEN:

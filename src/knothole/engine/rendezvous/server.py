@@ -109,6 +109,16 @@ class RendezvousServer:
         """The server's certificate has changed: what clients sign for from now on."""
         self._registrar.server_pins = tuple(server_pins)
 
+    def set_invitations_needed(self, needed: bool) -> None:
+        """Whether new names need an invitation from now on."""
+        self._registrar.invitations_needed = needed
+
+    def renew_services(self, now: float) -> None:
+        """The servers that clients may use have changed: every session is told."""
+        for connection in self._connections.values():
+            if connection.session is not None:
+                self._send(connection, self._fresh_services(connection, now))
+
     def connected(self, number: ConnectionId, remote: Address, now: float) -> None:
         """A client has connected from ``remote``; it gets its challenge."""
         limits = self._limits

@@ -56,6 +56,13 @@ class Allocations:
         self.shortcuts: Shortcuts | None = None
         """What the kernel relays, if it does."""
 
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """Have other ``limits`` count from now on."""
+        self._limits = self._quota.limits = limits
+        for allocation in self.by_relayed.values():
+            rates = limits.datagrams_per_second, limits.octets_per_second
+            allocation.budget.set_rates(*rates, now)
+
     def is_pending(self, five_tuple: FiveTuple) -> bool:
         return five_tuple in self._pending
 

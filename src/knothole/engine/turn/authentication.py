@@ -73,9 +73,10 @@ class Doorkeeper:
 
     def valid_until(self, requester: Requester, now: float) -> float | None:
         """Until when the credential of ``requester`` is good, as things are now; None: no more."""
-        if requester.owner in self.revoked:
+        user = self._authenticator.user(requester.username, requester.algorithm, now)
+        if user is None or user.owner in self.revoked or requester.key not in user.keys:
             return None
-        return self._authenticator.valid_until(requester.username, now)
+        return user.valid_until
 
     def _username(self, message: Message) -> str:
         """RFC 8489 Section 9.2.4: from USERNAME or USERHASH; "" when the hash is nobody's."""

@@ -33,6 +33,14 @@ class Budget:
         self.refused = 0
         """Datagrams that were not relayed."""
 
+    def set_rates(self, datagrams_per_second: float, octets_per_second: float, now: float) -> None:
+        """Grant so much from now on."""
+        self.refill(now)
+        self._datagram_rate, self._octet_rate = datagrams_per_second, octets_per_second
+        most = self._most_datagrams, self._most_octets
+        self.datagrams = min(self.datagrams, most[0]) if datagrams_per_second else most[0]
+        self.octets = min(self.octets, most[1]) if octets_per_second else most[1]
+
     def take(self, datagrams: int, octets: int, now: float) -> bool:
         """Take so much; False, and nothing is taken, when it is not there."""
         if datagrams > self.datagrams or octets > self.octets:

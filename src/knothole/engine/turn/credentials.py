@@ -103,10 +103,20 @@ class RestUsers:
         unix_at_zero: float,
         separator: str = DEFAULT_SEPARATOR,
     ) -> None:
-        if not separator or not secrets or not all(secrets):
-            raise ValueError("REST credentials need a separator and secrets that are not empty")
+        if not separator:
+            raise ValueError("REST credentials need a separator")
         self.unix_at_zero = unix_at_zero
-        self._realm, self._secrets, self._separator = realm, tuple(secrets), separator
+        self._realm, self._separator = realm, separator
+        self.set_secrets(secrets)
+
+    def set_secrets(self, secrets: Sequence[str | bytes]) -> None:
+        """Know credentials made of other ``secrets`` from now on.
+
+        Raises ValueError when one is empty or there is none.
+        """
+        if not secrets or not all(secrets):
+            raise ValueError("REST credentials need secrets that are not empty")
+        self._secrets = tuple(secrets)
 
     def user(self, username: str, algorithm: Algorithm, now: float) -> User | None:
         valid_until = self.valid_until(username, now)

@@ -64,7 +64,7 @@ class Quota:
     """Counts relayed addresses: all of them, each user's and each network's."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._total = 0
         self._per_user: Counter[str] = Counter()
         self._per_network: Counter[str] = Counter()
@@ -79,11 +79,11 @@ class Quota:
         if given_back is not None:
             of_user -= given_back.owner == owner
             of_network -= given_back.network == network
-        limits = self._limits
+        limits = self.limits
         return of_user > limits.allocations_per_user or of_network > limits.allocations_per_network
 
     def is_full(self, wanted: int = 1) -> bool:
-        return self._total + wanted > self._limits.allocations
+        return self._total + wanted > self.limits.allocations
 
     def take(self, holder: Holder) -> None:
         self._total += 1

@@ -55,8 +55,9 @@ class TurnServer:
     With ``shortcuts`` it says what can be relayed without it (InstallShortcut, RemoveShortcut).
 
     ``redirect_to``, when set, is where new allocations of the same address family are sent with
-    300 (Try Alternate), while those that exist go on. ``unproven`` is asked before an answer goes
-    to a source that may be forged: by io too, for what it answers by itself.
+    300 (Try Alternate), while those that exist go on. While it ``is_draining`` all others are
+    refused with 508 (Insufficient Capacity): those that exist run out. ``unproven`` is asked before
+    an answer goes to a source that may be forged: by io too, for what it answers by itself.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class TurnServer:
         shortcuts: bool = False,
     ) -> None:
         self.redirect_to: Address | None = None
+        self.is_draining = False
         pool = RelayPool(relay_hosts, ports, random)
         features = SecurityFeature.PASSWORD_ALGORITHMS
         if authenticator.knows_hashes:
@@ -163,6 +165,13 @@ class TurnServer:
         self._allocations.forbid(self._rules, now)
         if self._shortcuts is not None:
             self._shortcuts.obey(self._rules, now)
+
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """Have other ``limits`` count: what there is stays, but may relay no more than they say."""
+        if limits.new_peers != self._limits.new_peers:
+            self._new_peers = TokenBuckets(limits.new_peers)
+        self._limits = limits
+        self._allocations.set_limits(limits, now)
 
     def shortcut_passed(self, key: ShortcutKey, datagrams: int, octets: int, now: float) -> None:
         """io's report of payload that went by a shortcut since the last one."""
@@ -289,6 +298,8 @@ class TurnServer:
             five_tuple.client
         ):
             raise Refusal(300, AlternateServer(elsewhere))
+        if self.is_draining:
+            raise Refusal(508)
         self._allocations.begin(five_tuple, message, requester, request, now)
 
     def _refresh(

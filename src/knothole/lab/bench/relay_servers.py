@@ -89,6 +89,7 @@ class Knothole:
             relay_ports=PORTS,
             settings=RelaySettings(
                 secrets=[SECRET],
+                revoked=[],
                 allow_peers=["10.66.0.0/16"],
                 deny_peers=[],
                 allocations=MOST_ALLOCATIONS,

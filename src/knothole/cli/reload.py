@@ -1,0 +1,33 @@
+"""``knothole server reload``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from knothole.cli.output import Output
+
+
+def reload(*, data: Path | None = None, config: Path | None = None, json: bool = False) -> int:
+    """Have your server read its configuration file, certificate and secrets again.
+
+    As SIGHUP does, but it says what came of it. With a mistake in the file everything stays as it
+    was, and the exit code is 1. What needs a restart is named.
+
+    Example: knothole server reload --config /etc/knothole/server.toml
+
+    Parameters
+    ----------
+    data
+        The data folder of the server. Default: the one that `knothole serve` uses.
+    config
+        The configuration file that the server is started with; read here only for its `data`.
+    json
+        One JSON object per line.
+    """
+    from knothole.cli.server_folder import ask_server, server_settings
+    from knothole.server.control import Request
+
+    reply = ask_server(server_settings(data, config), Request("reload"))
+    needs_restart = reply.facts["restart"]
+    Output(json=json).result("reload", reply.text, restart=needs_restart)
+    return 0

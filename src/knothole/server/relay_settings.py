@@ -1,0 +1,94 @@
+"""What of a relay may change while it serves, applied to its parts: all of it or nothing."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Final
+
+from knothole.engine.rate import Rate
+from knothole.engine.turn.policy import PeerPolicy
+from knothole.engine.turn.quota import Limits
+from knothole.engine.turn.server import TurnServer
+from knothole.server.dtls import DtlsServer
+from knothole.server.link import Answer, Change, Done, Drain, Order, RelaySettings
+from knothole.server.relay_users import RelayUsers
+from knothole.server.tls_context import ALPN_TURN, server_context
+
+NEW_PEERS_AT_ONCE: Final = 128  # ours: as many as an allocation can have permissions for
+
+
+def policy_of(settings: RelaySettings) -> PeerPolicy:
+    """Raises ValueError."""
+    return PeerPolicy(
+        tuple(ip_network(text) for text in settings.allow_peers),
+        tuple(ip_network(text) for text in settings.deny_peers),
+    )
+
+
+def limits_of(settings: RelaySettings) -> Limits:
+    return Limits(
+        allocations=settings.allocations,
+        allocations_per_user=settings.allocations_per_user,
+        allocations_per_network=settings.allocations_per_network,
+        datagrams_per_second=settings.max_datagrams,
+        octets_per_second=settings.max_megabits * 1_000_000 / 8,
+        new_peers=Rate(NEW_PEERS_AT_ONCE, settings.new_peers_per_minute / 60),
+    )
+
+
+def tls_of(settings: RelaySettings) -> ssl.SSLContext:
+    """Raises OSError."""
+    return server_context(settings.chain, settings.key, [ALPN_TURN])
+
+
+class Steering:
+    """Carries out the orders that the rendezvous process gives to a relay that serves.
+
+    ``context`` is what TLS clients that come now are served with.
+    """
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        context: ssl.SSLContext,
+        turn: TurnServer,
+        users: RelayUsers,
+        dtls: DtlsServer,
+    ) -> None:
+        self.context = context
+        self._turn, self._users, self._dtls = turn, users, dtls
+        self._revoked: frozenset[str] = frozenset()
+        self._revoke(settings.revoked, 0.0)  # nobody has anything yet
+
+    def obey(self, order: Order, now: float) -> Answer:
+        match order:
+            case Change(settings):
+                return self._change(settings, now)
+            case Drain(draining):
+                self._turn.is_draining = draining
+                return Done()
+
+    def _change(self, settings: RelaySettings, now: float) -> Done:
+        """What can go wrong comes first."""
+        try:
+            policy, limits = policy_of(settings), limits_of(settings)
+            context = tls_of(settings)
+            self._dtls.use(settings.chain, settings.key)
+        except (OSError, ValueError) as error:
+            return Done(str(error))
+        self.context = context
+        self._users.apply(settings)
+        self._turn.set_policy(policy, now)
+        self._turn.set_limits(limits, now)
+        self._turn.recheck_credentials(now)
+        self._revoke(settings.revoked, now)
+        return Done()
+
+    def _revoke(self, owners: Sequence[str], now: float) -> None:
+        for owner in self._revoked.difference(owners):
+            self._turn.restore(owner)
+        for owner in set(owners).difference(self._revoked):
+            self._turn.revoke(owner, now)
+        self._revoked = frozenset(owners)
