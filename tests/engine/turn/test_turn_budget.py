@@ -53,6 +53,17 @@ class TestBudget:
         budget = Budget(0, 0, 0.0)
         assert all(budget.take(10**9, 10**12, 0.0) for _ in range(100))
 
+    def test_other_rates_count_at_once_in_both_directions(self) -> None:
+        budget = Budget(0, 0, 0.0)
+        budget.set_rates(1000, 1_000_000, 0.0)
+        assert budget.take(1000, 1_000_000, 0.0)
+        assert not budget.take(1, 1, 0.0)
+        budget.set_rates(500, 2_000_000, 0.5)
+        assert not budget.take(501, 1, 0.5)
+        assert budget.take(500, 500_000, 0.5)
+        budget.set_rates(0, 0, 0.5)
+        assert budget.take(10**9, 10**12, 0.5)
+
     def test_what_the_kernel_relayed_is_counted_late_and_may_leave_a_debt(self) -> None:
         budget = Budget(1000, 1_000_000, 0.0)
         budget.spend(3000, 10, 0.0)
