@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import enum
+import fcntl
 import os
 import re
 import secrets
@@ -13,6 +15,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,7 +23,7 @@ import msgspec
 from knothole.engine.turn.challenge import ChallengeResponder
 from knothole.engine.turn.credentials import rest_credentials
 from knothole.io.bpf import calls
-from knothole.io.bpf.layout import COUNT_SIZE, Count, unpack_counts
+from knothole.io.bpf.layout import COUNT_SIZE, KEY_SIZE, Count, unpack_counts
 from knothole.lab.netns.topology import Lab
 from knothole.server.certificate import own_certificate
 from knothole.server.link import (
@@ -50,7 +53,12 @@ from knothole.wire.stun import (
 
 PATIENCE = 40.0
 SECRET, REALM, PORT = "a secret of the tests", "knothole", 3478
-_MAP_GET_DESCRIPTOR = 14  # BPF_MAP_GET_FD_BY_ID
+# <linux/bpf.h>: BPF_MAP_GET_NEXT_KEY, BPF_MAP_GET_FD_BY_ID, BPF_PROG_QUERY.
+_MAP_GET_NEXT_KEY, _MAP_GET_DESCRIPTOR, _PROG_QUERY = 4, 14, 16
+_TCX_INGRESS = 46
+_SIOCETHTOOL = 0x8946
+# ETHTOOL_SRXCSUM, STXCSUM, SSG, STSO, SGSO, SGRO of <linux/ethtool.h>.
+_ETHTOOL_SETS = (0x15, 0x17, 0x19, 0x1F, 0x24, 0x2C)
 
 
 class RelayProgram:
@@ -63,8 +71,11 @@ class RelayProgram:
         folder: Path,
         *,
         allow_peers: list[str] | None = None,
+        max_datagrams: int = 200_000,
+        prefix: Sequence[str] = (),
         **changes: object,
     ) -> None:
+        """``prefix`` is a command that starts it, ``changes`` are other fields of RelayStart."""
         certificate = own_certificate(folder)
         addresses = list(lab.hosts[host].addresses)
         fields: dict[str, object] = {
@@ -84,12 +95,20 @@ class RelayProgram:
                 allocations_per_user=100,
                 chain=str(certificate.chain),
                 key=str(certificate.key),
+                max_datagrams=max_datagrams,
             ),
             "accelerator": True,
             **changes,
         }
         self.link, theirs = link_pair()
-        argv = [sys.executable, "-P", "-m", "knothole.server.relay_process", str(theirs.fileno())]
+        argv = [
+            *prefix,
+            sys.executable,
+            "-P",
+            "-m",
+            "knothole.server.relay_process",
+            str(theirs.fileno()),
+        ]
         with theirs:
             self.process = lab.popen(host, argv, pass_fds=[theirs.fileno()])
         self.link.settimeout(PATIENCE)
@@ -102,13 +121,35 @@ class RelayProgram:
 
     def counts(self) -> Count:
         """What the kernel has relayed for it, by the program's own map."""
+        with self._map(2) as descriptor:
+            counts = unpack_counts(calls.look_up_first(descriptor, 64, COUNT_SIZE))
+        return Count(sum(each.packets for each in counts), sum(each.octets for each in counts))
+
+    def entries(self) -> int:
+        """How many entries the program has."""
+        count, key = 0, None
+        with self._map(1) as descriptor:
+            while (key := _next_key(descriptor, key)) is not None:
+                count += 1
+        return count
+
+    @contextlib.contextmanager
+    def _map(self, kind: int) -> Iterator[int]:
+        """A descriptor of its map of that BPF_MAP_TYPE."""
         for entry in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
             text = entry.read_text()
-            kind = re.search(r"^map_type:\s*2$", text, re.MULTILINE)
             number = re.search(r"^map_id:\s*(\d+)$", text, re.MULTILINE)
-            if kind and number:
-                return _sum_of(int(number[1]))
-        raise AssertionError("there is no map of counts")
+            if number and re.search(rf"^map_type:\s*{kind}$", text, re.MULTILINE):
+                attributes = ctypes.create_string_buffer(
+                    struct.pack("=III", int(number[1]), 0, 0), 12
+                )
+                descriptor = calls.call(_MAP_GET_DESCRIPTOR, attributes)
+                try:
+                    yield descriptor
+                finally:
+                    os.close(descriptor)
+                return
+        raise AssertionError("it has no such map")
 
     def links(self) -> int:
         """How many tcx links it holds."""
@@ -129,14 +170,41 @@ class RelayProgram:
         self.link.close()
 
 
-def _sum_of(map_id: int) -> Count:
-    attributes = ctypes.create_string_buffer(struct.pack("=III", map_id, 0, 0), 12)
-    descriptor = calls.call(_MAP_GET_DESCRIPTOR, attributes)
+def _next_key(descriptor: int, key: bytes | None) -> bytes | None:
+    before = ctypes.create_string_buffer(key or b"", KEY_SIZE)
+    after = ctypes.create_string_buffer(KEY_SIZE)
+    at = 0 if key is None else ctypes.addressof(before)
+    attributes = struct.pack("=I4xQQQ", descriptor, at, ctypes.addressof(after), 0)
     try:
-        counts = unpack_counts(calls.look_up_first(descriptor, 64, COUNT_SIZE))
-    finally:
-        os.close(descriptor)
-    return Count(sum(each.packets for each in counts), sum(each.octets for each in counts))
+        calls.call(_MAP_GET_NEXT_KEY, ctypes.create_string_buffer(attributes, len(attributes)))
+    except FileNotFoundError:
+        return None
+    return after.raw
+
+
+def attached_programs(lab: Lab, host: str, interface: str) -> int:
+    """How many programs are attached to the ingress of an interface by tcx."""
+    with lab.inside(host):
+        index = socket.if_nametoindex(interface)
+        query = ctypes.create_string_buffer(struct.pack("=IIII", index, _TCX_INGRESS, 0, 0), 64)
+        calls.call(_PROG_QUERY, query)
+    return int(struct.unpack_from("=I", query.raw, 24)[0])
+
+
+class Offload(enum.Enum):
+    """Who completes checksums and cuts packets to size: the device, or the kernel before it."""
+
+    ON = 1
+    OFF = 0
+
+
+def set_offload(lab: Lab, host: str, interface: str, offload: Offload) -> None:
+    with lab.inside(host), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        for command in _ETHTOOL_SETS:
+            value = ctypes.create_string_buffer(struct.pack("=II", command, offload.value))
+            name = interface.encode("ascii")
+            request = struct.pack("=16sQ16x", name, ctypes.addressof(value))
+            fcntl.ioctl(handle, _SIOCETHTOOL, request)
 
 
 class Socket:
@@ -168,9 +236,11 @@ class TurnEnd(Socket):
 
     relayed: Address
 
-    def __init__(self, lab: Lab, host: str, server: str, **options: object) -> None:
+    def __init__(
+        self, lab: Lab, host: str, server: str, *, port: int = PORT, **options: object
+    ) -> None:
         super().__init__(lab, host, **options)  # type: ignore[arg-type]
-        self.server = Address(server, PORT)
+        self.server = Address(server, port)
         credentials = rest_credentials(SECRET, host, 3600, time.time())
         self._responder = ChallengeResponder(credentials)
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from knothole.lab.netns.topology import Lab
+from knothole.wire.address import Address
+from knothole.wire.stun import ChannelNumber, Lifetime, Method, XorPeerAddress
 
 from .bpf_packets import may_use_bpf
-from .relay_place import RelayProgram, Socket, TurnEnd
+from .relay_place import Offload, RelayProgram, Socket, TurnEnd, attached_programs, set_offload
 
 pytestmark = pytest.mark.netns
 
 NUMBER, OTHER_NUMBER = 0x4001, 0x5002
-PAYLOAD = bytes(range(256)) * 4
+PAYLOAD = bytes(range(256)) * 16
 BOTH = pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+UDP_SEGMENT = 103
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +31,7 @@ def lab() -> Iterator[Lab]:
     if not may_use_bpf():
         pytest.skip("no rights to load eBPF programs here")
     with Lab(ipv6=True) as built:
-        built.add_server("server")
-        built.add_server("peer")
-        for name in ("alice", "bob"):
+        for name in ("server", "peer", "alice", "bob"):
             built.add_server(name)
         yield built
 
@@ -56,29 +60,323 @@ def ends(lab: Lab) -> Iterator[Callable[..., TurnEnd]]:
         yield make
 
 
-def server_host(lab: Lab, ipv6: bool) -> str:
+def server_host(lab: Lab, ipv6: bool = False) -> str:
     return next(each for each in lab.hosts["server"].addresses if (":" in each) == ipv6)
 
 
-def test_it_is_on_where_there_are_the_rights(relay) -> None:
-    started = relay()
+@pytest.fixture
+def channel(lab, relay, ends) -> Callable[..., tuple[RelayProgram, TurnEnd, Socket]]:
+    """A client with a channel to a peer, and the relay."""
+
+    def make(ipv6: bool = False, **changes: object) -> tuple[RelayProgram, TurnEnd, Socket]:
+        started = relay(**changes)
+        client = ends(TurnEnd, "alice", server_host(lab, ipv6), ipv6=ipv6)
+        peer = ends(Socket, "peer", ipv6=ipv6)
+        client.allocate(ipv6=ipv6)
+        assert client.bind(peer.address, NUMBER) == 0
+        return started, client, peer
+
+    return make
+
+
+def test_it_is_on_where_there_are_the_rights_and_attached_when_it_is_needed(lab, channel) -> None:
+    started, client, _ = channel()
     assert started.accelerated.on, started.accelerated.reason
-    assert started.links() == 0, "nothing is attached before it is needed"
+    assert started.links() == 1
+    assert attached_programs(lab, "server", "eth0") == 1
+    assert attached_programs(lab, "server", "lo") == 0
+    assert client.code(Method.REFRESH, Lifetime(0)) == 0
 
 
 @BOTH
-def test_a_channel_is_relayed_by_the_kernel_in_both_directions(lab, relay, ends, ipv6) -> None:
-    started = relay()
-    client = ends(TurnEnd, "alice", server_host(lab, ipv6), ipv6=ipv6)
-    peer = ends(Socket, "peer", ipv6=ipv6)
-    relayed = client.allocate(ipv6=ipv6)
-    assert client.bind(peer.address, NUMBER) == 0
-    assert started.links() == 1
+def test_a_channel_is_relayed_by_the_kernel_in_both_directions(channel, ipv6) -> None:
+    started, client, peer = channel(ipv6)
     for size in (1, 160, 161, 1000):
         client.send_channel(NUMBER, PAYLOAD[:size])
-        assert peer.receive() == (PAYLOAD[:size], relayed)
+        assert peer.receive() == (PAYLOAD[:size], client.relayed)
     assert started.counts() == (4, 1322)
     for size in (4, 160, 161, 1000):
-        peer.send(PAYLOAD[:size], relayed)
+        peer.send(PAYLOAD[:size], client.relayed)
         assert client.receive_channel() == (NUMBER, PAYLOAD[:size])
     assert started.counts() == (8, 1322 + 1325)
+
+
+@pytest.mark.parametrize("relayed_ipv6", [False, True], ids=["relayed-ipv4", "relayed-ipv6"])
+@BOTH
+def test_two_clients_are_relayed_to_each_other_by_the_kernel(
+    lab, relay, ends, ipv6, relayed_ipv6
+) -> None:
+    started = relay()
+    alice, bob = (
+        ends(TurnEnd, name, server_host(lab, ipv6), ipv6=ipv6) for name in ("alice", "bob")
+    )
+    for each in (alice, bob):
+        each.allocate(ipv6=relayed_ipv6)
+    assert alice.bind(bob.relayed, NUMBER) == 0
+    assert bob.bind(alice.relayed, OTHER_NUMBER) == 0
+    for size in (1, 160, 161, 1400):
+        alice.send_channel(NUMBER, PAYLOAD[:size])
+        assert bob.receive_channel() == (OTHER_NUMBER, PAYLOAD[:size])
+        bob.send_channel(OTHER_NUMBER, PAYLOAD[:size])
+        assert alice.receive_channel() == (NUMBER, PAYLOAD[:size])
+    assert started.counts().packets == 8
+
+
+def test_between_ipv4_and_ipv6_user_space_relays(lab, relay, ends) -> None:
+    started = relay()
+    client = ends(TurnEnd, "alice", server_host(lab))
+    peer = ends(Socket, "peer", ipv6=True)
+    client.allocate(ipv6=True)
+    assert client.bind(peer.address, NUMBER) == 0
+    client.send_channel(NUMBER, b"from IPv4")
+    assert peer.receive() == (b"from IPv4", client.relayed)
+    peer.send(b"from IPv6", client.relayed)
+    assert client.receive_channel() == (NUMBER, b"from IPv6")
+    assert started.counts() == (0, 0)
+
+
+def test_what_the_kernel_does_not_take_is_relayed_by_user_space(channel) -> None:
+    started, client, peer = channel()
+    client.send_channel(NUMBER, b"padded!", padding=1)
+    assert peer.receive() == (b"padded!", client.relayed)
+    client.send_channel(NUMBER, b"")
+    assert peer.receive() == (b"", client.relayed)
+    client.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)  # one router is on the way
+    client.send_channel(NUMBER, b"at its last hop")
+    assert peer.receive() == (b"at its last hop", client.relayed)
+    client.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 64)
+    client.send_channel(NUMBER, PAYLOAD[:3000])
+    assert peer.receive() == (PAYLOAD[:3000], client.relayed), "in fragments"
+    client.socket.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x01\x01\x01\x00")
+    client.send_channel(NUMBER, b"with an option")
+    assert peer.receive() == (b"with an option", client.relayed)
+    client.socket.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
+    peer.send(PAYLOAD[:1472], client.relayed)
+    assert client.receive_channel() == (NUMBER, PAYLOAD[:1472]), "too long with four bytes more"
+    peer.send(b"abc", client.relayed)
+    assert client.receive_channel() == (NUMBER, b"abc")
+    assert started.counts() == (0, 0)
+    client.send_channel(NUMBER, b"and now the kernel")
+    assert peer.receive() == (b"and now the kernel", client.relayed)
+    assert started.counts().packets == 1
+
+
+def test_a_burst_in_one_piece_is_relayed_by_user_space(channel) -> None:
+    started, client, peer = channel()
+    client.socket.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 104)
+    message = bytes.fromhex("40010064") + PAYLOAD[:100]
+    client.send(message * 10, client.server)
+    for _ in range(10):
+        assert peer.receive() == (PAYLOAD[:100], client.relayed)
+    assert started.counts() == (0, 0)
+
+
+@pytest.mark.parametrize("there", Offload)
+@pytest.mark.parametrize("here", Offload)
+@BOTH
+def test_checksums_are_right_with_offloads_on_and_off(lab, channel, ipv6, here, there) -> None:
+    """``here``: at clients and peers, so how packets come in; ``there``: at the server, so who
+    completes them. What is completed before the last cable the receiver's kernel verifies."""
+    for host in ("alice", "peer"):
+        set_offload(lab, host, "eth0", here)
+    set_offload(lab, "server", "eth0", there)
+    try:
+        started, client, peer = channel(ipv6)
+        for size in (4, 5, 160, 161, 1200, 1401):
+            client.send_channel(NUMBER, PAYLOAD[:size])
+            assert peer.receive() == (PAYLOAD[:size], client.relayed)
+            peer.send(PAYLOAD[:size], client.relayed)
+            assert client.receive_channel() == (NUMBER, PAYLOAD[:size])
+        assert started.counts().packets == 12
+    finally:
+        for host in ("alice", "peer", "server"):
+            set_offload(lab, host, "eth0", Offload.ON)
+
+
+def test_a_forbidden_peer_gets_no_entry(lab, relay, ends) -> None:
+    started = relay()
+    client = ends(TurnEnd, "alice", server_host(lab))
+    client.allocate()
+    forbidden = ["127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "224.0.0.1", "0.0.0.0"]
+    for host in (*forbidden, server_host(lab)):
+        assert client.bind(Address(host, 3478), NUMBER) == 403
+    assert started.links() == 0
+    client.send_channel(NUMBER, PAYLOAD)
+    assert client.code(Method.REFRESH, Lifetime(600)) == 0
+    assert started.counts() == (0, 0)
+
+
+def test_when_the_allocation_ends_nothing_is_relayed_any_more(channel) -> None:
+    started, client, peer = channel()
+    client.send_channel(NUMBER, PAYLOAD[:100])
+    assert peer.receive()[0] == PAYLOAD[:100]
+    assert client.code(Method.REFRESH, Lifetime(0)) == 0
+    for _ in range(10):
+        client.send_channel(NUMBER, PAYLOAD[:100])
+        peer.send(PAYLOAD[:100], client.relayed)
+    bind = (ChannelNumber(NUMBER), XorPeerAddress(peer.address))
+    assert client.code(Method.CHANNEL_BIND, *bind) == 437, "the server has seen all of it"
+    assert started.counts().packets == 1
+
+
+def test_a_limit_holds_in_the_kernel_too(channel) -> None:
+    """128 datagrams pass at once and then ten in a second: of a thousand most are dropped."""
+    started, client, _ = channel(max_datagrams=10)
+    for _ in range(1000):
+        client.send_channel(NUMBER, PAYLOAD[:100])
+    assert client.code(Method.REFRESH, Lifetime(600)) == 0
+    assert 100 <= started.counts().packets <= 300
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_server_that_is_gone_leaves_nothing_attached(lab, channel, how: str) -> None:
+    started, _, _ = channel()
+    assert attached_programs(lab, "server", "eth0") == 1
+    if how == "killed":
+        started.kill()
+    else:
+        started.stop()
+    assert attached_programs(lab, "server", "eth0") == 0
+
+
+def test_two_servers_on_one_machine_have_one_each(lab, channel, ends, tmp_path) -> None:
+    first, client, peer = channel()
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = RelayProgram(lab, "server", folder, port=3500)
+    try:
+        other = ends(TurnEnd, "bob", server_host(lab), port=3500)
+        other.allocate()
+        assert other.bind(peer.address, NUMBER) == 0
+        assert attached_programs(lab, "server", "eth0") == 2
+        for each, program in ((client, first), (other, second)):
+            each.send_channel(NUMBER, b"to the peer")
+            assert peer.receive() == (b"to the peer", each.relayed)
+            assert program.counts().packets == 1
+    finally:
+        second.stop()
+
+
+def test_on_loopback_it_relays_too(lab, relay, ends) -> None:
+    """With everybody on one machine."""
+    own = "127.0.0.1"
+    started = relay(hosts=[own], relay_hosts={own: own}, machine=[own], allow_peers=["127.0.0.0/8"])
+    client = ends(TurnEnd, "server", own, address=own)
+    peer = ends(Socket, "server", address="127.0.0.2")
+    client.allocate()
+    assert client.bind(peer.address, NUMBER) == 0
+    assert attached_programs(lab, "server", "lo") == 1
+    for size in (4, 160, 1200, 3000):
+        client.send_channel(NUMBER, PAYLOAD[:size])
+        assert peer.receive() == (PAYLOAD[:size], client.relayed)
+        peer.send(PAYLOAD[:size], client.relayed)
+        assert client.receive_channel() == (NUMBER, PAYLOAD[:size])
+    assert started.counts().packets == 8
+    client.send_channel(NUMBER, PAYLOAD + PAYLOAD)
+    assert peer.receive()[0] == PAYLOAD + PAYLOAD, "by user space: too long for the program"
+    assert started.counts().packets == 8
+
+
+def test_on_loopback_it_relays_two_clients_over_ipv6(relay, ends) -> None:
+    own = "::1"
+    started = relay(hosts=[own], relay_hosts={own: own}, machine=[own], allow_peers=["::1/128"])
+    first, second = (ends(TurnEnd, "server", own, ipv6=True, address=own) for _ in range(2))
+    for each in (first, second):
+        each.allocate(ipv6=True)
+    assert first.bind(second.relayed, NUMBER) == 0
+    assert second.bind(first.relayed, OTHER_NUMBER) == 0
+    first.send_channel(NUMBER, PAYLOAD[:100])
+    assert second.receive_channel() == (OTHER_NUMBER, PAYLOAD[:100])
+    assert started.counts().packets == 1
+
+
+def test_a_client_on_the_servers_machine_reaches_a_peer_outside(lab, relay, ends) -> None:
+    """In by loopback, out by the cable, and back."""
+    started = relay()
+    client = ends(TurnEnd, "server", server_host(lab))
+    peer = ends(Socket, "peer")
+    client.allocate()
+    assert client.bind(peer.address, NUMBER) == 0
+    client.send_channel(NUMBER, PAYLOAD[:100])
+    assert peer.receive() == (PAYLOAD[:100], client.relayed)
+    assert started.counts().packets == 1
+    peer.send(PAYLOAD[:100], client.relayed)
+    assert client.receive_channel() == (NUMBER, PAYLOAD[:100])
+    assert started.counts().packets == 1, "what comes in by a cable for this machine is not sent on"
+
+
+def test_behind_a_one_to_one_nat_packets_have_the_inner_address(lab, relay, ends) -> None:
+    inner, outer = server_host(lab), "9.9.9.99"
+    started = relay(relay_hosts={outer: inner})
+    client = ends(TurnEnd, "alice", inner)
+    peer = ends(Socket, "peer")
+    assert client.allocate().host == outer
+    assert client.bind(peer.address, NUMBER) == 0
+    client.send_channel(NUMBER, PAYLOAD[:100])
+    behind = Address(inner, client.relayed.port)
+    assert peer.receive() == (PAYLOAD[:100], behind), "the NAT makes of it what the client knows"
+    peer.send(PAYLOAD[:100], behind)
+    assert client.receive_channel() == (NUMBER, PAYLOAD[:100])
+    assert started.counts().packets == 2
+
+
+def test_a_machine_that_translates_its_own_addresses_goes_without(lab, relay) -> None:
+    inner, outer = server_host(lab), server_host(lab, ipv6=True)
+    started = relay(relay_hosts={outer: inner}, machine=[inner, outer])
+    assert not started.accelerated.on
+    assert "translates" in started.accelerated.reason
+
+
+def test_it_can_be_switched_off(lab, channel) -> None:
+    started, client, peer = channel(accelerator=False)
+    client.send_channel(NUMBER, b"by user space")
+    assert peer.receive() == (b"by user space", client.relayed)
+    assert started.links() == 0
+    assert attached_programs(lab, "server", "eth0") == 0
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_without_rights_user_space_relays(channel) -> None:
+    started, client, peer = channel(prefix=["setpriv", "--bounding-set=-all"])
+    assert not started.accelerated.on
+    assert started.accelerated.reason.startswith("no rights")
+    client.send_channel(NUMBER, b"by user space")
+    assert peer.receive() == (b"by user space", client.relayed)
+    peer.send(b"and back", client.relayed)
+    assert client.receive_channel() == (NUMBER, b"and back")
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_three_capabilities_are_enough(channel) -> None:
+    started, client, peer = channel(
+        prefix=["setpriv", "--bounding-set=-all,+bpf,+net_admin,+perfmon"]
+    )
+    assert started.accelerated.on, started.accelerated.reason
+    client.send_channel(NUMBER, b"by the kernel")
+    assert peer.receive() == (b"by the kernel", client.relayed)
+    assert started.counts().packets == 1
+
+
+def test_when_routes_change_packets_take_the_new_way(lab, channel) -> None:
+    """The way to the peer is cut, and user space finds none either; then it is there again."""
+    started, client, peer = channel()
+    client.send_channel(NUMBER, PAYLOAD[:100])
+    assert peer.receive()[0] == PAYLOAD[:100]
+    own = ["ip", "route", "add", "unreachable", f"{peer.address.host}/32"]
+    lab.run("server", own, check=True)
+    until(lambda: (client.send_channel(NUMBER, b"lost"), started.entries() == 0)[1])
+    own[2] = "del"
+    lab.run("server", own, check=True)
+    until(lambda: started.entries() == 2)
+    before = started.counts().packets
+    client.send_channel(NUMBER, b"the last one")
+    while peer.receive()[0] != b"the last one":
+        pass
+    assert started.counts().packets > before
+
+
+def until(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 40
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
