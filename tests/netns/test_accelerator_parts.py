@@ -164,8 +164,12 @@ def test_without_tcx_links_it_is_a_classifier_that_close_removes(lab, place) -> 
 def test_a_classifier_of_a_killed_server_does_nothing_for_long_and_the_next_start_removes_it(
     lab, place
 ) -> None:
+    ends: list[float] = []
+
     async def killed(accelerator: Accelerator) -> None:
-        accelerator.install(place.key, place.shortcut(1.0), None)
+        shortcut = place.shortcut(1.0)
+        ends.append(shortcut.expires_at)
+        accelerator.install(place.key, shortcut, None)
         assert classifiers(lab) == 1
         accelerator._attachments._attached.clear()  # what the kernel does not do at an end
 
@@ -177,9 +181,8 @@ def test_a_classifier_of_a_killed_server_does_nothing_for_long_and_the_next_star
     async def another_server(accelerator: Accelerator) -> None:
         assert classifiers(lab) == 1, "it leaves alone what is not its own"
 
-    until = time.monotonic() + 1.0
     place.run(killed, links=False)
-    while time.monotonic() < until:
+    while time.monotonic() < ends[0]:
         time.sleep(0.01)
     place.send()
     assert place.listener.receive()[0][4:] == b"data"
