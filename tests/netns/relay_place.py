@@ -120,36 +120,16 @@ class RelayProgram:
         return msgspec.msgpack.decode(self.link.recv(MAX_PACKET), type=LinkMessage)
 
     def counts(self) -> Count:
-        """What the kernel has relayed for it, by the program's own map."""
-        with self._map(2) as descriptor:
-            counts = unpack_counts(calls.look_up_first(descriptor, 64, COUNT_SIZE))
-        return Count(sum(each.packets for each in counts), sum(each.octets for each in counts))
+        """What the kernel has relayed for it."""
+        return kernel_counts(self.process.pid)
 
     def entries(self) -> int:
         """How many entries the program has."""
         count, key = 0, None
-        with self._map(1) as descriptor:
+        with _map_of(self.process.pid, 1) as descriptor:
             while (key := _next_key(descriptor, key)) is not None:
                 count += 1
         return count
-
-    @contextlib.contextmanager
-    def _map(self, kind: int) -> Iterator[int]:
-        """A descriptor of its map of that BPF_MAP_TYPE."""
-        for entry in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
-            text = entry.read_text()
-            number = re.search(r"^map_id:\s*(\d+)$", text, re.MULTILINE)
-            if number and re.search(rf"^map_type:\s*{kind}$", text, re.MULTILINE):
-                attributes = ctypes.create_string_buffer(
-                    struct.pack("=III", int(number[1]), 0, 0), 12
-                )
-                descriptor = calls.call(_MAP_GET_DESCRIPTOR, attributes)
-                try:
-                    yield descriptor
-                finally:
-                    os.close(descriptor)
-                return
-        raise AssertionError("it has no such map")
 
     def links(self) -> int:
         """How many tcx links it holds."""
@@ -168,6 +148,30 @@ class RelayProgram:
         self.process.kill()
         self.process.wait()
         self.link.close()
+
+
+def kernel_counts(process: int) -> Count:
+    """What the kernel has relayed for a relay process, by the program's own map."""
+    with _map_of(process, 2) as descriptor:
+        counts = unpack_counts(calls.look_up_first(descriptor, 64, COUNT_SIZE))
+    return Count(sum(each.packets for each in counts), sum(each.octets for each in counts))
+
+
+@contextlib.contextmanager
+def _map_of(process: int, kind: int) -> Iterator[int]:
+    """A descriptor of a process's map of that BPF_MAP_TYPE."""
+    for entry in Path(f"/proc/{process}/fdinfo").iterdir():
+        text = entry.read_text()
+        number = re.search(r"^map_id:\s*(\d+)$", text, re.MULTILINE)
+        if number and re.search(rf"^map_type:\s*{kind}$", text, re.MULTILINE):
+            attributes = ctypes.create_string_buffer(struct.pack("=III", int(number[1]), 0, 0), 12)
+            descriptor = calls.call(_MAP_GET_DESCRIPTOR, attributes)
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+            return
+    raise AssertionError("it has no such map")
 
 
 def _next_key(descriptor: int, key: bytes | None) -> bytes | None:
