@@ -226,19 +226,37 @@ def test_an_interface_that_vanishes_takes_its_attachment_along(lab, place) -> No
     assert place.broke == []
 
 
-def test_when_the_kernel_refuses_an_interface_user_space_goes_on_alone(place, monkeypatch) -> None:
-    def refused(self: object, interface: int) -> None:
+@pytest.mark.parametrize(
+    "what",
+    [
+        "attach.Attachments.attach",
+        "program.ShortcutProgram.put",
+        "program.ShortcutProgram.read",
+        "program.ShortcutProgram.remove",
+    ],
+)
+def test_when_the_kernel_refuses_anything_user_space_goes_on_alone(
+    lab, place, monkeypatch, what: str
+) -> None:
+    def refused(*arguments: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     async def story(accelerator: Accelerator) -> None:
+        monkeypatch.setattr(f"knothole.io.bpf.{what}", refused)
         accelerator.install(place.key, place.shortcut(60), None)
+        if what.endswith("remove"):
+            accelerator.remove(place.key)
+        await until(lambda: bool(place.broke))
         assert place.broke == ["no rights: it needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"]
         assert not accelerator.status().on
+        assert attached_programs(lab, "server", "eth0") == 0
         accelerator.install(place.key, place.shortcut(60), None)
         accelerator.remove(place.key)
+        assert attached_programs(lab, "server", "eth0") == 0
         assert len(place.broke) == 1
+        place.send()
+        assert place.listener.receive()[0][4:] == b"data"
 
-    monkeypatch.setattr("knothole.io.bpf.attach.Attachments.attach", refused)
     place.run(story)
 
 

@@ -203,6 +203,65 @@ def test_what_is_not_exactly_as_the_entry_says_goes_on_unmodified_in_ipv6_too(
     assert run_program(program.descriptor, GOOD_6.encode())[0] == REDIRECT
 
 
+def rewritten(packet: bytes) -> bytes:
+    """What the way from CLIENT to PEER makes of any IPv4 packet, by arithmetic (RFC 1624)."""
+    ip, udp, payload = bytearray(packet[14:34]), bytearray(packet[34:42]), packet[46:]
+    before = bytes(ip[12:20]) + bytes(udp[:6]) + udp[4:6] + packet[42:46]
+    old_ip = bytes(ip)
+    ip[2:4] = (20 + 8 + len(payload)).to_bytes(2, "big")
+    ip[8] -= 1
+    ip[12:20] = socket.inet_aton(RELAYED.host) + socket.inet_aton(PEER.host)
+    udp[:6] = struct.pack("!HHH", RELAYED.port, PEER.port, 8 + len(payload))
+    after = bytes(ip[12:20]) + bytes(udp[:6]) + udp[4:6] + bytes(4)
+    ip[10:12] = bytes(2)
+    ip[10:12] = updated(old_ip[10:12], old_ip[:10] + bytes(2) + old_ip[12:], bytes(ip))
+    udp[6:8] = updated(packet[40:42], before, after)
+    return packet[:14] + bytes(ip) + bytes(udp) + payload
+
+
+def updated(checksum: bytes, before: bytes, after: bytes) -> bytes:
+    def total(data: bytes) -> int:
+        return sum(struct.unpack(f"!{len(data) // 2}H", data))
+
+    kept = 0xFFFF - int.from_bytes(checksum, "big")
+    # 0xffff is zero too: as many of them as keep the difference from being negative.
+    value = kept + total(after) + len(before) // 2 * 0xFFFF - total(before)
+    while value > 0xFFFF:
+        value = (value & 0xFFFF) + (value >> 16)
+    return (0xFFFF - value).to_bytes(2, "big")
+
+
+def test_packets_changed_by_chance_go_on_as_they_are_or_become_what_arithmetic_says(
+    program,
+) -> None:
+    """And never anything else, least of all nothing."""
+    from_client(program)
+    drawn, good, taken = random.Random(20261129), GOOD.encode(), 0
+    for _ in range(5000):
+        packet = bytearray(good)
+        for _ in range(drawn.randrange(1, 4)):
+            packet[drawn.randrange(12, len(packet))] = drawn.randrange(256)
+        returned, seen, _ = run_program(program.descriptor, bytes(packet))
+        if returned == ON_WITH_IT:
+            assert seen == packet
+            continue
+        assert returned == REDIRECT
+        expected, taken = rewritten(bytes(packet)), taken + 1
+        for made in (seen, expected):  # both zeros of ones' complement are right in an IP header
+            assert made[:24] + made[26:40] + made[42:] == (
+                expected[:24] + expected[26:40] + expected[42:]
+            )
+        assert same_sum(seen[24:26], expected[24:26])
+        assert same_sum(seen[40:42], expected[40:42])
+        assert seen[40:42] != bytes(2), "no checksum at all is something else"
+    assert taken > 1000
+
+
+def same_sum(first: bytes, second: bytes) -> bool:
+    zeros = (bytes(2), b"\xff\xff")
+    return first == second or (first in zeros and second in zeros)
+
+
 def test_truncated_packets_go_on_unmodified(program) -> None:
     from_client(program)
     program.put(Pattern(CLIENT_6, SERVER_6, NUMBER), treat(RELAYED_6, PEER_6))

@@ -158,7 +158,7 @@ class Accelerator:
             not self._broken,
             self._broken,
             tuple(names),
-            len(self._program),
+            len(self._known),
             self._packets,
             self._octets,
         )
@@ -217,9 +217,15 @@ class Accelerator:
 
     def _take_out(self, key: ShortcutKey) -> None:
         known = self._known.pop(key, None)
-        if known is not None:
-            del self._keys[known[0]]
-            self._count(key, self._program.remove(known[0]))
+        if known is None:
+            return
+        del self._keys[known[0]]
+        try:
+            count = self._program.remove(known[0])
+        except OSError as error:
+            self._break(error)
+        else:
+            self._count(key, count)
 
     def _resolve(self, key: ShortcutKey, shortcut: Shortcut) -> tuple[Pattern, Treatment] | None:
         """In terms of this machine; None when it is for user space."""
@@ -267,20 +273,24 @@ class Accelerator:
     def _break(self, error: OSError) -> None:
         """The kernel refuses: user space goes on alone."""
         self._broken = _reason(error)
-        for key in tuple(self._known):
-            self._take_out(key)
-        self._wanted.clear()
-        self._allowances.clear()
-        self._stale.clear()
-        self._attachments.close()
+        self._attachments.close()  # whatever the entries say, nothing comes to them any more
+        for kept in (self._known, self._keys, self._wanted, self._allowances, self._stale):
+            kept.clear()
         self._broke(self._broken)
 
     # ------------------------------------------------------------- counters and changes
 
     def _report(self) -> None:
         self._timer = self._loop.call_later(REPORT_SECONDS, self._report)
-        for pattern, count in list(self._program.read()):
-            self._count(self._keys[pattern], count)
+        if self._broken:
+            return
+        try:
+            counts = [(self._keys[pattern], count) for pattern, count in self._program.read()]
+        except OSError as error:
+            self._break(error)
+            return
+        for key, count in counts:
+            self._count(key, count)
         self._until_renewal -= REPORT_SECONDS
         if self._until_renewal <= 0:
             self._until_renewal = RENEW_SECONDS
@@ -293,6 +303,8 @@ class Accelerator:
             self._passed(key, count)
 
     def _network_changed(self) -> None:
+        if self._broken:
+            return
         try:
             self._look_at_links()
         except OSError as error:
