@@ -11,6 +11,7 @@ BENCHMARKS: Final = {
     "calls": "1,000 simulated calls over random NATs, lines and neighbours, and an oracle",
     "birthday": "how many probes find a random port, against the theory, as a picture",
     "call": "a spoken call across two NATs: likeness, delay, CPU against the codec alone",
+    "endurance": "a server under load, faults and attacks for an hour: memory, who is lost",
     "recovery": "how long a line is silent when a router restarts or the server is killed",
     "pipe": "knothole pipe across two NATs of the kernel, against plain UDP there",
     "relay": "coturn and knothole as relays: datagrams a second, CPU, delay, as ratios",

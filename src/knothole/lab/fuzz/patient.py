@@ -1,0 +1,121 @@
+"""What a server under attack must not lose: memory, descriptors, and those who behave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+START_SECONDS: Final = 40.0
+STOP_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """Of all processes of a server together."""
+
+    resident_kib: int
+    descriptors: int
+
+    def __str__(self) -> str:
+        return f"{self.resident_kib / 1024:.1f} MiB resident, {self.descriptors} descriptors"
+
+
+def family_of(process: int) -> list[int]:
+    """A process and its children, by their ids."""
+    found = [process]
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == process:
+                found.append(int(entry.name))
+    return found
+
+
+def vitals(processes: list[int]) -> Vitals:
+    """Of processes that live. Raises OSError when one does not."""
+    resident = 0
+    for each in processes:
+        for line in Path(f"/proc/{each}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                resident += int(line.split()[1])
+    return Vitals(resident, sum(len(os.listdir(f"/proc/{each}/fd")) for each in processes))
+
+
+class Patient:
+    """``knothole serve`` on loopback, with a folder of its own. Use as a context manager."""
+
+    def __init__(self, folder: Path, port: int, *arguments: str) -> None:
+        """Raises RuntimeError when it does not start."""
+        self.folder = folder
+        self.port = port
+        host, data = "127.0.0.1", str(folder / "data")
+        where = ["--host", host, "--port", str(port), "--data", data, "--json"]
+        self._errors = (folder / "errors").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "knothole", "serve", *where, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "KNOTHOLE_HOME": str(folder / "home"), "PYTHONWARNINGS": "error"},
+        )
+        self._await_ready()
+        self.processes = family_of(self.process.pid)
+
+    def __enter__(self) -> Patient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def secret(self) -> str:
+        """What its TURN credentials are made of."""
+        return (self.folder / "data" / "turn-secret").read_text().split()[0]
+
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None and family_of(self.process.pid) == self.processes
+
+    def complaints(self) -> str:
+        """What it wrote to standard error: nothing, when all is well."""
+        self._errors.flush()
+        return (self.folder / "errors").read_text()
+
+    def stop(self) -> int:
+        """Its exit code."""
+        self.process.terminate()
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._errors.close()
+        return code
+
+    def _await_ready(self) -> None:
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + START_SECONDS
+        while line := self.process.stdout.readline():
+            event: dict[str, Any] = json.loads(line)
+            if event.get("event") == "ready":
+                return
+            if time.monotonic() > deadline:
+                break
+        self.stop()
+        raise RuntimeError(f"the server does not start: {(self.folder / 'errors').read_text()}")
