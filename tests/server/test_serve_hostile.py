@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from knothole.engine.rendezvous.registration import make_register
 from knothole.engine.secure.identity import Identity
-from knothole.wire.address import Address
+from knothole.lab.fuzz.hostile import damaged, stun_messages
 from knothole.wire.server_url import parse_server_url
 from knothole.wire.signal.codec import decode_from_server
 from knothole.wire.signal.codec import encode as encode_signal
@@ -32,19 +32,6 @@ from knothole.wire.signal.messages import (
     Register,
     Watch,
 )
-from knothole.wire.stun import (
-    Data,
-    Lifetime,
-    Message,
-    MessageClass,
-    Method,
-    Nonce,
-    Realm,
-    RequestedTransport,
-    Username,
-    XorPeerAddress,
-    encode,
-)
 
 HOST = "127.0.0.1"
 DATAGRAMS = 3000
@@ -53,47 +40,6 @@ TLS_STREAMS = 60
 WEBSOCKETS = 40
 MESSAGES_EACH = 40
 PATIENCE = 40.0
-
-
-def stun_messages() -> list[bytes]:
-    """Messages that mean something, to be damaged."""
-    peer = XorPeerAddress(Address("1.2.3.4", 5))
-    signed = (Username("1:x"), Realm("knothole"), Nonce(b"abc"))
-    made = [
-        Message(message_class, method, bytes(12), attributes)
-        for message_class in MessageClass
-        for method in Method
-        for attributes in (
-            (),
-            (RequestedTransport(17), Lifetime(600), *signed),
-            (peer, Data(b"payload"), *signed),
-        )
-    ]
-    channel_data = [b"\x40\x00\x00\x04abcd", b"\x4f\xff\xff\xff", b"\x40"]
-    return [
-        *(encode(message, key=b"k" * 16, fingerprint=True) for message in made),
-        *(encode(message) for message in made),
-        *channel_data,
-    ]
-
-
-def damaged(rng: random.Random, whole: bytes) -> bytes:
-    """One of many ways to spoil ``whole``."""
-    data = bytearray(whole)
-    for _ in range(rng.randrange(4)):
-        match rng.randrange(5):
-            case 0 if data:
-                data[rng.randrange(len(data))] = rng.randrange(256)
-            case 1:
-                del data[rng.randrange(len(data) + 1) :]
-            case 2:
-                data += rng.randbytes(rng.randrange(64))
-            case 3 if len(data) > 4:
-                data[2:4] = rng.randbytes(2)
-            case _:
-                at = rng.randrange(len(data) + 1)
-                data[at:at] = rng.randbytes(rng.randrange(8))
-    return bytes(data) if rng.randrange(10) else rng.randbytes(rng.randrange(1400))
 
 
 @pytest.fixture
