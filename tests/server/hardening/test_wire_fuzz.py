@@ -1,8 +1,8 @@
 """Hardened, point 5: slow clients, half-open binds, huge lengths, truncated TLS, 64 KiB attributes.
 
 The short version of ``./dev fuzz``: every attack a few times, with a fixed seed, at a real server.
-Its own memory and descriptors are the witnesses, and somebody who uses it meanwhile by UDP, TCP, TLS
-and DTLS.
+Its own memory and descriptors are the witnesses, and somebody who uses it meanwhile by UDP, TCP,
+TLS and DTLS.
 """
 
 from __future__ import annotations
