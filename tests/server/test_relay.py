@@ -21,6 +21,7 @@ from knothole.engine.turn.client import (
     RelayedDataReceived,
 )
 from knothole.engine.turn.credentials import Credentials, rest_credentials
+from knothole.io.udp import bind_socket
 from knothole.server import relay as relay_module
 from knothole.server.certificate import own_certificate
 from knothole.server.link import MappedSeen, Message, RelaySettings, RelayStart
@@ -28,6 +29,7 @@ from knothole.server.listener import Listener
 from knothole.server.relay import Relay
 from knothole.wire.address import Address, Transport
 
+from .conftest import PATIENCE
 from .turn_client import TurnClient
 
 HOST, FOREIGN = "127.0.0.1", "8.8.8.8"
@@ -265,3 +267,50 @@ async def test_too_many_sockets_are_refused_and_not_run_out_of(setting, until, m
         refused.send(b"\x00\x01")
         with contextlib.suppress(ConnectionResetError):
             assert await asyncio.get_running_loop().sock_recv(refused, 10) == b""
+
+
+async def bound_to_a_peer(here: Setting, until: Callable) -> tuple[TurnClient, socket.socket]:
+    """A client with a channel to a socket that is no address of the relay's."""
+    client = await here.client()
+    await until(lambda: bool(client.said(Allocated)))
+    peer = bind_socket(Address("127.0.0.2", 0))
+    there = Address(*peer.getsockname())
+    client.driver.command(lambda now: client.allocation.bind_channel(there, now))
+    return client, peer
+
+
+async def test_payload_passes_both_ways_between_a_client_and_a_peer(setting, until) -> None:
+    client, peer = await bound_to_a_peer(setting(allow_peers=["127.0.0.0/8"]), until)
+    relayed, there = client.allocation.relayed_address, Address(*peer.getsockname())
+    loop = asyncio.get_running_loop()
+    with peer:
+        for number in range(50):
+            payload = b"%d" % number
+            client.driver.command(
+                lambda now, payload=payload: client.allocation.send(there, payload, 0, now)
+            )
+            assert await asyncio.wait_for(loop.sock_recv(peer, 100), PATIENCE) == payload
+            peer.sendto(payload, relayed)
+            await until(lambda: len(client.said(RelayedDataReceived)) > number)  # noqa: B023
+        for number, event in enumerate(client.said(RelayedDataReceived)):
+            assert (event.datagram.source, event.datagram.payload) == (there, b"%d" % number)
+
+
+async def test_what_goes_on_at_once_counts_in_the_budget_of_its_allocation(setting, until) -> None:
+    here = setting(allow_peers=["127.0.0.0/8"], max_megabits=1)
+    client, peer = await bound_to_a_peer(here, until)
+    there = Address(*peer.getsockname())
+    loop = asyncio.get_running_loop()
+
+    async def passes() -> bool:
+        client.driver.command(lambda now: client.allocation.send(there, bytes(1000), 0, now))
+        with contextlib.suppress(TimeoutError):
+            return bool(await asyncio.wait_for(loop.sock_recv(peer, 2000), 1.0))
+        return False
+
+    with peer:
+        sent = 0
+        while await passes():
+            sent += 1
+            assert sent < 1_000_000
+        assert sent > 130, "a second's worth may come at once"

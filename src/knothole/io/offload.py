@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 # <linux/udp.h>; the socket module does not name them.
@@ -18,7 +19,9 @@ _UDP_GRO: Final = 104
 _SOL_UDP: Final = 17
 _SEGMENT_SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
-_CONTROL_SPACE: Final = 64  # one control message of an int, with room
+CONTROL_SPACE: Final = 64  # one control message of an int, with room
+SEGMENT_CONTROL: Final = (_SOL_UDP, _UDP_SEGMENT)
+"""Level and type of the control message that goes with a burst; its data is :func:`packed_size`."""
 _LARGEST_DATAGRAM: Final = 65_535  # bytes; the length field of a UDP header
 
 
@@ -81,18 +84,28 @@ class LinuxOffload(NoOffload):
     def send_burst(
         self, sock: socket.socket, payload: bytes, segment_size: int, destination: tuple[str, int]
     ) -> None:
-        control = (_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(segment_size))
+        control = (*SEGMENT_CONTROL, packed_size(segment_size))
         sock.sendmsg((payload,), (control,), 0, destination)
 
     def receive(self, sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
         if not self._coalesces:
             return super().receive(sock)
-        payload, control, _, source = sock.recvmsg(_LARGEST_DATAGRAM, _CONTROL_SPACE)
-        for level, kind, data in control:
-            if level == _SOL_UDP and kind == _UDP_GRO:
-                segment_size = int(_GRO_SIZE.unpack(data)[0])
-                return payload, segment_size if segment_size < len(payload) else 0, source
-        return payload, 0, source
+        payload, control, _, source = sock.recvmsg(_LARGEST_DATAGRAM, CONTROL_SPACE)
+        return payload, segment_size_in(control, len(payload)), source
+
+
+def packed_size(segment_size: int) -> bytes:
+    """The data of the control message that goes with a burst."""
+    return _SEGMENT_SIZE.pack(segment_size)
+
+
+def segment_size_in(control: Sequence[tuple[int, int, bytes]], length: int) -> int:
+    """The segment size of a payload of so many bytes that came with ``control``; 0: it is one."""
+    for level, kind, data in control:
+        if level == _SOL_UDP and kind == _UDP_GRO:
+            segment_size = int(_GRO_SIZE.unpack(data)[0])
+            return segment_size if segment_size < length else 0
+    return 0
 
 
 def _has_option(sock: socket.socket, option: int) -> bool:

@@ -166,13 +166,16 @@ class UdpSocket:
                 # datagram it was nobody can tell; reading it has cleared it.
                 continue
         if received:
-            here = self._address
-            self._receiver(
-                [
-                    Datagram(self._source(source), here, payload, segment_size)
-                    for payload, segment_size, source in gather(received)
-                ]
-            )
+            self._deliver(received)
+
+    def _deliver(self, received: list[Received]) -> None:
+        here = self._address
+        self._receiver(
+            [
+                Datagram(self._source(source), here, payload, segment_size)
+                for payload, segment_size, source in gather(received)
+            ]
+        )
 
     def _source(self, raw: tuple[str, int]) -> Address:
         address = self._sources.get(raw)

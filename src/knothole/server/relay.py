@@ -29,7 +29,7 @@ from knothole.engine.turn.server_events import (
     ShortcutKey,
 )
 from knothole.io.bpf.layout import Count
-from knothole.io.udp import UdpSocket, bind_socket
+from knothole.io.udp import bind_socket
 from knothole.server.accelerator import AcceleratorStatus, make_accelerator
 from knothole.server.descriptors import raise_limit
 from knothole.server.dtls import DtlsConnection, DtlsServer
@@ -46,13 +46,16 @@ from knothole.server.link import (
 from knothole.server.listener import cannot_listen
 from knothole.server.reachability import Evidence, Origin, Way
 from knothole.server.relay_settings import Steering, limits_of, policy_of, tls_of
+from knothole.server.relay_socket import RelaySocket
 from knothole.server.relay_users import RelayUsers
+from knothole.server.routes import ROUTES_WORK, Routes
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, Transport
 
 DTLS_FIRST: Final = 20  # RFC 7983 Section 7
 DTLS_LAST: Final = 63
 BINDING_REQUEST: Final = b"\x00\x01"  # RFC 8489 Section 5: class request, method Binding
+REFRESH_REQUEST: Final = b"\x00\x04"  # RFC 8656 Section 17
 MAX_SOCKETS: Final = 50_000  # ours: TCP and TLS clients and relayed addresses, at once
 CLOCK_SECONDS: Final = 4.0  # ours: how often the wall clock is looked at for a step
 CLOCK_STEP_SECONDS: Final = 1.0  # ours: then the ends of all credentials are found anew
@@ -72,8 +75,9 @@ class Relay:
         context = tls_of(settings)
         self._evidence = Evidence([*start.machine, *start.relay_hosts], self._reached)
         self._max_sockets = raise_limit(MAX_SOCKETS)
-        self._listening: dict[Address, UdpSocket] = {}
-        self._relays: dict[Address, UdpSocket] = {}
+        self._listening: dict[Address, RelaySocket] = {}
+        self._relays: dict[Address, RelaySocket] = {}
+        self._routes = Routes(self._socket, self._passed)
         self._accepted: set[TurnConnection] = set()
         self._connections: dict[FiveTuple, TurnConnection | DtlsConnection] = {}
         self._dtls = DtlsServer(
@@ -99,7 +103,7 @@ class Relay:
             port=start.port,
             relay_hosts=start.relay_hosts,
             machine=start.machine,
-            passed=self._accelerated,
+            passed=self._passed,
             broke=lambda reason: tell(Accelerated(False, reason), None),
         )
         self._turn = TurnServer(
@@ -118,7 +122,7 @@ class Relay:
                 *(Address(host, 0) for host in start.machine),
                 *(Address(host, port) for host in start.relay_hosts for port in ports),
             ],
-            shortcuts=self._accelerator.is_on,
+            shortcuts=self._accelerator.is_on or ROUTES_WORK,
         )
         self._steering = Steering(settings, context, self._turn, self._users, self._dtls)
         try:
@@ -153,6 +157,7 @@ class Relay:
     def obey(self, order: Order) -> Answer:
         """Do what the rendezvous process wants done while we serve."""
         now = time.monotonic()
+        self._routes.report()  # it may end allocations
         answer = self._steering.obey(order, now)
         self._drain(now)
         return answer
@@ -162,6 +167,7 @@ class Relay:
         if self._closed:
             return
         self._closed = True
+        self._routes.close()
         for timer in (self._timer, self._clock):
             if timer is not None:
                 timer.cancel()
@@ -181,7 +187,9 @@ class Relay:
             sock = bind_socket(address)
         except OSError as error:
             raise cannot_listen("udp", address, error) from error
-        self._listening[address] = UdpSocket(sock, partial(self._from_clients, address))
+        self._listening[address] = self._routes.socket(
+            sock, partial(self._from_clients, address), listens=True
+        )
 
     def _open_relay(self, relayed: Address) -> None:
         now = time.monotonic()
@@ -192,11 +200,16 @@ class Relay:
         except OSError:
             self._turn.relay_refused(relayed, now)
         else:
-            self._relays[relayed] = UdpSocket(sock, partial(self._from_peers, relayed))
+            self._relays[relayed] = self._routes.socket(
+                sock, partial(self._from_peers, relayed), listens=False
+            )
             self._turn.relay_opened(relayed, now)
 
-    def _accelerated(self, key: ShortcutKey, count: Count) -> None:
-        """The kernel has relayed so much by one shortcut."""
+    def _socket(self, address: Address) -> RelaySocket | None:
+        return self._listening.get(address) or self._relays.get(address)
+
+    def _passed(self, key: ShortcutKey, count: Count) -> None:
+        """So much went by one shortcut, in the kernel or here."""
         now = time.monotonic()
         self._turn.shortcut_passed(key, count.packets, count.octets, now)
         if not key.channel:
@@ -215,6 +228,8 @@ class Relay:
             elif payload and DTLS_FIRST <= payload[0] <= DTLS_LAST:
                 self._dtls.receive(datagram)
             else:
+                if payload[:2] == REFRESH_REQUEST:
+                    self._routes.report()  # it may end an allocation
                 five_tuple = FiveTuple(Transport.UDP, datagram.source, address)
                 self._turn.receive(five_tuple, payload, now, datagram.segment_size)
         way = Way.MAIN if address.port == self._start.port else Way.DISCOVERY
@@ -265,12 +280,14 @@ class Relay:
             self._accepted.discard(connection)
         if self._connections.pop(connection.five_tuple, None) is not None:
             now = time.monotonic()
+            self._routes.report()
             self._turn.disconnected(connection.five_tuple, now)
             self._drain(now)
 
     def _on_timer(self) -> None:
         self._timer = None
         now = time.monotonic()
+        self._routes.report()
         self._turn.handle_timeout(now)
         self._drain(now)
 
@@ -304,10 +321,13 @@ class Relay:
                         self._allocated(five_tuple, username)
                     case AllocationEnded(five_tuple):
                         self._keep(five_tuple, self._turn.has_allocation(five_tuple))
-                    case InstallShortcut(key, shortcut, allowance):
+                    case InstallShortcut(key, shortcut, allowance) if self._accelerator.is_on:
                         self._accelerator.install(key, shortcut, allowance)
+                    case InstallShortcut(key, shortcut, allowance):
+                        self._routes.install(key, shortcut, allowance)
                     case RemoveShortcut(key):
                         self._accelerator.remove(key)
+                        self._routes.remove(key)
                     case RelayReached():
                         pass  # what it is evidence of, _from_peers has seen more exactly
         self._rearm(now)
@@ -326,7 +346,7 @@ class Relay:
 
     def _transmit(self, datagram: Datagram) -> None:
         if datagram.transport is Transport.UDP:
-            link = self._listening.get(datagram.source) or self._relays.get(datagram.source)
+            link = self._socket(datagram.source)
             if link is not None:
                 link.send(datagram)
             return

@@ -52,7 +52,8 @@ def most_per_second(
 ) -> tuple[float, float]:
     """Datagrams a second with the window always full; the second is per second of server CPU.
 
-    Nothing is lost on the way for want of room: the sender waits for what has not come.
+    The sender waits for what has not come. Where that is lost for want of room in a socket, fewer
+    are on their way from then on.
     """
     shots = Round(traffic.shots)
     window = max(1, WINDOW // traffic.per_shot)
@@ -73,6 +74,7 @@ def most_per_second(
             last = now
         elif now - last > LOST_SECONDS:
             lost = sent - came // size
+            window = max(window // 2, 1)  # more than the relay's sockets have room for
             last = now
     spent, elapsed = _used(servers) - cpu, time.monotonic() - started
     gc.enable()

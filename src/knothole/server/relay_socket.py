@@ -1,0 +1,207 @@
+"""A UDP socket of the relay: what has a route goes on at once, everything else to the engine.
+
+Most of what a relay does is here, so it counts every microsecond: datagrams are read into one
+buffer that all sockets share, and leave from where they lie in it. Those that came in one turn and
+go the same way leave together (UDP_SEGMENT), as they may have come together (UDP_GRO).
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from knothole.engine.core import Datagram
+from knothole.engine.turn.burst import MAX_BURST, MAX_SEGMENTS
+from knothole.engine.turn.server_data import MAX_DATA
+from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
+from knothole.io.gather import Received
+from knothole.io.offload import CONTROL_SPACE, SEGMENT_CONTROL, packed_size, segment_size_in
+from knothole.io.udp import READS_A_TURN, Receiver, UdpSocket
+from knothole.wire.address import Address
+from knothole.wire.turn import CHANNEL_HEADER_SIZE
+
+_LARGEST_DATAGRAM: Final = 65_535
+
+InletKey: TypeAlias = tuple[object, int]
+"""Where a datagram came from, as the socket names it, and its channel; 0 at a relayed address."""
+
+
+class Arena:
+    """Where datagrams lie between their coming and their going, within one turn of the loop."""
+
+    def __init__(self) -> None:
+        # Ours: a turn of datagrams of a usual size, and one of the largest size after them.
+        self.bytes = bytearray(READS_A_TURN * 2048 + _LARGEST_DATAGRAM + CHANNEL_HEADER_SIZE)
+        self.view = memoryview(self.bytes)
+        self.last_start = len(self.bytes) - _LARGEST_DATAGRAM
+
+
+class Route:
+    """A shortcut carried out: datagrams that go it wait in ``parts`` until the turn is over.
+
+    ``datagrams`` and ``passed``, their octets of payload, are those since the last report.
+    """
+
+    __slots__ = (
+        *("_destination", "_outlet", "datagrams", "expires_at", "key", "most_datagrams"),
+        *("most_octets", "parts", "passed", "prefix", "room", "size"),
+    )
+
+    def __init__(
+        self,
+        key: ShortcutKey,
+        shortcut: Shortcut,
+        allowance: Allowance | None,
+        outlet: RelaySocket,
+    ) -> None:
+        self.key = key
+        self.prefix = shortcut.channel.to_bytes(2, "big") if shortcut.channel else b""
+        self.expires_at = shortcut.expires_at
+        self.most_datagrams: float = math.inf if allowance is None else allowance.datagrams
+        self.most_octets: float = math.inf if allowance is None else allowance.octets
+        self.datagrams = self.passed = 0
+        self.parts: list[memoryview] = []
+        self.size = 0
+        self.room = 0
+        self._outlet = outlet
+        self._destination = shortcut.destination
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether nothing of the allowance is left."""
+        return self.passed >= self.most_octets or self.datagrams >= self.most_datagrams
+
+    def begin(self, part: memoryview, size: int) -> None:
+        """The first of those that leave together: none is larger, and a smaller one is the last."""
+        self.parts = [part]
+        self.size = size
+        self.room = min(MAX_SEGMENTS, MAX_BURST // size if size else 1) - 1
+
+    def leave(self) -> None:
+        """Send what waits."""
+        parts = self.parts
+        if parts:
+            self.parts = []
+            self._outlet.send_parts(parts, self.size, self._destination)
+
+
+class RelaySocket(UdpSocket):
+    """Listens for clients, or is a relayed address.
+
+    ``routes`` say what becomes of datagrams. A route is put into ``counted`` when something passes
+    for the first time after a report, and ``report`` is called when its allowance is used up.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        receiver: Receiver,
+        *,
+        arena: Arena,
+        counted: list[Route],
+        report: Callable[[], None],
+        listens: bool,
+    ) -> None:
+        super().__init__(sock, receiver)
+        self.routes: dict[InletKey, Route] = {}
+        self._arena, self._listens = arena, listens
+        self._counted, self._report = counted, report
+
+    def send_parts(self, parts: list[memoryview], size: int, destination: Address) -> None:
+        """Send datagrams of ``size`` bytes, the last perhaps shorter. What cannot be is lost."""
+        if not self._queue and not self._closed:
+            try:
+                if len(parts) == 1:
+                    self._sock.sendto(parts[0], destination)
+                    return
+                if self._offload.can_segment:
+                    control = (*SEGMENT_CONTROL, packed_size(size))
+                    self._sock.sendmsg(parts, (control,), 0, destination)
+                    return
+            except OSError:
+                pass  # to be sent later, or in another shape, or not at all: send() knows
+        self.send(Datagram(self._address, destination, b"".join(parts), size))
+
+    def _readable(self) -> None:
+        if self.routes:
+            self._relay()
+        else:
+            super()._readable()
+
+    def _relay(self) -> None:
+        now = time.monotonic()
+        receive, routes, listens = self._sock.recvmsg_into, self.routes, self._listens
+        header = CHANNEL_HEADER_SIZE if listens else 0
+        octets, view, last_start = self._arena.bytes, self._arena.view, self._arena.last_start
+        going: list[Route] = []
+        others: list[Received] = []
+        start = CHANNEL_HEADER_SIZE  # there is room for a header in front of each
+        for _ in range(READS_A_TURN):
+            if start > last_start:
+                _leave(going)
+                start = CHANNEL_HEADER_SIZE
+            try:
+                size, control, _, source = receive((view[start:],), CONTROL_SPACE)
+            except BlockingIOError:
+                break
+            except OSError:  # as in UdpSocket
+                continue
+            end = start + size
+            channel = octets[start] << 8 | octets[start + 1] if listens else 0
+            route = routes.get((source, channel))
+            if (
+                route is None
+                or control
+                or route.expires_at <= now
+                or route.passed >= route.most_octets
+                or route.datagrams >= route.most_datagrams
+                or (listens and size != (octets[start + 2] << 8 | octets[start + 3]) + 4)
+                or not header < size <= MAX_DATA
+            ):
+                _leave(going)
+                if route is not None and route.is_used_up:
+                    self._report()
+                others.append((bytes(view[start:end]), segment_size_in(control, size), source))
+                continue
+            if others:
+                self._deliver(others)
+                others = []
+            if not route.datagrams:
+                self._counted.append(route)
+            route.datagrams += 1
+            if not listens:
+                route.passed += size
+                octets[start - 4 : start] = route.prefix + size.to_bytes(2, "big")
+                size += 4
+                part = view[start - 4 : end]
+            elif route.prefix:
+                route.passed += size - 4
+                octets[start : start + 2] = route.prefix
+                part = view[start:end]
+            else:
+                size -= 4
+                route.passed += size
+                part = view[start + 4 : end]
+            if not route.parts:
+                going.append(route)
+                route.begin(part, size)
+            elif size > route.size or not route.room:
+                route.leave()
+                route.begin(part, size)
+            else:
+                route.parts.append(part)
+                route.room = route.room - 1 if size == route.size else 0
+            start = end + 4
+        _leave(going)
+        if others:
+            self._deliver(others)
+
+
+def _leave(going: list[Route]) -> None:
+    if going:
+        for route in going:
+            route.leave()
+        going.clear()

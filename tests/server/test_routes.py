@@ -1,0 +1,240 @@
+"""Shortcuts carried out in user space, on loopback sockets: what goes on at once, what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from knothole.engine.core import Datagram
+from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
+from knothole.io.bpf.layout import Count
+from knothole.io.udp import bind_socket
+from knothole.server.relay_socket import RelaySocket
+from knothole.server.routes import Routes
+from knothole.wire.address import Address, parse_address
+from knothole.wire.turn import encode_channel_data
+
+from .conftest import PATIENCE, until
+
+CHANNEL, OTHER_CHANNEL = 0x4001, 0x4002
+
+
+class Ground:
+    """The relay's socket for clients and one relayed address; a client, another one, and a peer."""
+
+    def __init__(self, host: str) -> None:
+        self.to_engine: list[Datagram] = []
+        self.passed: list[tuple[ShortcutKey, Count]] = []
+        self.engine: Callable[[Datagram], object] = lambda _: None
+        self.sockets: dict[Address, RelaySocket] = {}
+        self.routes = Routes(self.sockets.get, lambda *report: self.passed.append(report))
+        self.server = self._open(host, listens=True)
+        self.relayed = self._open(host, listens=False)
+        self._plain = [bind_socket(Address(host, 0)) for _ in range(3)]
+        self.client, self.other, self.peer = self._plain
+        self.out = ShortcutKey(_address(self.client), self.server, CHANNEL)
+        self.back = ShortcutKey(_address(self.peer), self.relayed, 0)
+
+    def _open(self, host: str, *, listens: bool) -> Address:
+        sock = bind_socket(Address(host, 0))
+        address = _address(sock)
+        self.sockets[address] = self.routes.socket(sock, self._engine, listens=listens)
+        return address
+
+    def _engine(self, datagrams: Sequence[Datagram]) -> None:
+        self.to_engine += datagrams
+        for datagram in datagrams:
+            self.engine(datagram)
+
+    def to_peer(self, *, lasts: float = 600.0, allowance: Allowance | None = None) -> None:
+        shortcut = Shortcut(self.relayed, _address(self.peer), 0, time.monotonic() + lasts)
+        self.routes.install(self.out, shortcut, allowance)
+
+    def to_client(self) -> None:
+        shortcut = Shortcut(self.server, _address(self.client), CHANNEL, time.monotonic() + 600)
+        self.routes.install(self.back, shortcut, None)
+
+    def send(self, *payloads: bytes, channel: int = CHANNEL) -> None:
+        """From the client, as ChannelData."""
+        for payload in payloads:
+            self.client.sendto(encode_channel_data(channel, payload, False), self.server)
+
+    def engine_heard(self) -> list[bytes]:
+        return [part for datagram in self.to_engine for part in datagram.segments()]
+
+    def close(self) -> None:
+        self.routes.close()
+        for each in (*self._plain, *self.sockets.values()):
+            each.close()
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+async def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    made = Ground(request.param)
+    yield made
+    made.close()
+
+
+async def received(sock: socket.socket, count: int) -> list[bytes]:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENCE):
+        return [await loop.sock_recv(sock, 65_535) for _ in range(count)]
+
+
+async def heard(ground: Ground, count: int) -> list[bytes]:
+    await until(lambda: len(ground.engine_heard()) >= count)
+    return ground.engine_heard()
+
+
+def _address(sock: socket.socket) -> Address:
+    return parse_address(*sock.getsockname()[:2])
+
+
+async def test_channel_data_goes_to_the_peer_from_the_relayed_address_without_the_engine(
+    ground: Ground,
+) -> None:
+    ground.to_peer()
+    ground.send(b"payload")
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENCE):
+        payload, source = await loop.sock_recvfrom(ground.peer, 100)
+    assert (payload, source[:2]) == (b"payload", ground.relayed)
+    assert ground.to_engine == []
+
+
+async def test_what_a_peer_sends_comes_to_the_client_as_channel_data(ground: Ground) -> None:
+    ground.to_client()
+    loop = asyncio.get_running_loop()
+    ground.peer.sendto(b"payload", ground.relayed)
+    async with asyncio.timeout(PATIENCE):
+        message, source = await loop.sock_recvfrom(ground.client, 100)
+    assert message == encode_channel_data(CHANNEL, b"payload", False)
+    assert source[:2] == ground.server
+    assert ground.to_engine == []
+
+
+async def test_between_two_clients_only_the_channel_number_changes(ground: Ground) -> None:
+    expires_at = time.monotonic() + 600
+    shortcut = Shortcut(ground.server, _address(ground.other), OTHER_CHANNEL, expires_at)
+    ground.routes.install(ground.out, shortcut, None)
+    ground.send(b"payload")
+    assert await received(ground.other, 1) == [
+        encode_channel_data(OTHER_CHANNEL, b"payload", False)
+    ]
+    ground.routes.report()
+    assert ground.passed == [(ground.out, Count(1, 7))]
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 300])
+async def test_many_at_once_come_whole_and_in_order_whatever_their_sizes(
+    ground: Ground, count: int
+) -> None:
+    ground.to_peer()
+    ground.to_client()
+    payloads = [bytes([number % 251]) * (1 + number * 37 % 1200) for number in range(count)]
+    payloads[count // 2] = bytes(1200)  # equal ones in a row, with a shorter one behind
+    ground.send(*payloads)
+    assert await received(ground.peer, count) == payloads
+    for payload in payloads:
+        ground.peer.sendto(payload, ground.relayed)
+    assert await received(ground.client, count) == [
+        encode_channel_data(CHANNEL, payload, False) for payload in payloads
+    ]
+    assert ground.to_engine == []
+    ground.routes.report()
+    octets = sum(map(len, payloads))
+    assert sorted(ground.passed) == sorted(
+        [(ground.out, Count(count, octets)), (ground.back, Count(count, octets))]
+    )
+
+
+async def test_equal_ones_leave_together_and_come_apart_again(ground: Ground) -> None:
+    ground.to_peer()
+    payloads = [bytes([number]) * 1000 for number in range(200)]
+    ground.send(*payloads, b"the end")
+    assert await received(ground.peer, 201) == [*payloads, b"the end"]
+
+
+async def test_large_ones_come_whole(ground: Ground) -> None:
+    ground.to_peer()
+    payloads = [bytes([number]) * 20_000 for number in range(8)]
+    ground.send(*payloads)
+    assert await received(ground.peer, 8) == payloads
+
+
+async def test_what_is_odd_goes_to_the_engine_as_it_came(ground: Ground) -> None:
+    ground.to_peer()
+    head = CHANNEL.to_bytes(2, "big")
+    odd = [
+        b"",
+        b"\x40",
+        head,
+        head + b"\0\0",
+        head + b"\0\4abc",  # shorter than it says
+        head + b"\0\2abc\0",  # padded
+        b"\0\1\0\0" + bytes(16),  # STUN
+        encode_channel_data(OTHER_CHANNEL, b"not bound", False),
+    ]
+    for datagram in odd:
+        ground.client.sendto(datagram, ground.server)
+    assert await heard(ground, len(odd)) == odd
+    ground.other.sendto(encode_channel_data(CHANNEL, b"not his", False), ground.server)
+    assert len(await heard(ground, len(odd) + 1)) == len(odd) + 1
+
+
+async def test_what_the_engine_sends_on_and_what_goes_on_by_itself_keep_their_order(
+    ground: Ground,
+) -> None:
+    """The engine is one that sends whatever it hears to the peer, bound or not."""
+    ground.to_peer()
+    ground.engine = lambda each: ground.sockets[ground.relayed].send(
+        Datagram(ground.relayed, _address(ground.peer), each.payload[4:])
+    )
+    order = [CHANNEL, CHANNEL, OTHER_CHANNEL, CHANNEL, OTHER_CHANNEL, OTHER_CHANNEL, CHANNEL]
+    for number, channel in enumerate(order * 5):
+        ground.send(bytes([number]) * (1 + number), channel=channel)
+    assert await received(ground.peer, len(order) * 5) == [
+        bytes([number]) * (1 + number) for number in range(len(order) * 5)
+    ]
+
+
+async def test_after_its_end_a_route_lets_nothing_pass(ground: Ground) -> None:
+    ground.to_peer(lasts=-1.0)
+    ground.send(b"late")
+    assert await heard(ground, 1) == [encode_channel_data(CHANNEL, b"late", False)]
+
+
+async def test_a_route_that_is_removed_lets_nothing_pass_and_its_count_is_still_reported(
+    ground: Ground,
+) -> None:
+    ground.to_peer()
+    ground.send(b"payload")
+    await received(ground.peer, 1)
+    ground.routes.remove(ground.out)
+    ground.send(b"more")
+    assert await heard(ground, 1) == [encode_channel_data(CHANNEL, b"more", False)]
+    ground.routes.report()
+    assert ground.passed == [(ground.out, Count(1, 7))]
+
+
+@pytest.mark.parametrize("allowance", [Allowance(100, 10), Allowance(1, 1000)])
+async def test_what_is_beyond_the_allowance_goes_to_the_engine_which_hears_at_once_why(
+    ground: Ground, allowance: Allowance
+) -> None:
+    ground.to_peer(allowance=allowance)
+    ground.send(b"0123456789", b"beyond")
+    assert await heard(ground, 1) == [encode_channel_data(CHANNEL, b"beyond", False)]
+    assert ground.passed == [(ground.out, Count(1, 10))]
+    ground.to_peer(allowance=allowance)
+    ground.send(b"again")
+    assert await received(ground.peer, 2) == [b"0123456789", b"again"]
+
+
+async def test_counts_are_reported_by_and_by_without_being_asked_for(ground: Ground) -> None:
+    ground.to_peer()
+    ground.send(b"one", b"two")
+    await until(lambda: sum(count.octets for _, count in ground.passed) >= 6)
