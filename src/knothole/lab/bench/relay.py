@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from knothole.lab.bench.relay_load import (
     median_latency,
     most_per_second,
 )
-from knothole.lab.bench.relay_servers import Coturn, Knothole, Relay, knothole_options
+from knothole.lab.bench.relay_servers import Coturn, Knothole, Relay, RelayUnavailable
 from knothole.wire.address import Address
 
 CLIENT_PORT: Final = 40_000
@@ -118,7 +119,11 @@ def _measure_all(
             continue
         for count in options.allocations:
             with tempfile.TemporaryDirectory() as folder:
-                relay = start(Path(folder))
+                try:
+                    relay = start(Path(folder))
+                except RelayUnavailable as error:
+                    print(f"{name}: {error}", file=sys.stderr)
+                    break
                 try:
                     clients = _open(ground, sockets[0], count)
                     for cell in _cells(options):
@@ -131,14 +136,11 @@ def _measure_all(
 
 def _relays(ground: Ground, core: int) -> dict[str, Callable[[Path], Relay]]:
     place = (ground.server, core, ground.listener)
-    relays: dict[str, Callable[[Path], Relay]] = {
+    return {
         "coturn": lambda folder: Coturn(*place, folder),
-        "user space": lambda folder: Knothole(*place, folder, **knothole_options(False) or {}),
+        "user-space": lambda folder: Knothole(*place, folder, accelerator=False),
+        "accelerator": lambda folder: Knothole(*place, folder, accelerator=True),
     }
-    accelerated = knothole_options(True)
-    if accelerated is not None:
-        relays["accelerator"] = lambda folder: Knothole(*place, folder, **accelerated)
-    return relays
 
 
 def _open(ground: Ground, socket: BatchSocket, count: int) -> list[BenchClient]:

@@ -18,6 +18,7 @@ from knothole.lab.netns.namespace import Namespace
 from knothole.server.certificate import own_certificate
 from knothole.server.link import (
     MAX_PACKET,
+    Accelerated,
     Message,
     RelayFailed,
     RelayReady,
@@ -31,6 +32,10 @@ PORTS: Final = (20_000, 65_535)
 MOST_ALLOCATIONS: Final = 45_000
 DESCRIPTORS: Final = 65_000
 START_SECONDS: Final = 15.0
+
+
+class RelayUnavailable(RuntimeError):
+    """This machine has not what it needs; the text says what."""
 
 
 class Relay(Protocol):
@@ -47,10 +52,10 @@ class Coturn:
     """Debian's coturn, with one thread for relaying as it has one core."""
 
     def __init__(self, namespace: Namespace, core: int, listener: Address, folder: Path) -> None:
-        """Raises RuntimeError when it does not start."""
+        """Raises RelayUnavailable when it does not start."""
         program = shutil.which("turnserver", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if program is None:
-            raise RuntimeError("coturn is missing: apt-get install coturn")
+            raise RelayUnavailable("coturn is missing: apt-get install coturn")
         argv = [
             *(program, "-n", "--no-cli", "--no-tls", "--no-dtls", "--no-stdout-log"),
             *("--use-auth-secret", f"--static-auth-secret={SECRET}", f"--realm={REALM}"),
@@ -76,7 +81,7 @@ class Knothole:
     def __init__(
         self, namespace: Namespace, core: int, listener: Address, folder: Path, **options: Any
     ) -> None:
-        """``options`` are fields of RelayStart. Raises RuntimeError when it does not start."""
+        """``options`` are fields of RelayStart. Raises RelayUnavailable when it does not start."""
         certificate = own_certificate(folder)
         start = RelayStart(
             hosts=[listener.host],
@@ -109,14 +114,23 @@ class Knothole:
         self._link.settimeout(START_SECONDS)
         try:
             self._link.send(msgspec.msgpack.encode(start))
-            answer = msgspec.msgpack.decode(self._link.recv(MAX_PACKET), type=Message)
+            self._wait_ready(start.accelerator)
         except BaseException:
             self.stop()
             raise
-        if not isinstance(answer, RelayReady):
-            self.stop()
-            reason = answer.reason if isinstance(answer, RelayFailed) else "it has ended"
-            raise RuntimeError(f"knothole's relay does not start: {reason}")
+
+    def _wait_ready(self, accelerated: bool) -> None:
+        waiting = {"ready", "accelerated"} if accelerated else {"ready"}
+        while waiting:
+            match msgspec.msgpack.decode(self._link.recv(MAX_PACKET), type=Message):
+                case RelayReady():
+                    waiting.discard("ready")
+                case Accelerated(on, reason):
+                    waiting.discard("accelerated")
+                    if not on:
+                        raise RelayUnavailable(f"the accelerator is off: {reason}")
+                case RelayFailed(reason):
+                    raise RelayUnavailable(f"knothole's relay does not start: {reason}")
 
     @property
     def processes(self) -> list[int]:
@@ -125,13 +139,6 @@ class Knothole:
     def stop(self) -> None:
         self._link.close()
         _end(self._process)
-
-
-def knothole_options(accelerator: bool) -> dict[str, Any] | None:
-    """How RelayStart is told to do without the accelerator or not; None when it has none."""
-    if "accelerator" in RelayStart.__struct_fields__:
-        return {"accelerator": accelerator}
-    return None if accelerator else {}
 
 
 def cpu_seconds(process: int) -> float:
@@ -191,7 +198,7 @@ def _start(
 
 
 def _wait_until_bound(process: int, listener: Address) -> None:
-    """Until the kernel lists the UDP socket. Raises RuntimeError when that takes too long."""
+    """Until the kernel lists the UDP socket. Raises RelayUnavailable when that takes too long."""
     number = int.from_bytes(listener.ip.packed, sys.byteorder)
     wanted = f"{number:08X}:{listener.port:04X}"
     deadline = time.monotonic() + START_SECONDS
@@ -202,7 +209,7 @@ def _wait_until_bound(process: int, listener: Address) -> None:
         except OSError:
             break
         time.sleep(0.05)
-    raise RuntimeError(f"nothing listens on {listener}")
+    raise RelayUnavailable(f"nothing listens on {listener}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
