@@ -56,7 +56,7 @@ class NoOffload:
     can_segment = False
 
     def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(_LARGEST_DATAGRAM))
+        self._buffer: memoryview | None = None  # a server has tens of thousands of idle sockets
 
     def send_burst(
         self, sock: socket.socket, payload: bytes, segment_size: int, destination: tuple[str, int]
@@ -65,8 +65,11 @@ class NoOffload:
 
     def receive(self, sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
         # Into a buffer that stays: allocating the largest size each time takes as long as the call.
-        length, source = sock.recvfrom_into(self._buffer)
-        return bytes(self._buffer[:length]), 0, source
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = memoryview(bytearray(_LARGEST_DATAGRAM))
+        length, source = sock.recvfrom_into(buffer)
+        return bytes(buffer[:length]), 0, source
 
 
 class LinuxOffload(NoOffload):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 BENCHMARKS: Final = {
+    "allocations": "coturn and knothole as relays: allocations a second, memory of each, 20,000",
     "calls": "1,000 simulated calls over random NATs, lines and neighbours, and an oracle",
     "birthday": "how many probes find a random port, against the theory, as a picture",
     "call": "a spoken call across two NATs: likeness, delay, CPU against the codec alone",

@@ -47,6 +47,10 @@ class BenchClient:
         self._responder = ChallengeResponder(bench_credentials(name))
         self._transaction_id = b""
 
+    def want_channel(self, peer: Address) -> None:
+        """Not ready until it has one to ``peer``."""
+        self._peer, self.is_ready = peer, False
+
     def ask(self, now: float) -> Shot:
         """The next request, or the last one again."""
         self.asked_at = now
