@@ -182,15 +182,20 @@ def kernel_kibibytes() -> int:
     return 0
 
 
+def descriptors() -> int:
+    """How many files a relay may open here."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+
+
 def _start(
     namespace: Namespace, core: int, argv: list[str], **options: Any
 ) -> subprocess.Popen[bytes]:
     """In the namespace, on that core, with enough descriptors."""
     before = os.sched_getaffinity(0)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(DESCRIPTORS, limits[1]) if limits[1] != resource.RLIM_INFINITY else DESCRIPTORS
     os.sched_setaffinity(0, {core})
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors(), limits[1]))
     try:
         with namespace.entered():
             return subprocess.Popen(
