@@ -114,7 +114,7 @@ class UdpSocket:
         self._waiting: list[Callable[[], None]] = []
         self._sources: dict[tuple[str, int], Address] = {}
         self._closed = False
-        self._loop.add_reader(sock, self._readable)
+        self._watch(True)
 
     @property
     def address(self) -> Address:
@@ -145,13 +145,20 @@ class UdpSocket:
         if self._closed:
             return
         self._closed = True
-        self._loop.remove_reader(self._sock)
+        self._watch(False)
         self._loop.remove_writer(self._sock)
         self._sock.close()
         self._queue.clear()
         self._waiting.clear()
 
     # ------------------------------------------------------------------------------ receiving
+
+    def _watch(self, wanted: bool) -> None:
+        """Have :meth:`_readable` called when something has come, or not any more."""
+        if wanted:
+            self._loop.add_reader(self._sock, self._readable)
+        else:
+            self._loop.remove_reader(self._sock)
 
     def _readable(self) -> None:
         received: list[Received] = []

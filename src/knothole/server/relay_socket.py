@@ -20,6 +20,7 @@ from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
 from knothole.io.gather import Received
 from knothole.io.offload import CONTROL_SPACE, SEGMENT_CONTROL, packed_size, segment_size_in
 from knothole.io.udp import READS_A_TURN, Receiver, UdpSocket
+from knothole.server.crowd import Crowd
 from knothole.wire.address import Address
 from knothole.wire.turn import CHANNEL_HEADER_SIZE
 
@@ -104,7 +105,10 @@ class RelaySocket(UdpSocket):
         counted: list[Route],
         report: Callable[[], None],
         listens: bool,
+        crowd: Crowd | None = None,
     ) -> None:
+        """Of a ``crowd``, if one is given, which says when something has come."""
+        self._crowd = crowd
         super().__init__(sock, receiver)
         self.routes: dict[InletKey, Route] = {}
         self._arena, self._listens = arena, listens
@@ -124,6 +128,14 @@ class RelaySocket(UdpSocket):
             except OSError:
                 pass  # to be sent later, or in another shape, or not at all: send() knows
         self.send(Datagram(self._address, destination, b"".join(parts), size))
+
+    def _watch(self, wanted: bool) -> None:
+        if self._crowd is None:
+            super()._watch(wanted)
+        elif wanted:
+            self._crowd.add(self._sock.fileno(), self._readable)
+        else:
+            self._crowd.remove(self._sock.fileno())
 
     def _readable(self) -> None:
         if self.routes:

@@ -10,6 +10,7 @@ from typing import Final
 from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
 from knothole.io.bpf.layout import Count
 from knothole.io.udp import Receiver
+from knothole.server.crowd import Crowd
 from knothole.server.relay_socket import Arena, InletKey, RelaySocket, Route
 from knothole.wire.address import Address
 
@@ -29,6 +30,7 @@ class Routes:
     ) -> None:
         """``sockets`` finds the one of an address; ``passed`` is told what has gone by a route."""
         self._arena = Arena()
+        self._crowd = Crowd.make()
         self._counted: list[Route] = []
         self._sockets, self._passed = sockets, passed
         self._timer: asyncio.TimerHandle | None = None
@@ -43,6 +45,7 @@ class Routes:
             counted=self._counted,
             report=self.report,
             listens=listens,
+            crowd=None if listens else self._crowd,
         )
 
     def install(self, key: ShortcutKey, shortcut: Shortcut, allowance: Allowance | None) -> None:
@@ -71,6 +74,8 @@ class Routes:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._crowd is not None:
+            self._crowd.close()
 
     def _on_timer(self) -> None:
         self._timer = None

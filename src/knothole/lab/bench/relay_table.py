@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from knothole.lab.bench.relay import Cell, Figures
 
+NOTHING_US: Final = 0.5  # ours: below that the relay's process has not relayed, the kernel has
 HEAD = (
     f"{'':24}{'most/s':>9}{'per core':>10}{'x':>6}{'server us':>11}{'all us':>8}{'x':>6}"
     f"{'x fwd':>7}{'p50 us':>8}{'+direct':>9}{'+fwd':>7}"
@@ -37,7 +38,7 @@ def _line(each: Figures, ways: dict[str, Figures]) -> str:
     coturn_added = coturn.all_us - direct.all_us if coturn else None
     added = each.all_us - direct.all_us
     row = f"  {each.way:22}{each.per_second:9.0f}"
-    if each.server_us or each.per_core:
+    if each.server_us > NOTHING_US:
         row += f"{each.per_core:10.0f}{_ratio(each.per_core, coturn_per_core)}"
         row += f"{each.server_us:11.2f}"
     else:
