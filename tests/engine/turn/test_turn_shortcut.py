@@ -341,6 +341,22 @@ def test_what_is_used_up_is_given_again_as_time_brings_it() -> None:
     assert kernel.allowances[first].datagrams >= 64
 
 
+def test_other_limits_count_at_once() -> None:
+    world, kernel = limited(0, 0)
+    limits = Limits(datagrams_per_second=1000, octets_per_second=1_000_000)
+    world.server.set_limits(limits, world.now)
+    assert kernel.held
+    assert set(kernel.allowances.values()) == {Allowance(1000, 1_000_000)}
+    world.server.set_limits(Limits(datagrams_per_second=0, octets_per_second=0), world.now)
+    assert kernel.held
+    assert set(kernel.allowances.values()) == {None}
+    world.server.shortcut_passed(next(iter(kernel.held)), 1 << 40, 1 << 50, world.now)
+    before = kernel.installs
+    world.run(world.now + 10)
+    assert kernel.held
+    assert kernel.installs == before
+
+
 def test_in_the_long_run_shortcuts_relay_no_more_than_the_limit() -> None:
     """The kernel takes all that it may, and io reports it every second."""
     world, kernel = limited(1000, 1 << 40)

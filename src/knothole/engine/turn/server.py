@@ -172,6 +172,8 @@ class TurnServer:
             self._new_peers = TokenBuckets(limits.new_peers)
         self._limits = limits
         self._allocations.set_limits(limits, now)
+        if self._shortcuts is not None:
+            self._shortcuts.allow_anew(now)
 
     def shortcut_passed(self, key: ShortcutKey, datagrams: int, octets: int, now: float) -> None:
         """io's report of payload that went by a shortcut since the last one."""

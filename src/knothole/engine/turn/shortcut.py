@@ -102,6 +102,11 @@ class Shortcuts:
         for key in tuple(self._of.get(allocation, ())):
             self._remove(key)
 
+    def allow_anew(self, now: float) -> None:
+        """The budgets have other limits: what was allowed under the old ones counts no more."""
+        for key, entry in self._entries.items():
+            self._allow(key, entry, now)
+
     def passed(self, key: ShortcutKey, datagrams: int, octets: int, now: float) -> None:
         """io reports that so much payload went by this entry."""
         entry = self._entries.get(key)
@@ -183,6 +188,8 @@ class Shortcuts:
     def _allow(self, key: ShortcutKey, entry: _Entry, now: float) -> None:
         """Install it, with as much as may be had now."""
         allowance = _allowance(entry, now)
+        self._granted.pop(key, None)
+        self._short.drop(key)
         if allowance is not None:
             self._granted[key] = _Granted(allowance, allowance)
             if (
