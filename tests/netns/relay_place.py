@@ -91,6 +91,7 @@ class RelayProgram:
                 secrets=[SECRET],
                 allow_peers=allow_peers or [],
                 deny_peers=[],
+                revoked=[],
                 allocations=100,
                 allocations_per_user=100,
                 chain=str(certificate.chain),
