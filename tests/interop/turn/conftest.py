@@ -29,7 +29,7 @@ from knothole.server.dtls import DtlsConnection, DtlsServer
 from knothole.wire.address import Address, Transport, parse_address
 from knothole.wire.turn import StreamFramer
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, LOOPBACK6 = "127.0.0.1", "::1"
 PATIENCE = 40.0
 """Seconds after which something that should have happened has not."""
 
@@ -59,11 +59,11 @@ class UdpLine(asyncio.DatagramProtocol):
         self.local = Address(LOOPBACK, 0)
 
     @classmethod
-    async def open(cls, receive: Callable[[bytes, Address], None], port: int = 0) -> UdpLine:
+    async def open(
+        cls, receive: Callable[[bytes, Address], None], port: int = 0, host: str = LOOPBACK
+    ) -> UdpLine:
         loop = asyncio.get_running_loop()
-        _, line = await loop.create_datagram_endpoint(
-            lambda: cls(receive), local_addr=(LOOPBACK, port)
-        )
+        _, line = await loop.create_datagram_endpoint(lambda: cls(receive), local_addr=(host, port))
         return line
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:
@@ -405,6 +405,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def echo() -> AsyncIterator[Address]:
     """A peer that sends back whatever comes, with "echo " in front."""
     line = await UdpLine.open(lambda data, source: line.send(b"echo " + data, source))
+    yield line.local
+    line.close()
+
+
+@pytest.fixture
+async def echo6() -> AsyncIterator[Address]:
+    """The same with IPv6."""
+    line = await UdpLine.open(
+        lambda data, source: line.send(b"echo " + data, source), host=LOOPBACK6
+    )
     yield line.local
     line.close()
 

@@ -139,6 +139,19 @@ async def test_a_quota_is_486(coturn, connect) -> None:
     assert (await second.event(AllocationFailed)).code == 486
 
 
+async def test_an_ipv6_address_reaches_ipv6_peers(coturn, connect, echo6) -> None:
+    plain, _ = await coturn(*REST, "--relay-ip=::1")
+    client = await connect(plain, Transport.UDP, rest(), family=AddressFamily.IPV6)
+    assert (await client.event(Allocated)).relayed.host == "::1"
+    client.do("send", echo6, b"first", 0)
+    assert await client.data(1) == [(echo6, b"echo first")]
+    client.do("bind_channel", echo6)
+    await client.quiet()
+    client.do("send", echo6, b"second", 0)
+    assert await client.data(2) == [(echo6, b"echo first"), (echo6, b"echo second")]
+    assert client.channel_messages > 0
+
+
 async def test_a_family_that_the_server_has_not_is_440(coturn, connect) -> None:
     plain, _ = await coturn(*REST)
     client = await connect(plain, Transport.UDP, rest(), family=AddressFamily.IPV6)
