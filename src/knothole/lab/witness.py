@@ -51,10 +51,9 @@ class Witness:
             time.sleep(_POLL_SECONDS)
 
     def sizes(self, start: float) -> tuple[int, int]:
-        """Bytes that arrived since ``start`` (monotonic seconds), direct and from servers. It sees
-        no more afterwards."""
+        """Bytes that have arrived since ``start`` (monotonic seconds), direct and from servers."""
         direct = relayed = 0
-        for packet in self._arrived(self._capture.stop(), start):
+        for packet in self._arrived(self._capture.packets(), start):
             if self._is_direct(packet):
                 direct += len(packet.payload)
             else:
