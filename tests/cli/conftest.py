@@ -302,6 +302,13 @@ class Person:
         printed = [checked(arguments[0], json.loads(line)) for line in done.stdout.splitlines()]
         return done.returncode, printed
 
+    def pings_until(self, text: str, name: str) -> None:
+        """Ping ``name`` until that is told, as JSON."""
+        pinging = self.start("ping", name, "-i", "0.1", "--json")
+        pinging.expect(text)
+        pinging.signal(signal.SIGINT)
+        assert pinging.wait() == 0
+
     def knows(self, other: Person, *, by_the_key_of: Person | None = None) -> None:
         """Remember the other's key, or a wrong one."""
         key = Profile.load((by_the_key_of or other).home).identity.public_key

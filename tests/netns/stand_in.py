@@ -50,7 +50,7 @@ class End:
         self.peer: tuple[str, int] | None = None
         self.is_direct = self.heard = False
         self.received = 0
-        self.punch_until = 0.0
+        self.punch_at = self.punch_until = 0.0
         self.calling = ""
         self.registered = False
 
@@ -77,7 +77,9 @@ class End:
                 return
             if self.sock in ready:
                 self.take(*self.sock.recvfrom(4096))
-            if self.peer and time.monotonic() < self.punch_until:
+            now = time.monotonic()
+            if self.peer and self.punch_at <= now < self.punch_until:
+                self.punch_at = now + REPEAT
                 self.sock.sendto(PUNCH, self.peer)
                 self.send(b"F")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Final
@@ -64,7 +65,8 @@ class Probes:
             self._hit_at = self._hit_at or at
 
     def measured(self) -> Measured:
-        """Bob's probes count; where both ends send the same, the smaller number of both."""
+        """Bob's probes count; where both ends send the same, the number that has the same chance
+        from both: each end's aim must be among the other's ports, so their numbers multiply."""
         probes, opened = self._sent["bob"], [at for at, _ in self._sent["alice"]]
         lead = None
         if self._scan_at is not None:
@@ -75,7 +77,7 @@ class Probes:
                 return Measured(None, lead)
             later_at = self._hit_at - ONE_WAY_SECONDS  # when the later of the two was sent
             counts = (sum(at <= later_at for at, _ in each) for each in self._sent.values())
-            return Measured(max(1, min(counts)), lead)
+            return Measured(max(1, round(math.sqrt(math.prod(counts)))), lead)
         # Not the first packet that comes in: where Alice's was the later one it comes in a line
         # later than one of Bob's that would have been as good.
         times = [at for at, _ in probes]
