@@ -302,10 +302,14 @@ class Person:
         printed = [checked(arguments[0], json.loads(line)) for line in done.stdout.splitlines()]
         return done.returncode, printed
 
-    def pings_until(self, text: str, name: str) -> None:
-        """Ping ``name`` until that is told, as JSON."""
+    def pings_until_direct(self, name: str) -> None:
+        """Ping ``name`` until an answer has come by a direct path."""
         pinging = self.start("ping", name, "-i", "0.1", "--json")
-        pinging.expect(text)
+        for count in range(1, 600):
+            pinging.expect('{"event": "pong"', times=count)
+            pongs = [event for event in pinging.events() if event["event"] == "pong"]
+            if any(event["path"] == "direct" for event in pongs):
+                break
         pinging.signal(signal.SIGINT)
         assert pinging.wait() == 0
 

@@ -26,7 +26,7 @@ def test_a_policy_makes_every_line_with_one_contact_relayed(alice: Person, echo:
     _, events = alice.events("contacts")
     assert {event["name"]: event["policy"] for event in events}[echo] == "relay"
     assert alice.events("contacts", "--policy", echo, "default")[0] == 0
-    alice.pings_until('"path": "direct"', echo)
+    alice.pings_until_direct(echo)
 
 
 def test_who_listens_with_relay_only_is_direct_with_friends_alone(
@@ -34,7 +34,7 @@ def test_who_listens_with_relay_only_is_direct_with_friends_alone(
 ) -> None:
     assert bob.events("contacts", "--policy", carol.name, "direct")[0] == 0
     bob.listening("--echo", "--relay-only")
-    carol.pings_until('"path": "direct"', bob.name)
+    carol.pings_until_direct(bob.name)
     _, events = alice.events("ping", bob.name, "-c", "3", "-i", "0.5")
     assert {event["path"] for event in events if event["event"] == "pong"} == {"relayed"}
 

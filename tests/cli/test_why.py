@@ -22,7 +22,7 @@ def going_on(person: Person, other: Person) -> dict[str, Any]:
 
 
 def test_after_a_ping_it_tells_how_the_line_was_direct(alice: Person, echo: str) -> None:
-    alice.pings_until('"path": "direct"', echo)
+    alice.pings_until_direct(echo)
     code, events = alice.events("why", echo)
     assert code == 0
     (why,) = events
