@@ -16,6 +16,20 @@ INDICATION = encode(
 )
 
 
+def test_behind_a_connection_bind_nothing_is_cut_until_it_is_wanted() -> None:
+    bind = encode(Message(MessageClass.REQUEST, Method.CONNECTION_BIND, ID))
+    framer = StreamFramer(stops_at_bind=True)
+    assert framer.feed(REQUEST + bind + b"raw bytes") == [REQUEST, bind]
+    assert framer.has_stopped
+    assert framer.rest() == b"raw bytes"
+    assert framer.rest() == b""
+    assert framer.feed(bind + REQUEST) == [bind]
+    assert framer.feed(b"") == [REQUEST]
+    assert not framer.has_stopped
+    plain = StreamFramer()
+    assert plain.feed(bind + REQUEST) == [bind, REQUEST]
+
+
 def test_channel_data_has_number_length_and_payload() -> None:
     assert encode_channel_data(0x4001, b"abcde", padded=False) == b"\x40\x01\0\x05abcde"
     assert encode_channel_data(0x4001, b"abcde", padded=True) == b"\x40\x01\0\x05abcde\0\0\0"

@@ -7,7 +7,6 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from knothole.io.dtls import (
     take_datagrams,
 )
 from knothole.server.turn_connection import FIRST_MESSAGE_SECONDS, IDLE_SECONDS
-from knothole.wire.address import Transport
+from knothole.wire.address import Transport, network_of
 
 HANDSHAKE_SECONDS: Final = 10.0  # ours: from the cookie to the end of the handshake
 COOKIE_SECONDS: Final = 30.0  # ours: a cookie is good for so long, and for twice as long at most
@@ -153,7 +152,7 @@ class DtlsServer:
         former = self._connections.get(five_tuple)
         if former is not None:
             self._forget(former)
-        network = source_network(five_tuple.client.host)
+        network = network_of(five_tuple.client.host, 24, 48)
         if (
             len(self._connections) >= MAX_CONNECTIONS
             or self._without_allocation.total() >= MAX_WITHOUT_ALLOCATION
@@ -257,11 +256,6 @@ def is_client_hello(datagram: bytes) -> bool:
         and datagram[3:5] == b"\0\0"
         and datagram[13] == CLIENT_HELLO
     )
-
-
-def source_network(host: str) -> str:
-    """The network that one subscriber may have: whose addresses are counted as one."""
-    return str(ip_network(f"{host}/{48 if ':' in host else 24}", strict=False))
 
 
 def _choose_protocol(_: SSL.Connection, offered: list[bytes]) -> Any:

@@ -35,6 +35,10 @@ class HttpPump:
         if sent < len(data):  # rendezvous messages are small: whoever fills this is no client
             self._transport.abort()
 
+    def end(self) -> bool:
+        """Who sends no more HTTP has gone."""
+        return False
+
     def pause(self) -> None:
         """The client does not read. Nor do we then, and the rendezvous process will notice."""
         if not self._closed and self._stalled is None:

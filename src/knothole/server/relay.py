@@ -21,7 +21,10 @@ from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import (
     AllocationCreated,
     AllocationEnded,
+    BindPeer,
+    ClosePeer,
     CloseRelay,
+    ConnectPeer,
     InstallShortcut,
     OpenRelay,
     RelayReached,
@@ -49,6 +52,7 @@ from knothole.server.relay_settings import Steering, limits_of, policy_of, tls_o
 from knothole.server.relay_socket import RelaySocket
 from knothole.server.relay_users import RelayUsers
 from knothole.server.routes import ROUTES_WORK, Routes
+from knothole.server.tcp_relay import TcpRelay
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, Transport
 
@@ -125,6 +129,7 @@ class Relay:
             shortcuts=self._accelerator.is_on or ROUTES_WORK,
         )
         self._steering = Steering(settings, context, self._turn, self._users, self._dtls)
+        self._tcp = TcpRelay(start.relay_hosts, self._turn, self._drain)
         try:
             for address in addresses:
                 self._listen(address)
@@ -139,7 +144,10 @@ class Relay:
 
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         """A TCP connection that speaks STUN or TURN, inside TLS or not."""
-        if self._closed or len(self._accepted) + len(self._relays) >= self._max_sockets:
+        if (
+            self._closed
+            or len(self._accepted) + len(self._relays) + len(self._tcp) >= self._max_sockets
+        ):
             sock.close()
             return
         connection = TurnConnection(
@@ -177,6 +185,7 @@ class Relay:
         self._dtls.close()
         for link in (*self._listening.values(), *self._relays.values()):
             link.close()
+        self._tcp.close_all()
         self._listening.clear()
         self._relays.clear()
 
@@ -191,18 +200,21 @@ class Relay:
             sock, partial(self._from_clients, address), listens=True
         )
 
-    def _open_relay(self, relayed: Address) -> None:
+    def _open_relay(self, relayed: Address, transport: Transport) -> None:
         now = time.monotonic()
         try:
-            if len(self._accepted) + len(self._relays) >= self._max_sockets:
+            if len(self._accepted) + len(self._relays) + len(self._tcp) >= self._max_sockets:
                 raise OSError("too many sockets")
-            sock = bind_socket(Address(self._start.relay_hosts[relayed.host], relayed.port))
+            if transport is Transport.TCP:
+                self._tcp.open(relayed)
+            else:
+                sock = bind_socket(Address(self._start.relay_hosts[relayed.host], relayed.port))
+                self._relays[relayed] = self._routes.socket(
+                    sock, partial(self._from_peers, relayed), listens=False
+                )
         except OSError:
             self._turn.relay_refused(relayed, now)
         else:
-            self._relays[relayed] = self._routes.socket(
-                sock, partial(self._from_peers, relayed), listens=False
-            )
             self._turn.relay_opened(relayed, now)
 
     def _socket(self, address: Address) -> RelaySocket | None:
@@ -311,12 +323,19 @@ class Relay:
                 self._transmit(output.datagram)
             else:
                 match output:
-                    case OpenRelay(relayed):
-                        self._open_relay(relayed)
+                    case OpenRelay(relayed, transport):
+                        self._open_relay(relayed, transport)
                     case CloseRelay(relayed):
                         link = self._relays.pop(relayed, None)
                         if link is not None:
                             link.close()
+                        self._tcp.close(relayed)
+                    case ConnectPeer(number, relayed, peer):
+                        self._tcp.connect(number, relayed, peer)
+                    case BindPeer(number, five_tuple):
+                        self._tcp.bind(number, self._connections.get(five_tuple))
+                    case ClosePeer(number):
+                        self._tcp.close_peer(number)
                     case AllocationCreated(five_tuple, username):
                         self._allocated(five_tuple, username)
                     case AllocationEnded(five_tuple):

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.server.client_hello import HANDSHAKE_RECORD
@@ -21,6 +21,25 @@ MAX_UNSENT: Final = 512 * 1024  # bytes; beyond it datagrams for this client are
 FAREWELL_SECONDS: Final = 3.0  # ours: for TLS to be closed politely
 
 _UNKNOWN = FiveTuple(Transport.TCP, Address("0.0.0.0", 0), Address("0.0.0.0", 0))  # noqa: S104
+
+
+class Pump(Protocol):
+    """Where the bytes of a connection go that carries no messages."""
+
+    def send(self, data: bytes) -> None:
+        """Bytes from the client."""
+
+    def end(self) -> bool:
+        """The client sends no more; whether something may still be sent to it."""
+
+    def pause(self) -> None:
+        """The client does not read: send it no more."""
+
+    def resume(self) -> None:
+        """It reads again."""
+
+    def close(self) -> None:
+        """The client is gone. Idempotent."""
 
 
 class TurnConnection(asyncio.Protocol):
@@ -42,14 +61,14 @@ class TurnConnection(asyncio.Protocol):
         self._on_message = on_message
         self._on_closed = on_closed
         self._on_http = on_http
-        self._framer = StreamFramer()
+        self._framer = StreamFramer(stops_at_bind=True)
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._speaks_turn = False
         self._heard = False  # a message, since we looked last
         self._ended = False
-        self._pump: HttpPump | None = None
+        self._pump: Pump | None = None
 
     def accept(self, sock: socket.socket, remote: tuple[str, int], context: ssl.SSLContext) -> None:
         """Take over an accepted socket whose first byte is there, and not read yet."""
@@ -112,14 +131,31 @@ class TurnConnection(asyncio.Protocol):
                 self._hand_over(data)
                 return
             self._speaks_turn = True
-        try:
-            messages = self._framer.feed(data)
-        except MalformedMessage:
-            self.close()
-            return
-        if messages:
-            self._heard = True
-            self._on_message(self, messages)
+        while True:
+            try:
+                messages = self._framer.feed(data)
+            except MalformedMessage:
+                self.close()
+                return
+            if messages:
+                self._heard = True
+                self._on_message(self, messages)
+            if not self._framer.has_stopped:
+                return
+            if self._carries_data():
+                return
+            data = b""
+
+    def _carries_data(self) -> bool:
+        """Whether the ConnectionBind was accepted; what came right behind it goes to the peer."""
+        if self._pump is None:
+            return False
+        self._pump.send(self._framer.rest())
+        return True
+
+    def eof_received(self) -> bool:
+        """Whether the connection stays open for what is still to be sent."""
+        return self._pump is not None and self._pump.end()
 
     def pause_writing(self) -> None:
         if self._pump is not None:
@@ -136,6 +172,14 @@ class TurnConnection(asyncio.Protocol):
         if self._pump is not None:
             self._pump.close()
         self._end()
+
+    def carry(self, make_pump: Callable[[asyncio.Transport], Pump]) -> bool:
+        """Bytes from now on go to a pump, and none is a message; False when it is closed."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        self.is_kept = True
+        self._pump = make_pump(self._transport)
+        return True
 
     def _end(self) -> None:
         if not self._ended:
@@ -154,6 +198,6 @@ class TurnConnection(asyncio.Protocol):
 
     def _hand_over(self, data: bytes) -> None:
         assert self._transport is not None
-        self._pump = HttpPump(self._transport)
-        self._pump.send(data)
-        self._on_http(self._pump.handed)
+        self._pump = pump = HttpPump(self._transport)
+        pump.send(data)
+        self._on_http(pump.handed)

@@ -12,6 +12,7 @@ LAST_CHANNEL: Final = 0x4FFF
 LAST_OLD_CHANNEL: Final = 0x7FFF  # RFC 5766 Section 11: "0x4000 through 0x7FFF"
 CHANNEL_HEADER_SIZE: Final = 4
 
+_CONNECTION_BIND = b"\x00\x0b"  # RFC 6062 Section 6.1: a request with method 0x000B
 _COOKIE = MAGIC_COOKIE.to_bytes(4, "big")
 
 
@@ -56,11 +57,15 @@ class StreamFramer:
     """Cuts a TCP or TLS stream into STUN and ChannelData messages (RFC 8656 Section 12.5).
 
     ChannelData with a number of RFC 5766 is ChannelData too. Holds at most one unfinished message,
-    64 KiB.
+    64 KiB. With ``stops_at_bind`` what is behind a ConnectionBind request stays uncut, for it may
+    be data (RFC 6062 Section 4.3): go on with :meth:`feed`, or take it by :meth:`rest`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, stops_at_bind: bool = False) -> None:
         self._buffer = bytearray()
+        self._stops_at_bind = stops_at_bind
+        self.has_stopped = False
+        """Whether the last message was such a request."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that ``data`` completes, ChannelData without its padding.
@@ -70,16 +75,26 @@ class StreamFramer:
         """
         buffer = self._buffer
         buffer += data
-        messages = []
+        messages: list[bytes] = []
         at = 0
+        self.has_stopped = False
         while len(buffer) - at >= CHANNEL_HEADER_SIZE:
             size, padding = _size_at(buffer, at)
             if len(buffer) - at < size + padding:
                 break
             messages.append(bytes(buffer[at : at + size]))
             at += size + padding
+            if self._stops_at_bind and messages[-1].startswith(_CONNECTION_BIND):
+                self.has_stopped = True
+                break
         del buffer[:at]
         return messages
+
+    def rest(self) -> bytes:
+        """What was fed and not cut yet; it is not kept any more."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
 
 
 def _size_at(buffer: bytearray, at: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from knothole.wire.stun import (
 )
 
 UDP: Final = 17  # RFC 8656 Section 18.8: "only allows the use of code point 17"
+TCP: Final = 6  # RFC 6062 Section 4.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class AllocateRequest:
     reserve: bool
     lifetime: int | None
     missing: tuple[AddressErrorCode, ...]
+    is_tcp: bool = False
 
     @property
     def count(self) -> int:
@@ -51,16 +53,21 @@ class AllocateRequest:
         return replace(self, families=left, missing=(*self.missing, lacking(family, 508)))
 
 
-def read_allocate(message: Message, families: Collection[AddressFamily]) -> AllocateRequest:
+def read_allocate(
+    message: Message, families: Collection[AddressFamily], *, by_stream: bool = False
+) -> AllocateRequest:
     """What ``message`` asks of a server that relays on ``families``.
 
-    Raises Refusal: 400, 420, 440 or 442.
+    ``by_stream`` says that it came by TCP or TLS. Raises Refusal: 400, 420, 440 or 442.
     """
     transport = message.get(RequestedTransport)
     if transport is None:
         raise Refusal(400)
-    if transport.protocol != UDP:
+    is_tcp = transport.protocol == TCP
+    if transport.protocol != UDP and not is_tcp:
         raise Refusal(442)
+    if is_tcp and not (by_stream and _suits_tcp(message)):
+        raise Refusal(400)
     if message.get(DontFragment) is not None:
         # Check 4: no socket of ours sets the DF bit for single datagrams.
         raise Refusal(420, UnknownAttributes((DontFragment.TYPE,)))
@@ -89,7 +96,13 @@ def read_allocate(message: Message, families: Collection[AddressFamily]) -> Allo
         reserve,
         None if lifetime is None else lifetime.seconds,
         missing,
+        is_tcp,
     )
+
+
+def _suits_tcp(message: Message) -> bool:
+    """RFC 6062 Section 5.1: what a TCP allocation cannot have must not be asked for."""
+    return not any(map(message.get, (DontFragment, EvenPort, ReservationToken)))
 
 
 def lacking(family: AddressFamily, code: int) -> AddressErrorCode:

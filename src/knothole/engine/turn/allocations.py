@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from knothole.engine.core import Datagram, Transmit
 from knothole.engine.turn.allocate_request import AllocateRequest
@@ -28,7 +28,7 @@ from knothole.engine.turn.server_events import (
     ServerOutput,
 )
 from knothole.engine.turn.shortcut import Shortcuts
-from knothole.wire.address import Address, network_of
+from knothole.wire.address import Address, Transport, network_of
 from knothole.wire.stun import (
     Attribute,
     Lifetime,
@@ -53,6 +53,8 @@ class Allocations:
         self._pending: dict[FiveTuple, PendingAllocation] = {}
         self._opening: dict[Address, tuple[PendingAllocation, Opening]] = {}
         self._deadlines: Deadlines[ServerAllocation | Reservation] = Deadlines()
+        self.on_end: Callable[[ServerAllocation], None] = lambda _: None
+        """What else ends with an allocation."""
         self.shortcuts: Shortcuts | None = None
         """What the kernel relays, if it does."""
 
@@ -138,6 +140,7 @@ class Allocations:
         self._deadlines.drop(allocation)
         if self.shortcuts is not None:
             self.shortcuts.end(allocation)
+        self.on_end(allocation)
         maker = allocation.requester
         self._release(allocation.relayed, allocation.holder)
         self._outputs.append(
@@ -234,9 +237,10 @@ class Allocations:
                 opening.family, near, even=request.even_port, pair=request.reserve
             )
         opening.has_failed = not opening.wanted
+        transport = Transport.TCP if pending.request.is_tcp else Transport.UDP
         for relayed in opening.wanted:
             self._opening[relayed] = (pending, opening)
-            self._outputs.append(OpenRelay(relayed))
+            self._outputs.append(OpenRelay(relayed, transport))
 
     def _abandon(self, opening: Opening) -> None:
         """Give back the addresses that it has or waits for; late answers find nobody."""
@@ -320,6 +324,7 @@ class Allocations:
                 five_tuple.transport.is_stream,
                 pending.holder,
                 budget,
+                is_tcp=request.is_tcp,
             )
             for relayed in addresses
         ]

@@ -18,7 +18,7 @@ from knothole.wire.stun import (
 
 SOFTWARE: Final = Software("knothole")  # no version: RFC 8656 Section 21.1.6
 
-# RFC 8489 Section 14.8 and RFC 8656 Section 19.
+# RFC 8489 Section 14.8, RFC 8656 Section 19 and RFC 6062 Section 6.3.
 REASONS: Final = {
     300: "Try Alternate",
     400: "Bad Request",
@@ -31,6 +31,8 @@ REASONS: Final = {
     441: "Wrong Credentials",
     442: "Unsupported Transport Protocol",
     443: "Peer Address Family Mismatch",
+    446: "Connection Already Exists",
+    447: "Connection Timeout or Failure",
     486: "Allocation Quota Reached",
     508: "Insufficient Capacity",
 }

@@ -41,11 +41,14 @@ class Doorkeeper:
         self._authenticator, self._mint = authenticator, mint
         self._nobody = User("", (bytes(32),), -math.inf)
 
-    def admit(self, message: Message, five_tuple: FiveTuple, now: float) -> Requester:
+    def admit(
+        self, message: Message, five_tuple: FiveTuple, now: float, control: FiveTuple | None = None
+    ) -> Requester:
         """Who sent the request ``message``; the checks and their order are those of the RFC.
 
         Every request is judged by what is known of its user at that moment: a credential that has
-        expired or was revoked is nobody's, on a live allocation too.
+        expired or was revoked is nobody's, on a live allocation too. ``control`` is the connection
+        whose nonces the client may use as well.
 
         Raises Refusal: 400, 401 or 438.
         """
@@ -63,6 +66,8 @@ class Doorkeeper:
         if user is self._nobody or key is None:
             raise self._challenge(401, five_tuple, now)
         freshness = self._mint.judge(nonce.value, five_tuple, now)
+        if control is not None and freshness is Freshness.STALE:
+            freshness = self._mint.judge(nonce.value, control, now)
         # Ours: a Refresh changes the nonce early, so that the permission for a call, which is in
         # a hurry, does not meet a stale one.
         if freshness is Freshness.STALE or (

@@ -11,7 +11,7 @@ from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.quota import Holder
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.wire.address import Address
-from knothole.wire.stun import AddressFamily, ChannelNumber, Message, XorPeerAddress
+from knothole.wire.stun import ChannelNumber, Message, XorPeerAddress
 
 
 def create_permission(
@@ -54,6 +54,8 @@ def channel_bind(
 
     Returns as :func:`create_permission`. Raises Refusal.
     """
+    if allocation.is_tcp:
+        raise Refusal(403)  # RFC 6062 Section 5: no channels over TCP
     number, found = message.get(ChannelNumber), message.get(XorPeerAddress)
     if number is None or found is None or not found.address.port:
         raise Refusal(400)
@@ -94,7 +96,7 @@ def _meet(
 
 def _half(allocation: ServerAllocation, peer: Address) -> ServerAllocation:
     """The one whose relayed address can reach ``peer``."""
-    for half in allocation.halves:
-        if AddressFamily.of(half.relayed) is AddressFamily.of(peer):
-            return half
-    raise Refusal(443)
+    half = allocation.half_for(peer)
+    if half is None:
+        raise Refusal(443)
+    return half

@@ -22,6 +22,7 @@ class Limits:
     allocations_per_user: int = 32  # ours: some devices, each with IPv4, IPv6, UDP and TLS
     permissions_per_allocation: int = 128  # ours: every candidate of a dozen peers
     channels_per_allocation: int = 128
+    peer_connections_per_allocation: int = 32  # ours, of a TCP allocation: a descriptor each
     max_lifetime: int = GREATEST_LIFETIME
     reservation: float = LEAST_RESERVATION
     nonce_lifetime: float = GREATEST_NONCE_LIFETIME

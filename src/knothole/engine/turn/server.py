@@ -23,6 +23,7 @@ from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_data import ServerData
 from knothole.engine.turn.server_events import EndReason, ServerOutput, ShortcutKey
 from knothole.engine.turn.shortcut import Shortcuts
+from knothole.engine.turn.tcp_peers import TcpPeers
 from knothole.engine.turn.unproven import UnprovenAnswers
 from knothole.wire.address import Address, Transport
 from knothole.wire.prohibited import is_tunnelled
@@ -91,6 +92,14 @@ class TurnServer:
         self._by_five_tuple = self._allocations.by_five_tuple
         self._by_relayed = self._allocations.by_relayed
         self._data = ServerData(self._allocations, self._rules, random, self._outputs)
+        self._tcp = TcpPeers(
+            self._allocations,
+            self._rules,
+            random,
+            limits.peer_connections_per_allocation,
+            self._outputs,
+        )
+        self._allocations.on_end = self._tcp.end
         self._shortcuts: Shortcuts | None = None
         if shortcuts:
             self._shortcuts = Shortcuts(self._by_relayed, self._rules, self._outputs)
@@ -136,6 +145,21 @@ class TurnServer:
         """
         self._data.icmp_from_peer(relayed, peer, icmp, now)
 
+    def peer_arrived(self, relayed: Address, peer: Address, now: float) -> int | None:
+        """``peer`` has connected to the TCP relayed address ``relayed``.
+
+        Returns the number of the connection, None when io is to close it.
+        """
+        return self._tcp.arrived(relayed, peer, now)
+
+    def peer_connected(self, connection: int, now: float) -> None:
+        """io's answer to ConnectPeer: the peer has accepted."""
+        self._tcp.connected(connection, now)
+
+    def peer_closed(self, connection: int, to_peer: int, to_client: int, now: float) -> None:
+        """A peer connection is over, or could not be opened; so many bytes went each way."""
+        self._tcp.closed(connection, to_peer, to_client)
+
     def relay_opened(self, relayed: Address, now: float) -> None:
         """io's answer to OpenRelay: the socket is there."""
         self._allocations.opened(relayed, now)
@@ -163,6 +187,7 @@ class TurnServer:
         self._rules = self._rules.under(policy)
         self._data.obey(self._rules)
         self._allocations.forbid(self._rules, now)
+        self._tcp.obey(self._rules)
         if self._shortcuts is not None:
             self._shortcuts.obey(self._rules, now)
 
@@ -203,11 +228,12 @@ class TurnServer:
 
     def handle_timeout(self, now: float) -> None:
         self._allocations.handle_timeout(now)
+        self._tcp.handle_timeout(now)
         if self._shortcuts is not None:
             self._shortcuts.handle_timeout(now)
 
     def next_timeout(self) -> float | None:
-        due = self._allocations.next_timeout()
+        due = least(self._allocations.next_timeout(), self._tcp.next_timeout())
         return due if self._shortcuts is None else least(due, self._shortcuts.next_timeout())
 
     def outputs(self) -> Iterator[ServerOutput]:
@@ -242,7 +268,8 @@ class TurnServer:
             return
         requester: Requester | None = None
         try:
-            requester = self._doorkeeper.admit(message, five_tuple, now)
+            control = self._tcp.control_of(five_tuple, message)
+            requester = self._doorkeeper.admit(message, five_tuple, now, control)
             attributes = self._carry_out(five_tuple, message, allocation, requester, now)
         except Refusal as refusal:
             answer = error_answer(message, requester, refusal)
@@ -256,6 +283,8 @@ class TurnServer:
         else:
             if attributes is not None:
                 self._send(five_tuple, success_answer(message, requester, attributes))
+            if message.method == Method.CONNECTION_BIND:
+                self._tcp.bound(five_tuple, message)
 
     def _carry_out(
         self,
@@ -272,6 +301,11 @@ class TurnServer:
             _refuse_unknown(message)
             self._allocate(five_tuple, message, requester, now)
             return None
+        if message.method == Method.CONNECTION_BIND:
+            _refuse_unknown(message)
+            if allocation is not None:
+                raise Refusal(400)
+            return self._tcp.bind(five_tuple, message, requester)
         if allocation is None:
             raise Refusal(437)
         if requester.owner != allocation.requester.owner:
@@ -283,6 +317,9 @@ class TurnServer:
         _refuse_unknown(message)
         if message.method == Method.REFRESH:
             return self._refresh(message, allocation, now)
+        if message.method == Method.CONNECT:
+            self._tcp.connect(message, allocation, requester, self._new_peers, now)
+            return None
         ask = create_permission if message.method == Method.CREATE_PERMISSION else channel_bind
         for half, hosts in ask(message, allocation, self._rules, self._new_peers, now):
             self._renew_shortcuts(half, now, hosts)
@@ -294,7 +331,8 @@ class TurnServer:
         """RFC 8656 Section 7.2."""
         if is_tunnelled(five_tuple.client.host):
             raise Refusal(403)
-        request = read_allocate(message, self._families)
+        by_stream = five_tuple.transport.is_stream
+        request = read_allocate(message, self._families, by_stream=by_stream)
         elsewhere = self.redirect_to
         if elsewhere is not None and AddressFamily.of(elsewhere) is AddressFamily.of(
             five_tuple.client
@@ -335,7 +373,14 @@ class TurnServer:
 
 
 _REQUESTS: Final = frozenset(
-    (Method.ALLOCATE, Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND)
+    (
+        Method.ALLOCATE,
+        Method.REFRESH,
+        Method.CREATE_PERMISSION,
+        Method.CHANNEL_BIND,
+        Method.CONNECT,
+        Method.CONNECTION_BIND,
+    )
 )
 
 

@@ -45,6 +45,8 @@ class ServerAllocation:
     """Payload bytes relayed towards peers."""
     to_client: int = 0
     """Payload bytes relayed towards the client."""
+    is_tcp: bool = False
+    """Whether its peers come and go by TCP (RFC 6062)."""
     twin: ServerAllocation | None = field(default=None, repr=False)
     """The other half of a dual allocation: the same 5-tuple, a relayed address of the other family,
     and permissions and channels of its own."""
@@ -53,6 +55,13 @@ class ServerAllocation:
     def halves(self) -> tuple[ServerAllocation, ...]:
         """It and its twin, if it has one."""
         return (self,) if self.twin is None else (self, self.twin)
+
+    def half_for(self, peer: Address) -> ServerAllocation | None:
+        """The one whose relayed address can reach ``peer``."""
+        for half in self.halves:
+            if half.relayed.is_ipv6 is peer.is_ipv6:
+                return half
+        return None
 
     def hosts(self) -> set[str]:
         """Every host that it has, or had lately, to do with."""

@@ -93,7 +93,7 @@ class ServerData:
     def send_indication(self, five_tuple: FiveTuple, message: Message, now: float) -> None:
         """RFC 8656 Section 11.2."""
         allocation = self._by_five_tuple.get(five_tuple)
-        if allocation is None or message.unknown_required:
+        if allocation is None or message.unknown_required or allocation.is_tcp:
             return
         peer, data = message.get(XorPeerAddress), message.get(Data)
         if peer is None or data is None or message.get(DontFragment) is not None:
@@ -148,6 +148,8 @@ class ServerData:
             return
         other = self._by_relayed.get(peer)
         if other is not None:
+            if other.is_tcp:
+                return
             allocation.to_peers += size
             self._to_client(other, allocation.relayed, data, segment_size, now)
         elif peer.host not in self._inside_only:

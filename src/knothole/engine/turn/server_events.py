@@ -8,17 +8,21 @@ from typing import NamedTuple, TypeAlias
 
 from knothole.engine.core import Transmit
 from knothole.engine.turn.five_tuple import FiveTuple
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRelay:
-    """Bind a UDP socket for this relayed address, then say ``relay_opened`` or ``relay_refused``.
+    """Bind a socket for this relayed address, then say ``relay_opened`` or ``relay_refused``.
+
+    A UDP socket, or with ``transport`` TCP one that listens: each connection that it accepts is
+    told by ``peer_arrived``.
 
     Best in the same turn: what the client sends until then is ignored.
     """
 
     relayed: Address
+    transport: Transport = Transport.UDP
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,33 @@ class CloseRelay:
     """Close that socket."""
 
     relayed: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectPeer:
+    """Connect from ``relayed`` to ``peer``, then say ``peer_connected`` or ``peer_closed``.
+
+    From here on ``connection`` is its number. Nothing is read from it before BindPeer.
+    """
+
+    connection: int
+    relayed: Address
+    peer: Address
+
+
+@dataclass(frozen=True, slots=True)
+class BindPeer:
+    """What the client sends by ``five_tuple`` from now on goes to the peer as it is, and back."""
+
+    connection: int
+    five_tuple: FiveTuple
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePeer:
+    """Close this peer connection, and the client's data connection that is bound to it."""
+
+    connection: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +169,9 @@ ServerOutput: TypeAlias = (
     Transmit
     | OpenRelay
     | CloseRelay
+    | ConnectPeer
+    | BindPeer
+    | ClosePeer
     | AllocationCreated
     | AllocationEnded
     | PeersForbidden
