@@ -16,7 +16,7 @@ from knothole.cli.app import COMMANDS, command_app, reflowed, run
 from .conftest import DOC, documented_events, documented_options, sections
 
 SUBCOMMANDS = [
-    *(name for name in COMMANDS if name not in ("diy", "lab", "server")),
+    *(name for name in COMMANDS if name not in ("diy", "lab", "server", "turn-client")),
     "server credentials",
     "server revoke",
     "server rotate-secret",
@@ -26,6 +26,9 @@ SUBCOMMANDS = [
     "diy send",
     "diy punch",
     "diy assist",
+    "turn-client allocate",
+    "turn-client echo",
+    "turn-client load",
     "lab demo",
     "lab matrix",
     "lab shell",

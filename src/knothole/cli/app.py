@@ -59,6 +59,9 @@ COMMANDS: Final = {
     "audit": Command(
         "audit:audit", "Tell which ways lead out of this network and in, and how to close them."
     ),
+    "turn-client": Command(
+        "turn_client:app", "Try a TURN server, yours or another: allocate, echo, load."
+    ),
     "lab": Command("lab:app", "Real NATs on this machine: a demo, a matrix, a shell."),
 }
 
@@ -108,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def help_text() -> str:
     """What ``knothole --help`` shows; written here because it must appear at once."""
-    commands = "\n".join(f"  {name:<9} {each.summary}" for name, each in COMMANDS.items())
+    commands = "\n".join(f"  {name:<11} {each.summary}" for name, each in COMMANDS.items())
     return HELP.format(commands=commands)
 
 

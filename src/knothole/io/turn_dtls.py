@@ -53,7 +53,7 @@ class TurnDtls:
                 self.close()
                 self._on_closed(self)
             else:
-                opened.set_exception(ssl.SSLError(reason))
+                opened.set_exception(ssl.SSLError(ssl.SSL_ERROR_SSL, reason))
 
         self._link = link = await open_udp(Address(_local_host(self.server), 0), self._receive)
         self.local = link.address
@@ -128,7 +128,8 @@ def _check(connection: SSL.Connection, server_name: str, pin: bytes | None) -> N
         if not hmac.compare_digest(subject_key_hash(certificate), pin):
             raise PinMismatch("the server's key is not the pinned one")
     elif not is_named(certificate, server_name):
-        raise ssl.SSLError(f"the server's certificate is not for {server_name}")
+        reason = f"the server's certificate is not for {server_name}"
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, reason)
 
 
 def is_named(certificate: x509.Certificate, host: str) -> bool:

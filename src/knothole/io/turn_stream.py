@@ -60,6 +60,8 @@ class TurnStream(StreamLink):
             sock = await first_of(
                 self._ways(server_name, proxy), PROXY_AFTER_SECONDS, socket.socket.close
             )
+            # Messages are small and must not wait for each other; not every loop sees to it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport, _ = await loop.create_connection(
                 lambda: self,
                 sock=sock,

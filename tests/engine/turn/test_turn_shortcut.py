@@ -234,6 +234,17 @@ def test_between_two_clients_it_ends_with_whatever_ends_first() -> None:
     assert kernel.held == {}
 
 
+def test_a_client_that_relays_to_itself_has_one_and_can_end() -> None:
+    world, kernel = make()
+    raw = RawClient(world)
+    bind(raw, raw.allocate())
+    client = raw.five_tuple.client
+    assert kernel.relays(client, SERVER, NUMBER) == (SERVER, client, NUMBER)
+    assert raw.code(Method.REFRESH, Lifetime(0)) == 0
+    assert kernel.held == {}
+    assert world.server_said(AllocationEnded)
+
+
 def test_between_a_client_by_udp_and_one_by_tcp_there_is_none() -> None:
     world, kernel = make()
     alice = RawClient(world)

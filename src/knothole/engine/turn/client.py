@@ -45,6 +45,7 @@ from knothole.wire.stun import (
     MessageClass,
     RequestedAddressFamily,
     RequestedTransport,
+    Software,
     XorMappedAddress,
     XorRelayedAddress,
     decode,
@@ -303,7 +304,9 @@ class Allocation:
             self._state = _State.ALLOCATED
             self.relayed_address, self.mapped_address = relayed.address, mapped.address
             self._data.relayed = relayed.address
-            self._outputs.append(Allocated(relayed.address, mapped.address, lifetime.seconds))
+            said, seconds = answer.get(Software), lifetime.seconds
+            software = "" if said is None else said.value
+            self._outputs.append(Allocated(relayed.address, mapped.address, seconds, software))
             self._plan_refresh(lifetime.seconds, request)
             self._peers.begin(now)
 

@@ -11,11 +11,13 @@ from knothole.wire.address import Address
 
 @dataclass(frozen=True, slots=True)
 class Allocated:
-    """The server relays for us at ``relayed`` and sees us as ``mapped``."""
+    """The server relays for us at ``relayed`` and sees us as ``mapped``; it says it is ``software``
+    (text of its own, "" if it says nothing)."""
 
     relayed: Address
     mapped: Address
     lifetime_seconds: int
+    software: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,7 @@ class Shortcuts:
         self._deadlines.drop(key)
         self._short.drop(key)
         self._granted.pop(key, None)
-        for allocation in entry.allocations:
+        for allocation in set(entry.allocations):  # one, when a client relays to itself
             keys = self._of[allocation]
             keys.discard(key)
             if not keys:
