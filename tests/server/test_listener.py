@@ -49,6 +49,8 @@ def test_the_first_bytes_say_what_a_client_speaks(first_bytes, speaks) -> None:
         (["h2", "http/1.1"], Speaks.WEBSOCKET),
         (["h2"], Speaks.TURN),
         (["http/1.1", "stun.turn", "stun.nat-discovery"], Speaks.TURN),
+        (["stun.nat-discovery"], Speaks.TURN),
+        (["http/1.1", "stun.nat-discovery"], Speaks.TURN),
     ],
 )
 def test_a_client_hello_says_it_by_its_alpn(client_hello, offered, speaks) -> None:

@@ -58,6 +58,23 @@ def test_tcp_carries_stun_in_the_clear_and_in_tls_with_alpn_and_without(
         assert stun.stream(HOST, each, alpn).message_class is MessageClass.SUCCESS
 
 
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["stun.turn"], "stun.turn"),
+        (["stun.nat-discovery"], "stun.nat-discovery"),
+        (["stun.nat-discovery", "stun.turn"], "stun.turn"),
+        (["something-else"], None),
+    ],
+)
+def test_the_protocol_in_tls_is_one_of_rfc_7443_or_none(port, tls_context, offered, chosen) -> None:
+    with (
+        socket.create_connection((HOST, port), timeout=PATIENCE) as plain,
+        tls_context(*offered).wrap_socket(plain) as secured,
+    ):
+        assert secured.selected_alpn_protocol() == chosen
+
+
 def test_a_turn_client_that_offers_http_too_is_served(stun, port) -> None:
     """As coturn's client does."""
     alpn = ["http/1.1", "stun.turn", "stun.nat-discovery"]

@@ -23,6 +23,7 @@ from knothole.io.dtls import (
     dtls_context,
     take_datagrams,
 )
+from knothole.server.tls_context import ALPN_DISCOVERY, ALPN_TURN
 from knothole.server.turn_connection import FIRST_MESSAGE_SECONDS, IDLE_SECONDS
 from knothole.wire.address import Transport, network_of
 
@@ -39,7 +40,7 @@ CLIENT_HELLO: Final = 1
 MAX_CLIENT_HELLO: Final = 2048  # ours: one datagram; OpenSSL takes no fragments before the cookie
 _RANDOM: Final = slice(27, 59)
 """Where ClientHello.random is, behind the headers of record (13) and message (12)."""
-_NAMES: Final = (b"stun.turn", b"stun.nat-discovery")  # RFC 7443 Section 3
+_NAMES: Final = (ALPN_TURN.encode(), ALPN_DISCOVERY.encode())
 
 
 class DtlsConnection:

@@ -24,7 +24,7 @@ from knothole.server.client_hello import (
     application_protocols,
 )
 from knothole.server.descriptors import EXHAUSTED
-from knothole.server.tls_context import ALPN_TURN, ALPN_WEBSOCKET
+from knothole.server.tls_context import ALPN_DISCOVERY, ALPN_TURN, ALPN_WEBSOCKET
 from knothole.wire.address import Address
 
 FIRST_BYTES_SECONDS: Final = 10.0  # a client that says nothing for so long is let go: ours
@@ -40,6 +40,7 @@ ACCEPTS_A_TURN: Final = 32
 EXHAUSTED_SECONDS: Final = 0.2  # ours: no descriptor is free, so that accepting has to wait
 LINGER_SECONDS: Final = 2.0  # ours: for a client to read why it is turned away
 MAX_HTTP_REQUEST: Final = 16_384
+_STUN: Final = frozenset((ALPN_TURN, ALPN_DISCOVERY))
 
 _PLAIN_HTTP_TEXT: Final = b"This is a knothole server. Connect with TLS (wss), not in the clear.\n"
 PLAIN_HTTP_ANSWER: Final = (
@@ -70,7 +71,7 @@ def recognise(first_bytes: bytes) -> Speaks | None:
         if protocols is None:
             return None
         # Who offers both, or nothing, may still speak HTTP: the relay finds out inside TLS.
-        only_http = ALPN_WEBSOCKET in protocols and ALPN_TURN not in protocols
+        only_http = ALPN_WEBSOCKET in protocols and _STUN.isdisjoint(protocols)
         return Speaks.WEBSOCKET if only_http else Speaks.TURN
     if first < 0x04:  # RFC 7983: STUN. ChannelData needs an allocation first.
         return Speaks.TURN

@@ -14,7 +14,7 @@ from knothole.engine.turn.server import TurnServer
 from knothole.server.dtls import DtlsServer
 from knothole.server.link import Answer, Change, Done, Drain, Order, RelaySettings
 from knothole.server.relay_users import RelayUsers
-from knothole.server.tls_context import ALPN_TURN, server_context
+from knothole.server.tls_context import ALPN_DISCOVERY, ALPN_TURN, server_context
 
 NEW_PEERS_AT_ONCE: Final = 128  # ours: as many as an allocation can have permissions for
 
@@ -40,7 +40,7 @@ def limits_of(settings: RelaySettings) -> Limits:
 
 def tls_of(settings: RelaySettings) -> ssl.SSLContext:
     """Raises OSError."""
-    return server_context(settings.chain, settings.key, [ALPN_TURN])
+    return server_context(settings.chain, settings.key, [ALPN_TURN, ALPN_DISCOVERY])
 
 
 class Steering:

@@ -9,6 +9,7 @@ from typing import Final
 
 ALPN_WEBSOCKET: Final = "http/1.1"  # RFC 6455 is HTTP/1.1
 ALPN_TURN: Final = "stun.turn"  # RFC 7443 Section 3
+ALPN_DISCOVERY: Final = "stun.nat-discovery"  # RFC 7443 Section 3: STUN without TURN
 
 
 def server_context(chain: Path | str, key: Path | str, protocols: Sequence[str]) -> ssl.SSLContext:
