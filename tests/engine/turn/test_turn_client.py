@@ -42,7 +42,7 @@ class TestAllocating:
         client = world.client()
         world.run(60.0)
         (event,) = client.events
-        assert event == (0.04, Allocated(client.relayed, Address("1.1.1.1", 5000), 600))
+        assert event == (0.04, Allocated(client.relayed, Address("1.1.1.1", 5000), 600, "knothole"))
         assert client.allocation.mapped_address == Address("1.1.1.1", 5000)
         assert world.sent(Method.ALLOCATE) == [0.0, 0.02]
 
