@@ -129,6 +129,7 @@ class World:
                 chain=str(certificate.chain),
                 key=str(certificate.key),
                 secrets=[SECRET],
+                revoked=[],
                 allow_peers=["127.0.0.0/8"],
                 deny_peers=[],
                 allocations=5,
