@@ -179,12 +179,14 @@ class Pair:
         deadline = time.monotonic() + seconds
         for user in self.users:
             user.received.clear()
-        for user, other in zip(self.users, reversed(self.users), strict=True):
-            while number not in other.received:
-                if time.monotonic() > deadline or self.trouble:
-                    return False
+        # Both send: a router that was restarted lets nothing in to who has not sent anything since.
+        while not all(number in user.received for user in self.users):
+            if time.monotonic() > deadline or self.trouble:
+                return False
+            for user, other in zip(self.users, reversed(self.users), strict=True):
                 user.send(other.relayed, number)
-                await other.hears(number, AGAIN_SECONDS)
+            for user in self.users:
+                await user.hears(number, AGAIN_SECONDS)
         return True
 
     async def close(self) -> None:

@@ -79,7 +79,7 @@ async def half_dtls(target: Target, rng: random.Random) -> None:
     """Handshakes of DTLS that nobody goes on with, from many ports, and records of nothing."""
     for _ in range(DATAGRAMS // 10):
         with _udp(target) as sock:
-            hello = _dtls_hello(rng)
+            hello = dtls_hello(rng)
             for _ in range(rng.randrange(1, 4)):
                 _send(sock, damaged(rng, hello) if rng.randrange(3) else hello)
             record = bytes([rng.choice([20, 21, 22, 23, 25])]) + b"\xfe\xfd" + rng.randbytes(8)
@@ -303,7 +303,7 @@ async def _many(rng: random.Random, one: Callable[[random.Random], Awaitable[Non
     await asyncio.gather(*map(tried, dice))
 
 
-def _dtls_hello(rng: random.Random) -> bytes:
+def dtls_hello(rng: random.Random) -> bytes:
     """A ClientHello without a cookie (RFC 6347 Section 4.2.1)."""
     body = b"\xfe\xfd" + rng.randbytes(32) + b"\x00\x00" + b"\x00\x02\xc0\x2b" + b"\x01\x00"
     length = len(body).to_bytes(3, "big")
