@@ -46,8 +46,9 @@ class ServerConfig:
     outside knows us by, at most one of each family. ``relay_hosts`` are the local addresses that
     relayed addresses are on (empty: the best of ``hosts``). No ``allocations``: no relaying here.
     ``secret_file`` holds what TURN credentials are made of, ``users`` have some for good.
-    ``classic_stun``: clients of RFC 3489 are answered. ``relay_only``: there is no switchboard, and
-    there are no accounts. ``accelerator``: the kernel relays what it can, where it lets us.
+    ``classic_stun``: clients of RFC 3489 are answered. ``mobility``: allocations follow their
+    clients to other addresses. ``relay_only``: there is no switchboard, and there are no accounts.
+    ``accelerator``: the kernel relays what it can, where it lets us.
     """
 
     data: Path
@@ -74,6 +75,7 @@ class ServerConfig:
     users: tuple[RelayUser, ...] = ()
     invitation_required: bool = False
     classic_stun: bool = False
+    mobility: bool = False
     relay_only: bool = False
     accelerator: bool = True
 
@@ -142,6 +144,7 @@ def load_config(
         users=read_users(source, content),
         invitation_required=content.accounts.invitation_required,
         classic_stun=classic_stun or content.classic_stun,
+        mobility=relay.mobility,
         relay_only=relay_only or content.relay_only,
         accelerator=accelerator and relay.accelerator == "auto",
     )

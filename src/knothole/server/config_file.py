@@ -39,6 +39,7 @@ class RelayTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     allocations: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 10_000
     allocations_per_user: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 16
     secret_file: str = ""
+    mobility: bool = False
     allocations_per_network: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000
     max_megabits: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1000
     max_datagrams: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 200_000

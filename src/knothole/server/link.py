@@ -61,8 +61,8 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
     ``relay_hosts`` are the hosts that relayed addresses name, each with the address of this machine
     that it is: another one where a 1:1 NAT stands in front. ``machine`` are all addresses of this
     machine, ``partners`` the second address of RFC 5780 for those hosts that have one. With
-    ``classic_stun`` clients of RFC 3489 are answered. With ``accelerator`` the kernel relays what
-    it can, where it lets us.
+    ``classic_stun`` clients of RFC 3489 are answered, with ``mobility`` allocations follow their
+    clients. With ``accelerator`` the kernel relays what it can, where it lets us.
     """
 
     hosts: list[str]
@@ -76,6 +76,7 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
     settings: RelaySettings
     classic_stun: bool = False
     accelerator: bool = False
+    mobility: bool = False
 
 
 class TakeTurn(msgspec.Struct, tag="turn", frozen=True):

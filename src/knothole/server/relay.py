@@ -21,6 +21,8 @@ from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import (
     AllocationCreated,
     AllocationEnded,
+    AllocationMoved,
+    AllocationMoving,
     BindPeer,
     ClosePeer,
     CloseRelay,
@@ -119,6 +121,7 @@ class Relay:
             policy=policy_of(settings),
             limits=limits_of(settings),
             ports=start.relay_ports,
+            mobility=start.mobility,
             # With those of this machine that we do not listen on, and how a 1:1 NAT in front shows
             # the others: none of them is a peer.
             server_addresses=[
@@ -338,6 +341,11 @@ class Relay:
                         self._tcp.close_peer(number)
                     case AllocationCreated(five_tuple, username):
                         self._allocated(five_tuple, username)
+                    case AllocationMoving(five_tuple, is_over):
+                        self._keep(five_tuple, not is_over)
+                    case AllocationMoved(old, new, username):
+                        self._keep(old, False)
+                        self._allocated(new, username)
                     case AllocationEnded(five_tuple):
                         self._keep(five_tuple, self._turn.has_allocation(five_tuple))
                     case InstallShortcut(key, shortcut, allowance) if self._accelerator.is_on:

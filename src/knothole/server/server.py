@@ -232,6 +232,7 @@ class Server:
             settings=relay_settings(config, material),
             classic_stun=config.classic_stun,
             accelerator=config.accelerator and bool(config.allocations),
+            mobility=config.mobility,
         )
 
     # ----------------------------------------------------------------- while it serves

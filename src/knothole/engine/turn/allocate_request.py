@@ -15,6 +15,7 @@ from knothole.wire.stun import (
     EvenPort,
     Lifetime,
     Message,
+    MobilityTicket,
     RequestedAddressFamily,
     RequestedTransport,
     ReservationToken,
@@ -31,7 +32,7 @@ class AllocateRequest:
 
     One address of each of ``families`` is wanted, or with a ``token`` the one reserved under it.
     ``reserve`` wants an even port and the next one kept. ``missing`` says what part of the wish
-    cannot be met.
+    cannot be met. ``is_mobile``: a ticket is wanted (RFC 8016).
     """
 
     families: tuple[AddressFamily, ...]
@@ -41,6 +42,7 @@ class AllocateRequest:
     lifetime: int | None
     missing: tuple[AddressErrorCode, ...]
     is_tcp: bool = False
+    is_mobile: bool = False
 
     @property
     def count(self) -> int:
@@ -54,11 +56,15 @@ class AllocateRequest:
 
 
 def read_allocate(
-    message: Message, families: Collection[AddressFamily], *, by_stream: bool = False
+    message: Message,
+    families: Collection[AddressFamily],
+    *,
+    by_stream: bool = False,
+    mobility: bool = False,
 ) -> AllocateRequest:
-    """What ``message`` asks of a server that relays on ``families``.
+    """What ``message`` asks of a server that relays on ``families``, with ``mobility`` or without.
 
-    ``by_stream`` says that it came by TCP or TLS. Raises Refusal: 400, 420, 440 or 442.
+    ``by_stream`` says that it came by TCP or TLS. Raises Refusal: 400, 405, 420, 440 or 442.
     """
     transport = message.get(RequestedTransport)
     if transport is None:
@@ -97,12 +103,25 @@ def read_allocate(
         None if lifetime is None else lifetime.seconds,
         missing,
         is_tcp,
+        _is_mobile(message, mobility) and not is_tcp,
     )
 
 
 def _suits_tcp(message: Message) -> bool:
     """RFC 6062 Section 5.1: what a TCP allocation cannot have must not be asked for."""
     return not any(map(message.get, (DontFragment, EvenPort, ReservationToken)))
+
+
+def _is_mobile(message: Message, mobility: bool) -> bool:
+    """RFC 8016 Section 3.1: an empty MOBILITY-TICKET asks for one."""
+    ticket = message.get(MobilityTicket)
+    if ticket is None:
+        return False
+    if not mobility:
+        raise Refusal(405)
+    if ticket.value:
+        raise Refusal(400)
+    return True
 
 
 def lacking(family: AddressFamily, code: int) -> AddressErrorCode:

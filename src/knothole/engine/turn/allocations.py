@@ -12,12 +12,13 @@ from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.channel import Channels
 from knothole.engine.turn.deadlines import Deadlines
 from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.engine.turn.mobility import Mobility
 from knothole.engine.turn.opening import OPEN_ATTEMPTS, Opening, PendingAllocation
 from knothole.engine.turn.permission import Permissions
 from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.quota import Holder, Limits, Quota
 from knothole.engine.turn.relay_pool import RelayPool, Reservation
-from knothole.engine.turn.server_allocation import ServerAllocation
+from knothole.engine.turn.server_allocation import Mobile, ServerAllocation
 from knothole.engine.turn.server_events import (
     AllocationCreated,
     AllocationEnded,
@@ -57,6 +58,8 @@ class Allocations:
         """What else ends with an allocation."""
         self.shortcuts: Shortcuts | None = None
         """What the kernel relays, if it does."""
+        self.mobility: Mobility | None = None
+        """How allocations follow their clients, if they may."""
 
     def set_limits(self, limits: Limits, now: float) -> None:
         """Have other ``limits`` count from now on."""
@@ -128,14 +131,25 @@ class Allocations:
             if self.shortcuts is not None:
                 self.shortcuts.renew(allocation, now)
 
+    def used(self, allocation: ServerAllocation, five_tuple: FiveTuple, now: float) -> None:
+        """Its client has sent data on ``five_tuple``: a move to it is complete."""
+        mobile = allocation.mobile
+        if self.mobility is not None and mobile is not None and mobile.moving_to == five_tuple:
+            self.mobility.arrive(allocation, self.shortcuts, now)
+
     def end(self, allocation: ServerAllocation, reason: EndReason) -> None:
         """Free all that ``allocation`` held; of a dual one, only that half."""
         twin = allocation.twin
         if twin is None:
+            if self.mobility is not None:
+                self.mobility.ending(allocation)
             del self.by_five_tuple[allocation.five_tuple]
         else:
-            self.by_five_tuple[allocation.five_tuple] = twin
+            for five_tuple in allocation.five_tuples:
+                self.by_five_tuple[five_tuple] = twin
             twin.twin = allocation.twin = None
+            if self.mobility is not None:
+                self.mobility.made(twin)
         del self.by_relayed[allocation.relayed]
         self._deadlines.drop(allocation)
         if self.shortcuts is not None:
@@ -167,17 +181,30 @@ class Allocations:
                 five_tuple, relayed = allocation.five_tuple, allocation.relayed
                 self._outputs.append(PeersForbidden(five_tuple, relayed, lost))
 
-    def disconnected(self, five_tuple: FiveTuple) -> None:
-        """The stream of ``five_tuple`` is closed, and so is what came by it."""
+    def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
+        """The stream of ``five_tuple`` is closed, and so is what came by it.
+
+        A client that can come by another one has some time for that.
+        """
         pending = self._pending.get(five_tuple)
         if pending is not None:
             for opening in pending.openings:
                 self._abandon(opening)
             self._forget(pending)
         allocation = self.by_five_tuple.get(five_tuple)
-        if allocation is not None:
+        if allocation is None:
+            return
+        if self.mobility is None or allocation.mobile is None:
             for half in allocation.halves:
                 self.end(half, EndReason.DISCONNECTED)
+        elif allocation.mobile.moving_to == five_tuple:
+            self.mobility.give_up(allocation)
+        elif allocation.mobile.moving_to is not None:
+            self.mobility.arrive(allocation, self.shortcuts, now)
+        else:
+            for half in allocation.halves:
+                half.lifetime_until = min(half.lifetime_until, now + self._limits.detached)
+                self._set_expiry(half)
 
     def handle_timeout(self, now: float) -> None:
         for ended in self._deadlines.pop_due(now):
@@ -298,6 +325,10 @@ class Allocations:
         limits = self._limits
         lifetime_until = now + limits.lifetime(request.lifetime)
         expires_at = min(lifetime_until, requester.valid_until)
+        mobile: Mobile | None = None
+        if request.is_mobile and self.mobility is not None:
+            mobile, ticket = self.mobility.begin()
+            extra = (*extra, ticket)
         answer = success_answer(
             pending.message,
             requester,
@@ -325,12 +356,15 @@ class Allocations:
                 pending.holder,
                 budget,
                 is_tcp=request.is_tcp,
+                mobile=mobile,
             )
             for relayed in addresses
         ]
         self.by_five_tuple[five_tuple] = halves[0]
         if len(halves) == 2:
             halves[0].twin, halves[1].twin = halves[1], halves[0]
+        if self.mobility is not None:
+            self.mobility.made(halves[0])
         for half in halves:
             self.by_relayed[half.relayed] = half
             self._deadlines.set(half, half.expires_at)

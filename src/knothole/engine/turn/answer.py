@@ -18,12 +18,13 @@ from knothole.wire.stun import (
 
 SOFTWARE: Final = Software("knothole")  # no version: RFC 8656 Section 21.1.6
 
-# RFC 8489 Section 14.8, RFC 8656 Section 19 and RFC 6062 Section 6.3.
+# RFC 8489 Section 14.8, RFC 8656 Section 19, RFC 6062 Section 6.3, and RFC 8016 for 405.
 REASONS: Final = {
     300: "Try Alternate",
     400: "Bad Request",
     401: "Unauthenticated",
     403: "Forbidden",
+    405: "Mobility Forbidden",
     420: "Unknown Attribute",
     437: "Allocation Mismatch",
     438: "Stale Nonce",

@@ -26,6 +26,7 @@ class Limits:
     max_lifetime: int = GREATEST_LIFETIME
     reservation: float = LEAST_RESERVATION
     nonce_lifetime: float = GREATEST_NONCE_LIFETIME
+    detached: float = 60.0  # ours: how long a client whose connection broke has to come by another
     # Ours: a carrier's NAT has hundreds of callers in one /24, a home none. Ten networks can fill
     # a server, one cannot, under however many names.
     allocations_per_network: int = 1000

@@ -14,6 +14,7 @@ from knothole.engine.turn.answer import Refusal, Requester, error_answer, succes
 from knothole.engine.turn.authentication import Doorkeeper
 from knothole.engine.turn.credentials import Authenticator
 from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.engine.turn.mobility import Mobility
 from knothole.engine.turn.nonce import NonceMint
 from knothole.engine.turn.peer_requests import channel_bind, create_permission
 from knothole.engine.turn.policy import PeerPolicy, PeerRules
@@ -37,6 +38,7 @@ from knothole.wire.stun import (
     Message,
     MessageClass,
     Method,
+    MobilityTicket,
     RequestedAddressFamily,
     SecurityFeature,
     UnknownAttributes,
@@ -74,6 +76,7 @@ class TurnServer:
         ports: tuple[int, int] = DYNAMIC_PORTS,
         server_addresses: Sequence[Address] = (),
         shortcuts: bool = False,
+        mobility: bool = False,
     ) -> None:
         self.redirect_to: Address | None = None
         self.is_draining = False
@@ -104,6 +107,10 @@ class TurnServer:
         if shortcuts:
             self._shortcuts = Shortcuts(self._by_relayed, self._rules, self._outputs)
             self._allocations.shortcuts = self._shortcuts
+        self._mobility: Mobility | None = None
+        if mobility:
+            self._mobility = Mobility(random, self._by_five_tuple, self._outputs)
+            self._allocations.mobility = self._mobility
 
     @property
     def allocations(self) -> int:
@@ -170,7 +177,7 @@ class TurnServer:
 
     def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
         """The TCP or TLS connection of ``five_tuple`` is closed."""
-        self._allocations.disconnected(five_tuple)
+        self._allocations.disconnected(five_tuple, now)
 
     def end_allocations(self, owner: str | None, now: float) -> None:
         """End what ``owner`` has, or everything when that is None."""
@@ -306,6 +313,11 @@ class TurnServer:
             if allocation is not None:
                 raise Refusal(400)
             return self._tcp.bind(five_tuple, message, requester)
+        ticket = message.get(MobilityTicket) if message.method == Method.REFRESH else None
+        if ticket is not None:
+            if self._mobility is None:
+                raise Refusal(405)
+            allocation = self._mobility.find(ticket, five_tuple, requester.owner)
         if allocation is None:
             raise Refusal(437)
         if requester.owner != allocation.requester.owner:
@@ -316,7 +328,12 @@ class TurnServer:
                 self._allocations.vouch(half, requester.valid_until, now)
         _refuse_unknown(message)
         if message.method == Method.REFRESH:
-            return self._refresh(message, allocation, now)
+            halves = allocation.halves
+            attributes = self._refresh(message, allocation, now)
+            left = next((half for half in halves if half.relayed in self._by_relayed), None)
+            if self._mobility is not None and ticket is not None and left is not None:
+                attributes = (*attributes, self._mobility.prepare(left, five_tuple))
+            return attributes
         if message.method == Method.CONNECT:
             self._tcp.connect(message, allocation, requester, self._new_peers, now)
             return None
@@ -331,8 +348,12 @@ class TurnServer:
         """RFC 8656 Section 7.2."""
         if is_tunnelled(five_tuple.client.host):
             raise Refusal(403)
-        by_stream = five_tuple.transport.is_stream
-        request = read_allocate(message, self._families, by_stream=by_stream)
+        request = read_allocate(
+            message,
+            self._families,
+            by_stream=five_tuple.transport.is_stream,
+            mobility=self._mobility is not None,
+        )
         elsewhere = self.redirect_to
         if elsewhere is not None and AddressFamily.of(elsewhere) is AddressFamily.of(
             five_tuple.client

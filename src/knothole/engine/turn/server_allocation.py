@@ -15,6 +15,18 @@ from knothole.wire.address import Address
 
 
 @dataclass(slots=True, eq=False)
+class Mobile:
+    """How an allocation follows its client (RFC 8016): ``number`` stands for it in tickets, of
+    which those from ``oldest`` to ``newest`` are good. ``moving_to`` is where a client has been
+    given a ticket and has sent no data from yet."""
+
+    number: int
+    oldest: int = 0
+    newest: int = 0
+    moving_to: FiveTuple | None = None
+
+
+@dataclass(slots=True, eq=False)
 class ServerAllocation:
     """What binds a 5-tuple to a relayed address.
 
@@ -50,6 +62,15 @@ class ServerAllocation:
     twin: ServerAllocation | None = field(default=None, repr=False)
     """The other half of a dual allocation: the same 5-tuple, a relayed address of the other family,
     and permissions and channels of its own."""
+
+    mobile: Mobile | None = None
+    """Shared with the twin; None when the client did not ask for it."""
+
+    @property
+    def five_tuples(self) -> tuple[FiveTuple, ...]:
+        """The 5-tuple, and the one to which it is moving."""
+        moving_to = None if self.mobile is None else self.mobile.moving_to
+        return (self.five_tuple,) if moving_to is None else (self.five_tuple, moving_to)
 
     @property
     def halves(self) -> tuple[ServerAllocation, ...]:

@@ -47,6 +47,7 @@ class ServerData:
         random: RandomBytes,
         outputs: deque[ServerOutput],
     ) -> None:
+        self._allocations = allocations
         self._by_five_tuple = allocations.by_five_tuple
         self._by_relayed = allocations.by_relayed
         self._random, self._outputs = random, outputs
@@ -70,6 +71,8 @@ class ServerData:
             channel = allocation.channels.by_number.get(number)
         if channel is not None and channel.expires_at > now and len(message) >= end:
             data = message[CHANNEL_HEADER_SIZE:end]
+            if allocation.mobile is not None:
+                self._allocations.used(allocation, five_tuple, now)
             self._to_peer(allocation, channel.peer, data, 0, now)
 
     def channel_burst(
@@ -87,6 +90,8 @@ class ServerData:
                 allocation = allocation.twin
                 channel = allocation.channels.by_number.get(number)
             if channel is not None and channel.expires_at > now:
+                if allocation.mobile is not None:
+                    self._allocations.used(allocation, five_tuple, now)
                 self._to_peer(allocation, channel.peer, data, size, now)
         return True
 
@@ -98,6 +103,8 @@ class ServerData:
         peer, data = message.get(XorPeerAddress), message.get(Data)
         if peer is None or data is None or message.get(DontFragment) is not None:
             return
+        if allocation.mobile is not None:
+            self._allocations.used(allocation, five_tuple, now)
         for half in allocation.halves:
             if half.relayed.is_ipv6 is peer.address.is_ipv6:
                 allocation = half

@@ -69,6 +69,24 @@ class AllocationCreated:
     relayed: Address
 
 
+@dataclass(frozen=True, slots=True)
+class AllocationMoving:
+    """A client may go on with its allocation on ``five_tuple`` (RFC 8016); or, when that
+    ``is_over``, may not any more."""
+
+    five_tuple: FiveTuple
+    is_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationMoved:
+    """It does: what was on ``old`` is on ``new``, and on ``old`` there is nothing."""
+
+    old: FiveTuple
+    new: FiveTuple
+    username: str
+
+
 class EndReason(enum.Enum):
     """Why an allocation is no more."""
 
@@ -173,6 +191,8 @@ ServerOutput: TypeAlias = (
     | BindPeer
     | ClosePeer
     | AllocationCreated
+    | AllocationMoving
+    | AllocationMoved
     | AllocationEnded
     | PeersForbidden
     | RelayReached

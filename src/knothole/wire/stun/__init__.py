@@ -32,6 +32,7 @@ from knothole.wire.stun.discovery_attributes import (
     ResponsePort,
     SourceAddress,
 )
+from knothole.wire.stun.extension_attributes import MobilityTicket
 from knothole.wire.stun.ice_attributes import (
     IceControlled,
     IceControlling,
@@ -106,6 +107,7 @@ __all__ = [
     "Message",
     "MessageClass",
     "Method",
+    "MobilityTicket",
     "Nonce",
     "OtherAddress",
     "Padding",

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.stun import attributes as rfc8489
 from knothole.wire.stun import discovery_attributes as rfc5780
+from knothole.wire.stun import extension_attributes as extensions
 from knothole.wire.stun import ice_attributes as rfc8445
 from knothole.wire.stun import turn_attributes as rfc8656
 from knothole.wire.stun.attribute import Attribute
@@ -281,7 +282,7 @@ _CLASSES = tuple(MessageClass)
 
 _KINDS: dict[int, type[Attribute]] = {
     kind.TYPE: kind
-    for room in (rfc8489, rfc5780, rfc8445, rfc8656)
+    for room in (rfc8489, rfc5780, rfc8445, rfc8656, extensions)
     for kind in vars(room).values()
     if isinstance(kind, type) and issubclass(kind, Attribute) and hasattr(kind, "TYPE")
 }

@@ -1,0 +1,123 @@
+"""Allocations that follow their client to another address: mobility with TURN (RFC 8016).
+
+A ticket says which allocation it is for, and which one of its tickets it is; only this server can
+read or make one. It is good until the client has used the address that it moved to with it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import MutableMapping
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from knothole.engine.core import RandomBytes
+from knothole.engine.turn.answer import Refusal
+from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.engine.turn.server_allocation import Mobile, ServerAllocation
+from knothole.engine.turn.server_events import AllocationMoved, AllocationMoving, ServerOutput
+from knothole.engine.turn.shortcut import Shortcuts
+from knothole.wire.stun import MobilityTicket
+
+_KEY_SIZE: Final = 32
+_NONCE_SIZE: Final = 12
+_CONTENT: Final = struct.Struct("!QI")
+
+
+class Mobility:
+    """The tickets of all allocations, and the moves that they are used for.
+
+    One allocation has one state for both halves of it, however many tickets it was given.
+    """
+
+    def __init__(
+        self,
+        random: RandomBytes,
+        by_five_tuple: MutableMapping[FiveTuple, ServerAllocation],
+        outputs: deque[ServerOutput],
+    ) -> None:
+        self._random, self._by_five_tuple, self._outputs = random, by_five_tuple, outputs
+        self._cipher = AESGCM(random(_KEY_SIZE))
+        self._by_number: dict[int, ServerAllocation] = {}
+        self._last_number = 0
+
+    def begin(self) -> tuple[Mobile, MobilityTicket]:
+        """For an allocation that is about to be made: its state and its first ticket."""
+        self._last_number += 1
+        mobile = Mobile(self._last_number)
+        return mobile, self._ticket(mobile)
+
+    def made(self, allocation: ServerAllocation) -> None:
+        """It is there now, or is what is left of a dual one."""
+        if allocation.mobile is not None:
+            self._by_number[allocation.mobile.number] = allocation
+
+    def ending(self, allocation: ServerAllocation) -> None:
+        """Nothing will be left of it."""
+        if allocation.mobile is not None:
+            self.give_up(allocation)
+            del self._by_number[allocation.mobile.number]
+
+    def find(self, ticket: MobilityTicket, five_tuple: FiveTuple, owner: str) -> ServerAllocation:
+        """Whose ``ticket`` the owner shows on ``five_tuple``. Raises Refusal: 400, 437 or 441."""
+        sealed = ticket.value
+        try:
+            content = self._cipher.decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], None)
+        except (InvalidTag, ValueError):  # the latter for what is too short
+            raise Refusal(400) from None
+        number, serial = _CONTENT.unpack(content)
+        allocation = self._by_number.get(number)
+        if allocation is None or allocation.mobile is None:
+            raise Refusal(437)
+        if allocation.requester.owner != owner:
+            raise Refusal(441)
+        if not allocation.mobile.oldest <= serial <= allocation.mobile.newest:
+            raise Refusal(437)
+        if five_tuple == allocation.five_tuple:
+            raise Refusal(400)  # there was no move
+        if self._by_five_tuple.get(five_tuple, allocation) not in allocation.halves:
+            raise Refusal(437)
+        return allocation
+
+    def prepare(self, allocation: ServerAllocation, five_tuple: FiveTuple) -> MobilityTicket:
+        """Requests on ``five_tuple`` are for ``allocation`` too from now on; the next ticket."""
+        mobile = allocation.mobile
+        assert mobile is not None
+        if mobile.moving_to != five_tuple:
+            self.give_up(allocation)
+            mobile.moving_to = five_tuple
+            self._by_five_tuple[five_tuple] = allocation
+            self._outputs.append(AllocationMoving(five_tuple))
+        mobile.newest += 1
+        return self._ticket(mobile)
+
+    def give_up(self, allocation: ServerAllocation) -> None:
+        """The client has not used the address that it was moving to, and will not."""
+        mobile = allocation.mobile
+        if mobile is not None and mobile.moving_to is not None:
+            del self._by_five_tuple[mobile.moving_to]
+            self._outputs.append(AllocationMoving(mobile.moving_to, is_over=True))
+            mobile.moving_to = None
+
+    def arrive(self, allocation: ServerAllocation, shortcuts: Shortcuts | None, now: float) -> None:
+        """The client uses the new address: it knows the new ticket, and the old ones are void."""
+        mobile, old = allocation.mobile, allocation.five_tuple
+        assert mobile is not None and mobile.moving_to is not None
+        new, mobile.moving_to = mobile.moving_to, None
+        mobile.oldest = mobile.newest
+        del self._by_five_tuple[old]
+        for half in allocation.halves:
+            if shortcuts is not None:
+                shortcuts.end(half)
+            half.five_tuple, half.padded = new, new.transport.is_stream
+            if shortcuts is not None:
+                shortcuts.renew(half, now)
+        self._outputs.append(AllocationMoved(old, new, allocation.requester.username))
+
+    def _ticket(self, mobile: Mobile) -> MobilityTicket:
+        nonce = self._random(_NONCE_SIZE)
+        content = _CONTENT.pack(mobile.number, mobile.newest)
+        return MobilityTicket(nonce + self._cipher.encrypt(nonce, content, None))
