@@ -70,6 +70,7 @@ TABLE: list[tuple[Attribute, int, str]] = [
     (stun.IceControlling(2**64 - 1), 0x802A, "ff" * 8),
     (stun.ResponseOrigin(V4), 0x802B, PLAIN_V4),
     (stun.OtherAddress(V4), 0x802C, PLAIN_V4),
+    (stun.MobilityTicket(b"ticket"), 0x8030, b"ticket".hex()),
     (stun.UnknownAttribute(0x7FFF, b"x"), 0x7FFF, "78"),
     (stun.UnknownAttribute(0xBEEF, b""), 0xBEEF, ""),
 ]
