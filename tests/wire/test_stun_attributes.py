@@ -70,6 +70,8 @@ TABLE: list[tuple[Attribute, int, str]] = [
     (stun.IceControlling(2**64 - 1), 0x802A, "ff" * 8),
     (stun.ResponseOrigin(V4), 0x802B, PLAIN_V4),
     (stun.OtherAddress(V4), 0x802C, PLAIN_V4),
+    (stun.AccessToken(b"token"), 0x001B, b"token".hex()),
+    (stun.ThirdPartyAuthorization("turn.example"), 0x802E, b"turn.example".hex()),
     (stun.MobilityTicket(b"ticket"), 0x8030, b"ticket".hex()),
     (stun.UnknownAttribute(0x7FFF, b"x"), 0x7FFF, "78"),
     (stun.UnknownAttribute(0xBEEF, b""), 0xBEEF, ""),

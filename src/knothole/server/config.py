@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
+from knothole.engine.turn.tokens import TokenKey
 from knothole.server.config_file import DEFAULT_PORT, ConfigError, ConfigFile, Source
-from knothole.server.config_users import RelayUser, read_users
+from knothole.server.config_users import RelayUser, read_oauth, read_users
 from knothole.server.turn_secret import FILE_NAME as SECRET_FILE
 from knothole.server.turn_secret import SecretError, load_secrets
 from knothole.wire.malformed import MalformedMessage
@@ -45,7 +46,8 @@ class ServerConfig:
     names, ``discovery_port`` the second UDP port of RFC 5780 (0: none), ``external`` what the
     outside knows us by, at most one of each family. ``relay_hosts`` are the local addresses that
     relayed addresses are on (empty: the best of ``hosts``). No ``allocations``: no relaying here.
-    ``secret_file`` holds what TURN credentials are made of, ``users`` have some for good.
+    ``secret_file`` holds what TURN credentials are made of, ``users`` have some for good,
+    ``oauth`` opens the tokens of another server.
     ``classic_stun``: clients of RFC 3489 are answered. ``mobility``: allocations follow their
     clients to other addresses. ``relay_only``: there is no switchboard, and there are no accounts.
     ``accelerator``: the kernel relays what it can, where it lets us.
@@ -73,6 +75,7 @@ class ServerConfig:
     new_peers_per_minute: int = 60
     other_turn: tuple[OtherTurn, ...] = ()
     users: tuple[RelayUser, ...] = ()
+    oauth: tuple[TokenKey, ...] = ()
     invitation_required: bool = False
     classic_stun: bool = False
     mobility: bool = False
@@ -142,6 +145,7 @@ def load_config(
         new_peers_per_minute=relay.new_peers_per_minute,
         other_turn=_other_turn(source, content),
         users=read_users(source, content),
+        oauth=read_oauth(source, content),
         invitation_required=content.accounts.invitation_required,
         classic_stun=classic_stun or content.classic_stun,
         mobility=relay.mobility,

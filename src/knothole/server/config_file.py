@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -62,6 +63,14 @@ class UserTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     password_file: str
 
 
+class OauthTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
+    """One ``[[oauth]]``: a key that an authorization server seals tokens for us with (RFC 7635)."""
+
+    kid: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    key_file: str
+    server_name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+
+
 class AccountsTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     """``[accounts]``"""
 
@@ -83,6 +92,7 @@ class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     relay: RelayTable = msgspec.field(default_factory=RelayTable)
     turn: Annotated[list[OtherTurnTable], msgspec.Meta(max_length=8)] = []
     user: Annotated[list[UserTable], msgspec.Meta(max_length=100)] = []
+    oauth: Annotated[list[OauthTable], msgspec.Meta(max_length=16)] = []
     accounts: AccountsTable = msgspec.field(default_factory=AccountsTable)
 
 
@@ -144,12 +154,13 @@ def _explain(said: str) -> tuple[str, str]:
 
 def _line_of(text: str, key: str) -> int | None:
     """The line of ``key``, else of the table it would stand in; None when neither is there."""
-    table, tables, found, length = "", 0, None, 0
+    table, tables, found, length = "", Counter[str](), None, 0
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _HEADER.match(line):
             table = header[2]
             if header[1]:  # an array of tables has one header each
-                table, tables = f"{table}[{tables}]", tables + 1
+                tables[table] += 1
+                table = f"{table}[{tables[table] - 1}]"
             path = table
         elif assigned := _KEY.match(line):
             path = f"{table}.{assigned[1]}".lstrip(".")

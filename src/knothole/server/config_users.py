@@ -1,13 +1,16 @@
-"""The users of the relay that the configuration names, each with a password in a file."""
+"""Who may use the relay besides those with credentials that expire: users that the configuration
+names, each with a password in a file, and the keys of those who vouch for others."""
 
 from __future__ import annotations
 
+import base64
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from knothole.engine.turn.credentials import DEFAULT_SEPARATOR, rest_expiry
+from knothole.engine.turn.tokens import KEY_SIZES, TokenKey
 from knothole.server.config_file import ConfigFile, Source
 
 LEAST_PASSWORD: Final = 8  # ours: characters; whoever sees a signed request can try to guess it
@@ -38,6 +41,29 @@ def read_users(source: Source, content: ConfigFile) -> tuple[RelayUser, ...]:
         found[name] = RelayUser(
             name, _password(source, f"{key}.password-file", table.password_file)
         )
+    return tuple(found.values())
+
+
+def read_oauth(source: Source, content: ConfigFile) -> tuple[TokenKey, ...]:
+    """The ``[[oauth]]`` tables, with the keys in their files. Raises ConfigError."""
+    found: dict[str, TokenKey] = {}
+    for number, table in enumerate(content.oauth):
+        place = f"oauth[{number}]"
+        if table.kid in found:
+            raise source.error(f"{place}.kid", f"there are two keys {table.kid}")
+        if table.server_name != content.oauth[0].server_name:
+            raise source.error(f"{place}.server-name", "is not the same as that of the first")
+        name = table.key_file
+        try:
+            key = base64.b64decode(
+                read_secret_text(source, f"{place}.key-file", name), validate=True
+            )
+        except ValueError:
+            key = b""
+        if len(key) not in KEY_SIZES:
+            reason = f"{name} does not hold 16 or 32 bytes in base64"
+            raise source.error(f"{place}.key-file", reason)
+        found[table.kid] = TokenKey(table.kid, key, table.server_name)
     return tuple(found.values())
 
 

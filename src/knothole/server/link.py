@@ -32,12 +32,20 @@ IGNORED_SIGNALS: Final = frozenset(
 the relay process ends with it."""
 
 
+class OauthKey(msgspec.Struct, frozen=True):
+    """What an authorization server seals tokens with (RFC 7635)."""
+
+    kid: str
+    key: bytes
+    server_name: str
+
+
 class RelaySettings(msgspec.Struct, frozen=True):
     """What may change while the relay serves.
 
     ``secrets`` are what TURN credentials are made of, all of them good at once; ``users`` have one
-    for good, name and password; ``revoked`` owners of either kind are not let in. ``chain`` and
-    ``key`` are the PEM files of the TLS certificate.
+    for good, name and password; ``oauth`` are the keys of tokens; ``revoked`` owners of either kind
+    are not let in. ``chain`` and ``key`` are the PEM files of the TLS certificate.
     """
 
     secrets: list[str]
@@ -53,6 +61,7 @@ class RelaySettings(msgspec.Struct, frozen=True):
     max_datagrams: int = 200_000
     new_peers_per_minute: int = 60
     users: dict[str, str] = {}
+    oauth: list[OauthKey] = []
 
 
 class RelayStart(msgspec.Struct, tag="start", frozen=True):

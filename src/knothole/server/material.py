@@ -11,7 +11,7 @@ from knothole.server.certificate import (
     own_certificate,
 )
 from knothole.server.config import ServerConfig
-from knothole.server.link import RelaySettings
+from knothole.server.link import OauthKey, RelaySettings
 from knothole.server.revocation import RevocationError, load_revoked, owners_of
 from knothole.server.turn_secret import SecretError, load_secrets, own_secrets
 
@@ -65,4 +65,5 @@ def relay_settings(config: ServerConfig, material: Material) -> RelaySettings:
         max_datagrams=config.max_datagrams,
         new_peers_per_minute=config.new_peers_per_minute,
         users={user.name: user.password for user in config.users},
+        oauth=[OauthKey(each.kid, each.key, each.server_name) for each in config.oauth],
     )

@@ -122,6 +122,7 @@ class Relay:
             limits=limits_of(settings),
             ports=start.relay_ports,
             mobility=start.mobility,
+            tokens=self._users.tokens,
             # With those of this machine that we do not listen on, and how a 1:1 NAT in front shows
             # the others: none of them is a peer.
             server_addresses=[

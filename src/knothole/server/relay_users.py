@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from knothole.engine.turn.credentials import AnyOf, LongTermUsers, RestUsers, User
+from knothole.engine.turn.tokens import TokenKey, TokenUsers
 from knothole.server.link import RelaySettings
 from knothole.wire.stun import Algorithm
 
@@ -15,12 +16,17 @@ class RelayUsers:
 
     def __init__(self, realm: str, settings: RelaySettings, unix_at_zero: float) -> None:
         self._realm, self._unix_at_zero = realm, unix_at_zero
+        self.tokens = TokenUsers((), unix_at_zero)
+        """Those whom another server vouches for."""
         self.apply(settings)
 
     def apply(self, settings: RelaySettings) -> None:
         """Know those whom ``settings`` name, and nobody else."""
         self._rest = RestUsers(self._realm, settings.secrets, self._unix_at_zero)
         self._users = AnyOf(LongTermUsers(self._realm, settings.users), self._rest)
+        self.tokens.set_keys(
+            [TokenKey(each.kid, each.key, each.server_name) for each in settings.oauth]
+        )
 
     @property
     def unix_at_zero(self) -> float:
@@ -29,7 +35,8 @@ class RelayUsers:
 
     @unix_at_zero.setter
     def unix_at_zero(self, unix_at_zero: float) -> None:
-        self._unix_at_zero = self._rest.unix_at_zero = unix_at_zero
+        self._unix_at_zero = unix_at_zero
+        self._rest.unix_at_zero = self.tokens.unix_at_zero = unix_at_zero
 
     def user(self, username: str, algorithm: Algorithm, now: float) -> User | None:
         return self._users.user(username, algorithm, now)

@@ -6,6 +6,7 @@ What coturn's client gets from the real server is in tests/interop/server.
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 import time
@@ -18,7 +19,9 @@ from knothole.engine.turn.client import Allocated, Credentials
 from knothole.engine.turn.credentials import AnyOf, LongTermUsers, RestUsers
 from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.server_events import AllocationCreated, AllocationEnded
+from knothole.engine.turn.tokens import TokenKey, make_token
 from knothole.wire.address import Transport
+from knothole.wire.oauth import TokenContent
 
 pytestmark = pytest.mark.interop
 
@@ -98,6 +101,22 @@ async def test_coturns_client_gets_nothing_without_credentials(
     code, _ = await uclient(server, peer_port, *arguments)
     assert code != 0
     assert server.engine.allocations == 0 and created(server) == 0
+
+
+async def test_coturn_reads_the_tokens_that_we_make() -> None:
+    key = TokenKey("north", b"k" * 32, "turn.example.org")
+    content = TokenContent(b"m" * 32, time.time(), 600)
+    token = make_token(key, content, lambda size: b"n" * size)
+    process = await asyncio.create_subprocess_exec(
+        *("turnutils_oauth", "-d", "-v", "-i", key.server_name, "-j", key.kid, "-n", "A256GCM"),
+        *("-k", base64.b64encode(key.key).decode(), "-l", str(int(time.time()) - 1)),
+        *("-m", "3600", "-t", base64.b64encode(token).decode()),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output = (await process.communicate())[0].decode()
+    assert process.returncode == 0, output
+    assert "m" * 32 in output and "600" in output, output
 
 
 async def test_coturns_client_is_told_that_dont_fragment_is_not_known(server, peer_port) -> None:

@@ -394,4 +394,4 @@ def _whole_seconds(seconds: float) -> int:
 
 def _holder(requester: Requester, five_tuple: FiveTuple) -> Holder:
     """The network is a /24 or, as one home has it, a /64."""
-    return Holder(requester.owner, network_of(five_tuple.client.host, 24, 64))
+    return Holder(requester.account, network_of(five_tuple.client.host, 24, 64))

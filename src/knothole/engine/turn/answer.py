@@ -61,6 +61,13 @@ class Requester:
     valid_until: float
     sha256: bool
     """Whether the answer carries MESSAGE-INTEGRITY-SHA256 and not MESSAGE-INTEGRITY."""
+    token_name: str = ""
+    """Which token it was that they showed, if they did (RFC 7635)."""
+
+    @property
+    def account(self) -> str:
+        """Whose quota counts, and who may move an allocation: the owner, or who has the token."""
+        return f"{self.owner} {self.token_name}" if self.token_name else self.owner
 
 
 def success_answer(

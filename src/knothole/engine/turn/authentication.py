@@ -9,7 +9,9 @@ from knothole.engine.turn.answer import Refusal, Requester
 from knothole.engine.turn.credentials import Authenticator, User
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.nonce import Freshness, NonceMint
+from knothole.engine.turn.tokens import TokenUsers
 from knothole.wire.stun import (
+    AccessToken,
     Algorithm,
     Message,
     Method,
@@ -17,6 +19,7 @@ from knothole.wire.stun import (
     PasswordAlgorithm,
     PasswordAlgorithms,
     Realm,
+    ThirdPartyAuthorization,
     Userhash,
     Username,
     verify_integrity,
@@ -35,20 +38,37 @@ class Doorkeeper:
     ``revoked`` are the owners that the operator has shut out: nobody knows them any more.
     """
 
-    def __init__(self, realm: str, authenticator: Authenticator, mint: NonceMint) -> None:
+    def __init__(
+        self,
+        realm: str,
+        authenticator: Authenticator,
+        mint: NonceMint,
+        tokens: TokenUsers | None = None,
+    ) -> None:
         self.revoked: set[str] = set()
-        self._realm = Realm(realm)
+        self._realm, self._tokens = Realm(realm), tokens
         self._authenticator, self._mint = authenticator, mint
         self._nobody = User("", (bytes(32),), -math.inf)
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether clients may show tokens (RFC 7635)."""
+        return self._tokens is not None and bool(self._tokens.server_name)
+
     def admit(
-        self, message: Message, five_tuple: FiveTuple, now: float, control: FiveTuple | None = None
+        self,
+        message: Message,
+        five_tuple: FiveTuple,
+        maker: Requester | None,
+        now: float,
+        control: FiveTuple | None = None,
     ) -> Requester:
         """Who sent the request ``message``; the checks and their order are those of the RFC.
 
         Every request is judged by what is known of its user at that moment: a credential that has
-        expired or was revoked is nobody's, on a live allocation too. ``control`` is the connection
-        whose nonces the client may use as well.
+        expired or was revoked is nobody's, on a live allocation too. ``maker`` is who made the
+        allocation that it is for, if there is one: a token need not be shown with every request.
+        ``control`` is the connection whose nonces the client may use as well.
 
         Raises Refusal: 400, 401 or 438.
         """
@@ -59,7 +79,7 @@ class Doorkeeper:
             raise Refusal(400)
         username = self._username(message)
         algorithm, legacy = _algorithm(message)
-        user = self._authenticator.user(username, algorithm, now)
+        user = self._user(message, username, algorithm, maker, now)
         if user is None or user.owner in self.revoked:
             user = self._nobody  # as much work for a stranger as for a wrong password
         key = _signing_key(message, user)
@@ -74,14 +94,39 @@ class Doorkeeper:
             freshness is Freshness.AGING and message.method == Method.REFRESH
         ):
             raise self._challenge(438, five_tuple, now)
-        return Requester(username, user.owner, algorithm, key, user.valid_until, not legacy)
+        sha256 = message.has_integrity_sha256 if user.token_name else not legacy
+        return Requester(
+            username, user.owner, algorithm, key, user.valid_until, sha256, user.token_name
+        )
 
     def valid_until(self, requester: Requester, now: float) -> float | None:
         """Until when the credential of ``requester`` is good, as things are now; None: no more."""
+        if requester.token_name:
+            known = self._tokens is not None and self._tokens.knows(requester.username)
+            good = known and requester.owner not in self.revoked and requester.valid_until > now
+            return requester.valid_until if good else None
         user = self._authenticator.user(requester.username, requester.algorithm, now)
         if user is None or user.owner in self.revoked or requester.key not in user.keys:
             return None
         return user.valid_until
+
+    def _user(
+        self,
+        message: Message,
+        username: str,
+        algorithm: Algorithm,
+        maker: Requester | None,
+        now: float,
+    ) -> User | None:
+        token = message.get(AccessToken)
+        if token is not None and self._tokens is not None and self.takes_tokens:
+            return self._tokens.user(username, token.value, now)
+        if maker is not None and maker.token_name and maker.username == username:
+            valid_until = self.valid_until(maker, now)
+            if valid_until is None:
+                return None
+            return User(maker.owner, (maker.key,), valid_until, maker.token_name)
+        return self._authenticator.user(username, algorithm, now)
 
     def _username(self, message: Message) -> str:
         """RFC 8489 Section 9.2.4: from USERNAME or USERHASH; "" when the hash is nobody's."""
@@ -94,7 +139,10 @@ class Doorkeeper:
 
     def _challenge(self, code: int, five_tuple: FiveTuple, now: float) -> Refusal:
         nonce = Nonce(self._mint.mint(five_tuple, now))
-        return Refusal(code, self._realm, nonce, PASSWORD_ALGORITHMS)
+        refusal = Refusal(code, self._realm, nonce, PASSWORD_ALGORITHMS)
+        if self._tokens is not None and self.takes_tokens:
+            refusal.attributes += (ThirdPartyAuthorization(self._tokens.server_name),)
+        return refusal
 
 
 def _algorithm(message: Message) -> tuple[Algorithm, bool]:

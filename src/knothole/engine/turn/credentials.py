@@ -29,12 +29,14 @@ class User:
 
     ``owner`` is whose quota counts, and who may refresh an allocation: several usernames may have
     one owner, as renewed REST credentials do. ``keys`` are the long-term keys of which a request
-    must be signed with one, good until ``valid_until`` on the engine's clock.
+    must be signed with one, good until ``valid_until`` on the engine's clock. Of users who show a
+    token, ``token_name`` tells one token from another; they sign with its key as it is.
     """
 
     owner: str
     keys: tuple[bytes, ...] = field(repr=False)
     valid_until: float = math.inf
+    token_name: str = ""
 
 
 class Authenticator(Protocol):

@@ -61,8 +61,8 @@ class Mobility:
             self.give_up(allocation)
             del self._by_number[allocation.mobile.number]
 
-    def find(self, ticket: MobilityTicket, five_tuple: FiveTuple, owner: str) -> ServerAllocation:
-        """Whose ``ticket`` the owner shows on ``five_tuple``. Raises Refusal: 400, 437 or 441."""
+    def find(self, ticket: MobilityTicket, five_tuple: FiveTuple, account: str) -> ServerAllocation:
+        """Whose ``ticket`` is shown on ``five_tuple``. Raises Refusal: 400, 437 or 441."""
         sealed = ticket.value
         try:
             content = self._cipher.decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], None)
@@ -72,7 +72,7 @@ class Mobility:
         allocation = self._by_number.get(number)
         if allocation is None or allocation.mobile is None:
             raise Refusal(437)
-        if allocation.requester.owner != owner:
+        if allocation.requester.account != account:
             raise Refusal(441)
         if not allocation.mobile.oldest <= serial <= allocation.mobile.newest:
             raise Refusal(437)

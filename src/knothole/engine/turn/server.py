@@ -25,10 +25,12 @@ from knothole.engine.turn.server_data import ServerData
 from knothole.engine.turn.server_events import EndReason, ServerOutput, ShortcutKey
 from knothole.engine.turn.shortcut import Shortcuts
 from knothole.engine.turn.tcp_peers import TcpPeers
+from knothole.engine.turn.tokens import TokenUsers
 from knothole.engine.turn.unproven import UnprovenAnswers
 from knothole.wire.address import Address, Transport
 from knothole.wire.prohibited import is_tunnelled
 from knothole.wire.stun import (
+    AccessToken,
     AddressFamily,
     AlternateServer,
     Attribute,
@@ -77,6 +79,7 @@ class TurnServer:
         server_addresses: Sequence[Address] = (),
         shortcuts: bool = False,
         mobility: bool = False,
+        tokens: TokenUsers | None = None,
     ) -> None:
         self.redirect_to: Address | None = None
         self.is_draining = False
@@ -85,7 +88,7 @@ class TurnServer:
         if authenticator.knows_hashes:
             features |= SecurityFeature.USERNAME_ANONYMITY
         mint = NonceMint(random(_NONCE_KEY_SIZE), limits.nonce_lifetime, now, features)
-        self._doorkeeper = Doorkeeper(realm, authenticator, mint)
+        self._doorkeeper = Doorkeeper(realm, authenticator, mint, tokens)
         self._rules = PeerRules(policy, pool.hosts, server_addresses)
         self._families, self._limits = pool.families, limits
         self.unproven = UnprovenAnswers(limits.unproven)
@@ -276,7 +279,9 @@ class TurnServer:
         requester: Requester | None = None
         try:
             control = self._tcp.control_of(five_tuple, message)
-            requester = self._doorkeeper.admit(message, five_tuple, now, control)
+            of = allocation if control is None else self._by_five_tuple.get(control)
+            maker = None if of is None else of.requester
+            requester = self._doorkeeper.admit(message, five_tuple, maker, now, control)
             attributes = self._carry_out(five_tuple, message, allocation, requester, now)
         except Refusal as refusal:
             answer = error_answer(message, requester, refusal)
@@ -305,11 +310,11 @@ class TurnServer:
         if message.method == Method.ALLOCATE:
             if allocation is not None:
                 raise Refusal(437)
-            _refuse_unknown(message)
+            self._refuse_unknown(message)
             self._allocate(five_tuple, message, requester, now)
             return None
         if message.method == Method.CONNECTION_BIND:
-            _refuse_unknown(message)
+            self._refuse_unknown(message)
             if allocation is not None:
                 raise Refusal(400)
             return self._tcp.bind(five_tuple, message, requester)
@@ -317,7 +322,7 @@ class TurnServer:
         if ticket is not None:
             if self._mobility is None:
                 raise Refusal(405)
-            allocation = self._mobility.find(ticket, five_tuple, requester.owner)
+            allocation = self._mobility.find(ticket, five_tuple, requester.account)
         if allocation is None:
             raise Refusal(437)
         if requester.owner != allocation.requester.owner:
@@ -326,7 +331,7 @@ class TurnServer:
             if requester.valid_until > half.credentials_until:  # renewed: what counts from now on
                 half.requester = requester
                 self._allocations.vouch(half, requester.valid_until, now)
-        _refuse_unknown(message)
+        self._refuse_unknown(message)
         if message.method == Method.REFRESH:
             halves = allocation.halves
             attributes = self._refresh(message, allocation, now)
@@ -386,6 +391,14 @@ class TurnServer:
             self._renew_shortcuts(half, now)
         return (Lifetime(granted),)
 
+    def _refuse_unknown(self, message: Message) -> None:
+        """RFC 8489 Section 6.3.1."""
+        unknown = message.unknown_required
+        if message.get(AccessToken) is not None and not self._doorkeeper.takes_tokens:
+            unknown = (*unknown, AccessToken.TYPE)
+        if unknown:
+            raise Refusal(420, UnknownAttributes(unknown))
+
     def _renew_shortcuts(
         self, allocation: ServerAllocation, now: float, hosts: Collection[str] | None = None
     ) -> None:
@@ -403,9 +416,3 @@ _REQUESTS: Final = frozenset(
         Method.CONNECTION_BIND,
     )
 )
-
-
-def _refuse_unknown(message: Message) -> None:
-    """RFC 8489 Section 6.3.1."""
-    if message.unknown_required:
-        raise Refusal(420, UnknownAttributes(message.unknown_required))

@@ -32,7 +32,11 @@ from knothole.wire.stun.discovery_attributes import (
     ResponsePort,
     SourceAddress,
 )
-from knothole.wire.stun.extension_attributes import MobilityTicket
+from knothole.wire.stun.extension_attributes import (
+    AccessToken,
+    MobilityTicket,
+    ThirdPartyAuthorization,
+)
 from knothole.wire.stun.ice_attributes import (
     IceControlled,
     IceControlling,
@@ -82,6 +86,7 @@ __all__ = [
     "HEADER_SIZE",
     "MAGIC_COOKIE",
     "TRANSACTION_ID_SIZE",
+    "AccessToken",
     "AdditionalAddressFamily",
     "AddressErrorCode",
     "AddressFamily",
@@ -126,6 +131,7 @@ __all__ = [
     "SecurityFeature",
     "Software",
     "SourceAddress",
+    "ThirdPartyAuthorization",
     "UnknownAttribute",
     "UnknownAttributes",
     "UseCandidate",
