@@ -128,6 +128,18 @@ def test_a_new_token_carries_the_allocation_on_with_either_key(world, bearer) ->
     assert world.server.allocations == 1
 
 
+def test_the_newest_token_counts_even_if_its_life_is_shorter(world, bearer) -> None:
+    """coturn's client shows another one with every Refresh."""
+    client, newer = bearer(), bearer(content(b"n" * 20, lifetime=100))
+    newer.five_tuple = client.five_tuple
+    assert allocated(client) == 0
+    assert newer.ask(Method.REFRESH, newer.token).get(Lifetime) == Lifetime(100)
+    assert newer.code(Method.CREATE_PERMISSION, XorPeerAddress(PEER)) == 0
+    assert client.code(Method.CREATE_PERMISSION, XorPeerAddress(PEER)) == 401
+    world.run(100.0)
+    assert world.server.allocations == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

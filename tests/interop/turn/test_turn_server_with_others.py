@@ -19,7 +19,7 @@ from knothole.engine.turn.client import Allocated, Credentials
 from knothole.engine.turn.credentials import AnyOf, LongTermUsers, RestUsers
 from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.server_events import AllocationCreated, AllocationEnded
-from knothole.engine.turn.tokens import TokenKey, make_token
+from knothole.engine.turn.tokens import TokenKey, TokenUsers, make_token
 from knothole.wire.address import Transport
 from knothole.wire.oauth import TokenContent
 
@@ -101,6 +101,27 @@ async def test_coturns_client_gets_nothing_without_credentials(
     code, _ = await uclient(server, peer_port, *arguments)
     assert code != 0
     assert server.engine.allocations == 0 and created(server) == 0
+
+
+async def test_coturns_client_is_served_by_the_tokens_that_it_makes_itself(
+    serve, peer_port
+) -> None:
+    """With its test keys (-J), one of the three drawn for each client."""
+    name, unix_at_zero = "turn.example.org", time.time() - asyncio.get_running_loop().time()
+    keys = [
+        TokenKey("north", b"01234567890123456789012345678901", name),
+        TokenKey("union", b"1234567890123456", name),
+        TokenKey("oldempire", b"12345678901234567890123456789012", name),
+    ]
+    server = await serve(
+        realm=REALM,
+        authenticator=LongTermUsers(REALM, {}),
+        tokens=TokenUsers(keys, unix_at_zero),
+        limits=Limits(allocations_per_user=256),
+    )
+    code, output = await uclient(server, peer_port, "-J", "-c", "-m", "4")
+    assert code == 0, output
+    assert created(server) >= 4
 
 
 async def test_coturn_reads_the_tokens_that_we_make() -> None:

@@ -328,7 +328,8 @@ class TurnServer:
         if requester.owner != allocation.requester.owner:
             raise Refusal(441)
         for half in allocation.halves:
-            if requester.valid_until > half.credentials_until:  # renewed: what counts from now on
+            # Renewed credentials, or the newest token: they are what counts from now on.
+            if requester.token_name or requester.valid_until > half.credentials_until:
                 half.requester = requester
                 self._allocations.vouch(half, requester.valid_until, now)
         self._refuse_unknown(message)
