@@ -112,7 +112,7 @@ def test_a_server_of_today_that_does_not_speak_it_looks_like_no_server() -> None
 
 def test_an_answer_from_where_it_was_asked_is_no_proof_of_a_full_cone() -> None:
     class Ignoring(BindingServer):
-        def answer(self, datagram: Datagram) -> Datagram | None:
+        def answer(self, datagram: Datagram, now: float = 0.0) -> Datagram | None:
             asked = decode(datagram.payload, classic=True)
             plain = Message(
                 MessageClass.REQUEST, Method.BINDING, asked.transaction_id, cookie=False

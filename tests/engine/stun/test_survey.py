@@ -240,7 +240,7 @@ def test_a_lost_datagram_does_not_change_the_verdict() -> None:
 
 def test_server_that_ignores_change_request_proves_nothing() -> None:
     class Ignoring(BindingServer):
-        def answer(self, datagram: Datagram) -> Datagram | None:
+        def answer(self, datagram: Datagram, now: float = 0.0) -> Datagram | None:
             request = decode(datagram.payload)
             plain = Message(MessageClass.REQUEST, Method.BINDING, request.transaction_id)
             return super().answer(Datagram(datagram.source, datagram.destination, encode(plain)))

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from knothole.engine.core import Datagram, Transmit
+from knothole.engine.stun.guard import Denied, Guard, Proof
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import (
+    AlternateServer,
     Attribute,
     ChangedAddress,
     ChangeRequest,
@@ -38,6 +40,7 @@ from knothole.wire.stun import (
     encode,
 )
 
+TRY_ALTERNATE: Final = 300  # RFC 8489 Section 14.8
 BAD_REQUEST: Final = 400  # RFC 8489 Section 14.8
 UNKNOWN_ATTRIBUTE: Final = 420  # ibid.
 
@@ -81,7 +84,11 @@ class BindingServer:
 
     A datagram's ``destination`` must be the very address it arrived at when there are
     ``alternates``. A ``software`` of None keeps the answers short, and with them what an attacker
-    gains by a forged source. With ``classic`` clients of RFC 3489 are answered, too.
+    gains by a forged source. With ``classic`` clients of RFC 3489 are answered, too. With a
+    ``guard`` only those are answered whom it admits, and the answers are signed.
+
+    ``redirect_to``, when set, is where clients of the same address family are sent with 300 (Try
+    Alternate, RFC 8489 Section 10).
     """
 
     def __init__(
@@ -90,14 +97,17 @@ class BindingServer:
         alternates: AlternateAddresses | None = None,
         software: str | None = None,
         classic: bool = False,
+        guard: Guard | None = None,
     ) -> None:
+        self.redirect_to: Address | None = None
+        self._guard = guard
         self._classic = classic
         self._alternates = alternates
         self._software = software
         self._outputs: deque[Transmit] = deque()
 
     def receive(self, datagram: Datagram, now: float) -> None:
-        answer = self.answer(datagram)
+        answer = self.answer(datagram, now)
         if answer is not None:
             self._outputs.append(Transmit(answer))
 
@@ -111,17 +121,31 @@ class BindingServer:
         while self._outputs:
             yield self._outputs.popleft()
 
-    def answer(self, datagram: Datagram) -> Datagram | None:
-        """The answer to one datagram, None when it deserves none: not a Binding request."""
+    def answer(self, datagram: Datagram, now: float = 0.0) -> Datagram | None:
+        """The answer to one datagram, None when it deserves none: not a Binding request.
+
+        ``now`` matters to a guard only.
+        """
         try:
             request = decode(datagram.payload, classic=self._classic)
         except MalformedMessage:
             return None
         if request.message_class is not MessageClass.REQUEST or request.method != Method.BINDING:
             return None
+        proof: Proof | None = None
+        if self._guard is not None:
+            try:
+                proof = self._guard.admit(request, datagram, now)
+            except Denied as denied:
+                attributes = (ErrorCode(denied.code, denied.reason), *denied.attributes)
+                return _error(request, datagram, attributes)
         unknown = self._unknown(request, datagram)
         if unknown:
-            return self._refuse(request, datagram, UNKNOWN_ATTRIBUTE, unknown)
+            return self._refuse(request, datagram, UNKNOWN_ATTRIBUTE, unknown, proof)
+        elsewhere = self.redirect_to
+        if elsewhere is not None and elsewhere.is_ipv6 is datagram.source.is_ipv6:
+            alternate = (ErrorCode(TRY_ALTERNATE, "Try Alternate"), AlternateServer(elsewhere))
+            return _error(request, datagram, alternate, proof)
         source, destination = datagram.destination, datagram.source
         change = request.get(ChangeRequest)
         if change is not None and self._alternates is not None:
@@ -130,14 +154,14 @@ class BindingServer:
         if response_port is not None:
             # RFC 5780 Section 6.1: with PADDING "the server MUST return an error ... 400".
             if request.get(Padding) is not None or response_port.port < LEAST_RESPONSE_PORT:
-                return self._refuse(request, datagram, BAD_REQUEST, ())
+                return self._refuse(request, datagram, BAD_REQUEST, (), proof)
             destination = Address(destination.host, response_port.port)
-        attributes = self._success_attributes(request, datagram, source)
+        success = self._success_attributes(request, datagram, source)
         return replace(
             datagram,
             source=source,
             destination=destination,
-            payload=_response(request, MessageClass.SUCCESS, attributes),
+            payload=_response(request, MessageClass.SUCCESS, success, proof),
         )
 
     def _serves_discovery(self, datagram: Datagram) -> bool:
@@ -187,7 +211,12 @@ class BindingServer:
         return tuple(attributes)
 
     def _refuse(
-        self, request: Message, datagram: Datagram, code: int, unknown: tuple[int, ...]
+        self,
+        request: Message,
+        datagram: Datagram,
+        code: int,
+        unknown: tuple[int, ...],
+        proof: Proof | None,
     ) -> Datagram:
         reason = "Unknown Attribute" if code == UNKNOWN_ATTRIBUTE else "Bad Request"
         attributes: tuple[Attribute, ...] = (ErrorCode(code, reason),)
@@ -195,18 +224,32 @@ class BindingServer:
             if not request.cookie and len(unknown) % 2:
                 unknown = (*unknown, unknown[-1])  # RFC 3489 Section 11.2.10: one of them twice
             attributes += (UnknownAttributes(unknown),)
-        return replace(
-            datagram,
-            source=datagram.destination,
-            destination=datagram.source,
-            payload=_response(request, MessageClass.ERROR, attributes),
-        )
+        return _error(request, datagram, attributes, proof)
+
+
+def _error(
+    request: Message,
+    datagram: Datagram,
+    attributes: tuple[Attribute, ...],
+    proof: Proof | None = None,
+) -> Datagram:
+    return replace(
+        datagram,
+        source=datagram.destination,
+        destination=datagram.source,
+        payload=_response(request, MessageClass.ERROR, attributes, proof),
+    )
 
 
 def _response(
-    request: Message, message_class: MessageClass, attributes: tuple[Attribute, ...]
+    request: Message,
+    message_class: MessageClass,
+    attributes: tuple[Attribute, ...],
+    proof: Proof | None,
 ) -> bytes:
     response = Message(
         message_class, request.method, request.transaction_id, attributes, request.cookie
     )
-    return encode(response, fingerprint=request.has_fingerprint)
+    key = None if proof is None or proof.sha256 else proof.key
+    sha256_key = proof.key if proof is not None and proof.sha256 else None
+    return encode(response, key=key, sha256_key=sha256_key, fingerprint=request.has_fingerprint)

@@ -170,7 +170,7 @@ class TcpPeers:
             or connection.state is not _State.UNBOUND
         ):
             raise Refusal(400)
-        if requester.owner != connection.allocation.requester.owner:
+        if requester.account != connection.allocation.requester.account:
             raise Refusal(441)
         connection.state = _State.BOUND
         self._deadlines.drop(connection)
