@@ -121,6 +121,8 @@ class Allocations:
         """Have it live for so long, unless the credentials end before; the seconds that it has."""
         allocation.lifetime_until = now + lifetime_seconds
         self._set_expiry(allocation)
+        if self.shortcuts is not None:
+            self.shortcuts.renew(allocation, now)
         return _whole_seconds(allocation.expires_at - now)
 
     def vouch(self, allocation: ServerAllocation, credentials_until: float, now: float) -> None:

@@ -19,6 +19,7 @@ from knothole.engine.turn.nonce import NonceMint
 from knothole.engine.turn.peer_requests import channel_bind, create_permission
 from knothole.engine.turn.policy import PeerPolicy, PeerRules
 from knothole.engine.turn.quota import Holder, Limits
+from knothole.engine.turn.refresh_request import by_ticket, refresh
 from knothole.engine.turn.relay_pool import DYNAMIC_PORTS, RelayPool
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_data import ServerData
@@ -35,13 +36,10 @@ from knothole.wire.stun import (
     AlternateServer,
     Attribute,
     Icmp,
-    Lifetime,
     MalformedMessage,
     Message,
     MessageClass,
     Method,
-    MobilityTicket,
-    RequestedAddressFamily,
     SecurityFeature,
     UnknownAttributes,
     decode,
@@ -318,11 +316,8 @@ class TurnServer:
             if allocation is not None:
                 raise Refusal(400)
             return self._tcp.bind(five_tuple, message, requester)
-        ticket = message.get(MobilityTicket) if message.method == Method.REFRESH else None
-        if ticket is not None:
-            if self._mobility is None:
-                raise Refusal(405)
-            allocation = self._mobility.find(ticket, five_tuple, requester.account)
+        moving = by_ticket(message, five_tuple, requester, self._allocations)
+        allocation = allocation if moving is None else moving
         if allocation is None:
             raise Refusal(437)
         if requester.owner != allocation.requester.owner:
@@ -334,12 +329,8 @@ class TurnServer:
                 self._allocations.vouch(half, requester.valid_until, now)
         self._refuse_unknown(message)
         if message.method == Method.REFRESH:
-            halves = allocation.halves
-            attributes = self._refresh(message, allocation, now)
-            left = next((half for half in halves if half.relayed in self._by_relayed), None)
-            if self._mobility is not None and ticket is not None and left is not None:
-                attributes = (*attributes, self._mobility.prepare(left, five_tuple))
-            return attributes
+            limits = self._limits
+            return refresh(message, five_tuple, allocation, self._allocations, limits, now)
         if message.method == Method.CONNECT:
             self._tcp.connect(message, allocation, requester, self._new_peers, now)
             return None
@@ -368,29 +359,6 @@ class TurnServer:
         if self.is_draining:
             raise Refusal(508)
         self._allocations.begin(five_tuple, message, requester, request, now)
-
-    def _refresh(
-        self, message: Message, allocation: ServerAllocation, now: float
-    ) -> tuple[Attribute, ...]:
-        """RFC 8656 Section 8.2: the half of a dual allocation that is named, else all there is."""
-        family = message.get(RequestedAddressFamily)
-        halves = [
-            half
-            for half in allocation.halves
-            if family is None or family.family == AddressFamily.of(half.relayed)
-        ]
-        if not halves:
-            raise Refusal(443)
-        requested = message.get(Lifetime)
-        if requested is not None and requested.seconds == 0:
-            for half in halves:
-                self._allocations.end(half, EndReason.DELETED)
-            return (Lifetime(0),)
-        lifetime = self._limits.lifetime(None if requested is None else requested.seconds)
-        granted = min(self._allocations.refresh(half, lifetime, now) for half in halves)
-        for half in halves:
-            self._renew_shortcuts(half, now)
-        return (Lifetime(granted),)
 
     def _refuse_unknown(self, message: Message) -> None:
         """RFC 8489 Section 6.3.1."""
