@@ -18,6 +18,7 @@ from knothole.engine.turn.client import (
     AllocationFailed,
     AllocationLost,
     PeerRefused,
+    PeerUnreachable,
     RelayedDataReceived,
 )
 from knothole.engine.turn.credentials import Credentials, rest_credentials
@@ -171,6 +172,17 @@ async def test_two_clients_are_relayed_to_each_other_whatever_they_come_by(
     for client, peer in zip(clients, reversed(relayed), strict=True):
         received = client.said(RelayedDataReceived)[0].datagram
         assert (received.source, received.payload) == (peer, b"payload")
+
+
+async def test_a_client_is_told_that_its_peer_is_not_there(setting, until) -> None:
+    client = await setting(allow_peers=["127.0.0.0/8"]).client()
+    await until(lambda: bool(client.said(Allocated)))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+        gone.bind((HOST, 0))
+        peer = Address(HOST, gone.getsockname()[1])
+    client.driver.command(lambda now: client.allocation.send(peer, b"anybody?", 0, now))
+    await until(lambda: bool(client.said(PeerUnreachable)))
+    assert client.said(PeerUnreachable)[0].peer == peer
 
 
 async def test_the_addresses_of_the_machine_are_no_peers_though_it_does_not_listen_there(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
+from knothole.wire.address import Address, parse_address
 from knothole.wire.icmp import IcmpError
 
 _IP_RECVERR: Final = 11
@@ -16,6 +19,8 @@ _IPV6_RECVERR: Final = 25
 _MSG_ERRQUEUE: Final = 0x2000
 _EXTENDED_ERROR: Final = struct.Struct("=IBBBxII")  # struct sock_extended_err
 _BY_ICMP: Final = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+# RFC 1191 Section 4 and RFC 4443 Section 3.2: fragmentation needed, packet too big.
+_TOO_BIG: Final = {int(socket.AF_INET): (3, 4), int(socket.AF_INET6): (2, 0)}
 _PORT_UNREACHABLE: Final = {socket.AF_INET: (3, 3), socket.AF_INET6: (1, 4)}
 
 
@@ -45,6 +50,39 @@ def next_error(udp: socket.socket) -> IcmpError | None:
         if origin in _BY_ICMP:
             return IcmpError(_offender(data[_EXTENDED_ERROR.size :]), icmp_type, code)
     return None
+
+
+class PeerError(NamedTuple):
+    """What was said of a datagram to ``destination``; ``data`` is the MTU if that is why."""
+
+    destination: Address
+    icmp_type: int
+    code: int
+    data: int
+
+
+def peer_errors(udp: socket.socket, most: int) -> Iterator[PeerError]:
+    """What ``udp`` has kept of datagrams to several destinations, at most so many of them.
+
+    With what the system itself says of one that is larger than the path's MTU.
+    """
+    if sys.platform != "linux":
+        return
+    for _ in range(most):
+        try:
+            _, extras, _, address = udp.recvmsg(0, 512, _MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+        except OSError:
+            return
+        for _, kind, data in extras:
+            if kind not in (_IP_RECVERR, _IPV6_RECVERR) or len(data) < _EXTENDED_ERROR.size:
+                continue
+            number, origin, icmp_type, code, mtu, _ = _EXTENDED_ERROR.unpack_from(data)
+            destination = parse_address(address[0].partition("%")[0], address[1])
+            if origin in _BY_ICMP:
+                too_big = (icmp_type, code) in _TOO_BIG.values()
+                yield PeerError(destination, icmp_type, code, mtu if too_big else 0)
+            elif number == errno.EMSGSIZE:
+                yield PeerError(destination, *_TOO_BIG[udp.family], mtu)
 
 
 def refused_by(remote: str, family: int) -> IcmpError:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -17,6 +18,8 @@ from dataclasses import replace
 from typing import Final, Protocol, TypeAlias, cast
 
 from knothole.engine.core import Datagram
+from knothole.io.dont_fragment import clear_df, send_unfragmented
+from knothole.io.error_queue import PeerError, keep_errors, peer_errors
 from knothole.io.gather import Received, gather
 from knothole.io.offload import make_offload
 from knothole.wire.address import Address, parse_address
@@ -101,8 +104,23 @@ def bind_socket(address: Address) -> socket.socket:
 class UdpSocket:
     """A :class:`UdpLink` over a bare socket and the loop's ``add_reader``."""
 
-    def __init__(self, sock: socket.socket, receiver: Receiver, *, offload: bool = True) -> None:
-        """Takes over ``sock`` (from :func:`bind_socket`), within a running event loop."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        receiver: Receiver,
+        *,
+        offload: bool = True,
+        on_error: Callable[[PeerError], object] | None = None,
+    ) -> None:
+        """Takes over ``sock`` (from :func:`bind_socket`), within a running event loop.
+
+        ``on_error`` gets what the network says of datagrams that were sent, where the system keeps
+        it; no other datagram than those of :meth:`send_unfragmented` has the DF bit then.
+        """
+        self._on_error = on_error
+        if on_error is not None:
+            keep_errors(sock)
+            clear_df(sock)
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._receiver = receiver
@@ -134,6 +152,12 @@ class UdpSocket:
             self._loop.add_writer(self._sock, self._writable)
         self._queue.append(rest)
         self._queued_bytes += len(rest.payload)
+
+    def send_unfragmented(self, datagram: Datagram) -> None:
+        """Send one with the DF bit set, where there is one. Lost when it cannot go at once."""
+        if not self._closed and not self._queue:
+            with contextlib.suppress(OSError):
+                send_unfragmented(self._sock, datagram.payload, datagram.destination)
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         if self._queue:
@@ -167,13 +191,22 @@ class UdpSocket:
             try:
                 received.append(receive(sock))
             except BlockingIOError:
+                if not received:
+                    self._take_errors()
                 break
             except OSError:
                 # An ICMP error about something sent earlier (ECONNREFUSED; WinError 10054). Which
-                # datagram it was nobody can tell; reading it has cleared it.
+                # datagram it was only kept errors tell; reading it has cleared it.
+                self._take_errors()
                 continue
         if received:
             self._deliver(received)
+
+    def _take_errors(self) -> None:
+        """Also when nothing came: a socket is readable until the errors it keeps are taken."""
+        if self._on_error is not None:
+            for error in peer_errors(self._sock, READS_A_TURN):
+                self._on_error(error)
 
     def _deliver(self, received: list[Received]) -> None:
         here = self._address

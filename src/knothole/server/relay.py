@@ -31,9 +31,12 @@ from knothole.engine.turn.server_events import (
     OpenRelay,
     RelayReached,
     RemoveShortcut,
+    SendUnfragmented,
     ShortcutKey,
 )
 from knothole.io.bpf.layout import Count
+from knothole.io.dont_fragment import CAN_SEND_UNFRAGMENTED
+from knothole.io.error_queue import PeerError
 from knothole.io.udp import bind_socket
 from knothole.server.accelerator import AcceleratorStatus, make_accelerator
 from knothole.server.descriptors import raise_limit
@@ -57,6 +60,7 @@ from knothole.server.routes import ROUTES_WORK, Routes
 from knothole.server.tcp_relay import TcpRelay
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, Transport
+from knothole.wire.stun import Icmp
 
 DTLS_FIRST: Final = 20  # RFC 7983 Section 7
 DTLS_LAST: Final = 63
@@ -123,6 +127,7 @@ class Relay:
             ports=start.relay_ports,
             mobility=start.mobility,
             tokens=self._users.tokens,
+            dont_fragment=CAN_SEND_UNFRAGMENTED,
             # With those of this machine that we do not listen on, and how a 1:1 NAT in front shows
             # the others: none of them is a peer.
             server_addresses=[
@@ -214,12 +219,21 @@ class Relay:
             else:
                 sock = bind_socket(Address(self._start.relay_hosts[relayed.host], relayed.port))
                 self._relays[relayed] = self._routes.socket(
-                    sock, partial(self._from_peers, relayed), listens=False
+                    sock,
+                    partial(self._from_peers, relayed),
+                    listens=False,
+                    on_error=partial(self._icmp, relayed),
                 )
         except OSError:
             self._turn.relay_refused(relayed, now)
         else:
             self._turn.relay_opened(relayed, now)
+
+    def _icmp(self, relayed: Address, error: PeerError) -> None:
+        now = time.monotonic()
+        icmp = Icmp(error.icmp_type, error.code, error.data)
+        self._turn.receive_icmp(relayed, error.destination, icmp, now)
+        self._drain(now)
 
     def _socket(self, address: Address) -> RelaySocket | None:
         return self._listening.get(address) or self._relays.get(address)
@@ -327,6 +341,10 @@ class Relay:
                 self._transmit(output.datagram)
             else:
                 match output:
+                    case SendUnfragmented(datagram):
+                        peer_link = self._relays.get(datagram.source)
+                        if peer_link is not None:
+                            peer_link.send_unfragmented(datagram)
                     case OpenRelay(relayed, transport):
                         self._open_relay(relayed, transport)
                     case CloseRelay(relayed):

@@ -17,6 +17,7 @@ from knothole.engine.core import Datagram
 from knothole.engine.turn.burst import MAX_BURST, MAX_SEGMENTS
 from knothole.engine.turn.server_data import MAX_DATA
 from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
+from knothole.io.error_queue import PeerError
 from knothole.io.gather import Received
 from knothole.io.offload import CONTROL_SPACE, SEGMENT_CONTROL, packed_size, segment_size_in
 from knothole.io.udp import READS_A_TURN, Receiver, UdpSocket
@@ -106,10 +107,12 @@ class RelaySocket(UdpSocket):
         report: Callable[[], None],
         listens: bool,
         crowd: Crowd | None = None,
+        on_error: Callable[[PeerError], object] | None = None,
     ) -> None:
-        """Of a ``crowd``, if one is given, which says when something has come."""
+        """Of a ``crowd``, if one is given, which says when something has come; ``on_error`` as for
+        any UDP socket."""
         self._crowd = crowd
-        super().__init__(sock, receiver)
+        super().__init__(sock, receiver, on_error=on_error)
         self.routes: dict[InletKey, Route] = {}
         self._arena, self._listens = arena, listens
         self._counted, self._report = counted, report
@@ -158,8 +161,11 @@ class RelaySocket(UdpSocket):
             try:
                 size, control, _, source = receive((view[start:],), CONTROL_SPACE)
             except BlockingIOError:
+                if not going and not others:
+                    self._take_errors()
                 break
             except OSError:  # as in UdpSocket
+                self._take_errors()
                 continue
             end = start + size
             channel = octets[start] << 8 | octets[start + 1] if listens else 0

@@ -9,6 +9,7 @@ from typing import Final
 
 from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
 from knothole.io.bpf.layout import Count
+from knothole.io.error_queue import PeerError
 from knothole.io.udp import Receiver
 from knothole.server.crowd import Crowd
 from knothole.server.relay_socket import Arena, InletKey, RelaySocket, Route
@@ -36,7 +37,14 @@ class Routes:
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
-    def socket(self, sock: socket.socket, receiver: Receiver, *, listens: bool) -> RelaySocket:
+    def socket(
+        self,
+        sock: socket.socket,
+        receiver: Receiver,
+        *,
+        listens: bool,
+        on_error: Callable[[PeerError], object] | None = None,
+    ) -> RelaySocket:
         """A socket that has its routes from here; ``listens``: for clients, else it is relayed."""
         return RelaySocket(
             sock,
@@ -46,6 +54,7 @@ class Routes:
             report=self.report,
             listens=listens,
             crowd=None if listens else self._crowd,
+            on_error=on_error,
         )
 
     def install(self, key: ShortcutKey, shortcut: Shortcut, allowance: Allowance | None) -> None:

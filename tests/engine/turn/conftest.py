@@ -15,7 +15,7 @@ from knothole.engine.turn.client import Allocation, RelayedDataReceived
 from knothole.engine.turn.credentials import Credentials, LongTermUsers
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.server import TurnServer
-from knothole.engine.turn.server_events import CloseRelay, OpenRelay
+from knothole.engine.turn.server_events import CloseRelay, OpenRelay, SendUnfragmented
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import (
     Algorithm,
@@ -85,6 +85,7 @@ class World:
         self.sockets: set[Address] = set()
         self.server_events: list[tuple[float, object]] = []
         self.to_peers: list[tuple[float, Datagram]] = []
+        self.unfragmented: list[Datagram] = []
         self.on_line: list[tuple[float, Datagram]] = []
         self.clients: list[Client] = []
         self._line: list[tuple[float, int, Datagram]] = []
@@ -261,6 +262,8 @@ class RawClient:
                         self.replies.append(datagram.payload)
                 case Transmit(datagram):
                     self.world.to_peers.append((self.world.now, datagram))
+                case SendUnfragmented(datagram):
+                    self.world.unfragmented.append(datagram)
                 case OpenRelay(relayed):
                     self.world.answer_open(relayed)
                 case CloseRelay(relayed):

@@ -140,7 +140,9 @@ async def test_coturn_reads_the_tokens_that_we_make() -> None:
     assert "m" * 32 in output and "600" in output, output
 
 
-async def test_coturns_client_is_told_that_dont_fragment_is_not_known(server, peer_port) -> None:
+async def test_coturns_client_is_told_that_dont_fragment_is_not_known_where_it_is_not(
+    server, peer_port
+) -> None:
     code, output = await uclient(server, peer_port, *USER, "-c", "-g")
     assert code != 0 and "error 420" in output
 

@@ -61,8 +61,9 @@ def read_allocate(
     *,
     by_stream: bool = False,
     mobility: bool = False,
+    dont_fragment: bool = False,
 ) -> AllocateRequest:
-    """What ``message`` asks of a server that relays on ``families``, with ``mobility`` or without.
+    """What ``message`` asks of a server that relays on ``families``, and can do this or not.
 
     ``by_stream`` says that it came by TCP or TLS. Raises Refusal: 400, 405, 420, 440 or 442.
     """
@@ -74,8 +75,7 @@ def read_allocate(
         raise Refusal(442)
     if is_tcp and not (by_stream and _suits_tcp(message)):
         raise Refusal(400)
-    if message.get(DontFragment) is not None:
-        # Check 4: no socket of ours sets the DF bit for single datagrams.
+    if message.get(DontFragment) is not None and not dont_fragment:  # check 4
         raise Refusal(420, UnknownAttributes((DontFragment.TYPE,)))
     token, even_port = message.get(ReservationToken), message.get(EvenPort)
     requested = message.get(RequestedAddressFamily)

@@ -55,7 +55,10 @@ class TurnServer:
     ports from first to last of ``ports``. ``server_addresses`` are where it listens, and all other
     addresses of this machine: none of them is a peer (:class:`PeerRules`).
 
-    With ``shortcuts`` it says what can be relayed without it (InstallShortcut, RemoveShortcut).
+    With ``shortcuts`` it says what can be relayed without it (InstallShortcut, RemoveShortcut),
+    with ``mobility`` a client may take its allocation to another address (RFC 8016). ``tokens``
+    knows users by the word of another server (RFC 7635), beside those of the ``authenticator``.
+    ``dont_fragment``: io can set the DF bit of a datagram (SendUnfragmented).
 
     ``redirect_to``, when set, is where new allocations of the same address family are sent with
     300 (Try Alternate), while those that exist go on. While it ``is_draining`` all others are
@@ -78,6 +81,7 @@ class TurnServer:
         shortcuts: bool = False,
         mobility: bool = False,
         tokens: TokenUsers | None = None,
+        dont_fragment: bool = False,
     ) -> None:
         self.redirect_to: Address | None = None
         self.is_draining = False
@@ -95,7 +99,10 @@ class TurnServer:
         self._allocations = Allocations(pool, limits, self._outputs)
         self._by_five_tuple = self._allocations.by_five_tuple
         self._by_relayed = self._allocations.by_relayed
-        self._data = ServerData(self._allocations, self._rules, random, self._outputs)
+        self._data = ServerData(
+            self._allocations, self._rules, random, self._outputs, dont_fragment
+        )
+        self._dont_fragment = dont_fragment
         self._tcp = TcpPeers(
             self._allocations,
             self._rules,
@@ -350,6 +357,7 @@ class TurnServer:
             self._families,
             by_stream=five_tuple.transport.is_stream,
             mobility=self._mobility is not None,
+            dont_fragment=self._dont_fragment,
         )
         elsewhere = self.redirect_to
         if elsewhere is not None and AddressFamily.of(elsewhere) is AddressFamily.of(

@@ -14,7 +14,7 @@ from knothole.engine.turn.burst import unwrap_burst, wrap_bursts
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.server_allocation import ServerAllocation
-from knothole.engine.turn.server_events import RelayReached, ServerOutput
+from knothole.engine.turn.server_events import RelayReached, SendUnfragmented, ServerOutput
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     TRANSACTION_ID_SIZE,
@@ -46,7 +46,9 @@ class ServerData:
         rules: PeerRules,
         random: RandomBytes,
         outputs: deque[ServerOutput],
+        dont_fragment: bool,
     ) -> None:
+        self._dont_fragment = dont_fragment
         self._allocations = allocations
         self._by_five_tuple = allocations.by_five_tuple
         self._by_relayed = allocations.by_relayed
@@ -101,7 +103,8 @@ class ServerData:
         if allocation is None or message.unknown_required or allocation.is_tcp:
             return
         peer, data = message.get(XorPeerAddress), message.get(Data)
-        if peer is None or data is None or message.get(DontFragment) is not None:
+        unfragmented = message.get(DontFragment) is not None
+        if peer is None or data is None or (unfragmented and not self._dont_fragment):
             return
         if allocation.mobile is not None:
             self._allocations.used(allocation, five_tuple, now)
@@ -110,7 +113,13 @@ class ServerData:
                 allocation = half
         # That the host is no forbidden one was found when it got its permission.
         if peer.address.port and not self._rules.is_listener(peer.address):
-            self._to_peer(allocation, peer.address, data.value, 0, now)
+            if unfragmented:
+                # Section 13: ignored where what comes by UDP is translated from or to IPv6.
+                transport, client, _ = five_tuple
+                unfragmented = not peer.address.is_ipv6 and (
+                    transport.is_stream or not client.is_ipv6
+                )
+            self._to_peer(allocation, peer.address, data.value, 0, now, unfragmented)
 
     def from_peer(
         self, relayed: Address, peer: Address, payload: bytes, segment_size: int, now: float
@@ -141,6 +150,7 @@ class ServerData:
         data: bytes,
         segment_size: int,
         now: float,
+        unfragmented: bool = False,
     ) -> None:
         # RFC 8656 Section 11.2 asks for a permission of Send indications only. Here it is asked
         # for of ChannelData too: a peer that may not answer is not sent anything either.
@@ -162,7 +172,7 @@ class ServerData:
         elif peer.host not in self._inside_only:
             allocation.to_peers += size
             datagram = Datagram(allocation.relayed, peer, data, segment_size)
-            self._outputs.append(Transmit(datagram))
+            self._outputs.append(SendUnfragmented(datagram) if unfragmented else Transmit(datagram))
 
     def _to_client(
         self,

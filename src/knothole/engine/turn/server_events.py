@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from knothole.engine.core import Transmit
+from knothole.engine.core import Datagram, Transmit
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.wire.address import Address, Transport
 
@@ -57,6 +57,13 @@ class ClosePeer:
     """Close this peer connection, and the client's data connection that is bound to it."""
 
     connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendUnfragmented:
+    """Send this to a peer, as Transmit says, and with the DF bit set."""
+
+    datagram: Datagram
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,7 @@ class RemoveShortcut:
 
 ServerOutput: TypeAlias = (
     Transmit
+    | SendUnfragmented
     | OpenRelay
     | CloseRelay
     | ConnectPeer
