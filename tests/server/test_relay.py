@@ -24,6 +24,7 @@ from knothole.engine.turn.client import (
 from knothole.engine.turn.credentials import Credentials, rest_credentials
 from knothole.io.udp import bind_socket
 from knothole.server import relay as relay_module
+from knothole.server import wall_clock
 from knothole.server.certificate import own_certificate
 from knothole.server.link import MappedSeen, Message, RelaySettings, RelayStart
 from knothole.server.listener import Listener
@@ -248,9 +249,10 @@ async def test_a_clock_that_is_set_back_does_not_lock_clients_out(
 ) -> None:
     """Credentials are made by the wall clock as it is now, so they are judged by it, too."""
     offset = 1e6
-    monkeypatch.setattr(relay_module, "CLOCK_SECONDS", 0.02)
+    monkeypatch.setattr(wall_clock, "CLOCK_SECONDS", 0.02)
     clock = SimpleNamespace(time=lambda: time.time() + offset, monotonic=time.monotonic)
-    monkeypatch.setattr(relay_module, "time", clock)
+    for module in (relay_module, wall_clock):
+        monkeypatch.setattr(module, "time", clock)
     here = setting()
     early = await here.client()
     await until(lambda: bool(early.said(AllocationFailed)))

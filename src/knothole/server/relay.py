@@ -15,7 +15,6 @@ from functools import partial
 from typing import Final
 
 from knothole.engine.core import Datagram, Transmit
-from knothole.engine.stun.server import AlternateAddresses, BindingServer
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import (
@@ -39,6 +38,7 @@ from knothole.io.dont_fragment import CAN_SEND_UNFRAGMENTED
 from knothole.io.error_queue import PeerError
 from knothole.io.udp import bind_socket
 from knothole.server.accelerator import AcceleratorStatus, make_accelerator
+from knothole.server.bindings import BINDING_REQUEST, Bindings
 from knothole.server.descriptors import raise_limit
 from knothole.server.dtls import DtlsConnection, DtlsServer
 from knothole.server.link import (
@@ -59,16 +59,13 @@ from knothole.server.relay_users import RelayUsers
 from knothole.server.routes import ROUTES_WORK, Routes
 from knothole.server.tcp_relay import TcpRelay
 from knothole.server.turn_connection import TurnConnection
+from knothole.server.wall_clock import WallClock
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import Icmp
 
-DTLS_FIRST: Final = 20  # RFC 7983 Section 7
-DTLS_LAST: Final = 63
-BINDING_REQUEST: Final = b"\x00\x01"  # RFC 8489 Section 5: class request, method Binding
+DTLS: Final = range(20, 64)  # RFC 7983 Section 7: the first byte
 REFRESH_REQUEST: Final = b"\x00\x04"  # RFC 8656 Section 17
 MAX_SOCKETS: Final = 50_000  # ours: TCP and TLS clients and relayed addresses, at once
-CLOCK_SECONDS: Final = 4.0  # ours: how often the wall clock is looked at for a step
-CLOCK_STEP_SECONDS: Final = 1.0  # ours: then the ends of all credentials are found anew
 
 
 class Relay:
@@ -99,15 +96,12 @@ class Relay:
         )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
-        self._clock: asyncio.TimerHandle | None = None
         self._closed = False
         now = time.monotonic()
         ports = [start.port] + ([start.discovery_port] if start.discovery_port else [])
         addresses = [Address(host, port) for host in start.hosts for port in ports]
-        self._binding = {address: _binding_server(start, address) for address in addresses}
-        self._stream_binding = BindingServer()
+        self._bindings = Bindings(start, addresses)
         self._users = RelayUsers(start.realm, settings, time.time() - now)
-        self._rechecked_at_zero = self._users.unix_at_zero
         self._accelerator = make_accelerator(
             start.accelerator,
             port=start.port,
@@ -139,13 +133,13 @@ class Relay:
         )
         self._steering = Steering(settings, context, self._turn, self._users, self._dtls)
         self._tcp = TcpRelay(start.relay_hosts, self._turn, self._drain)
+        self._clock = WallClock(self._users, self._clock_stepped)
         try:
             for address in addresses:
                 self._listen(address)
         except OSError:
             self.close()
             raise
-        self._clock = self._loop.call_later(CLOCK_SECONDS, self._look_at_clock)
         if start.accelerator:
             # Not before it is told that all sockets are bound, which comes of this call.
             status = self.accelerator_status()
@@ -185,9 +179,9 @@ class Relay:
             return
         self._closed = True
         self._routes.close()
-        for timer in (self._timer, self._clock):
-            if timer is not None:
-                timer.cancel()
+        self._clock.stop()
+        if self._timer is not None:
+            self._timer.cancel()
         self._accelerator.close()
         for connection in tuple(self._accepted):
             connection.close()
@@ -255,7 +249,7 @@ class Relay:
             payload = datagram.payload
             if payload[:2] == BINDING_REQUEST:
                 self._answer_binding(datagram, now)
-            elif payload and DTLS_FIRST <= payload[0] <= DTLS_LAST:
+            elif payload and payload[0] in DTLS:
                 self._dtls.receive(datagram)
             else:
                 if payload[:2] == REFRESH_REQUEST:
@@ -267,7 +261,7 @@ class Relay:
         self._drain(now)
 
     def _answer_binding(self, datagram: Datagram, now: float) -> None:
-        answer = self._binding[datagram.destination].answer(datagram)
+        answer = self._bindings.answer(datagram)
         if answer is not None and self._turn.unproven.allows(
             datagram.source.host, len(datagram.payload), len(answer.payload), now
         ):
@@ -296,11 +290,9 @@ class Relay:
         self._connections[five_tuple] = connection
         for payload in messages:
             if payload[:2] == BINDING_REQUEST:
-                transport, client, server = five_tuple
-                request = Datagram(client, server, payload, transport=transport)
-                answer = self._stream_binding.answer(request)
+                answer = self._bindings.answer_message(five_tuple, payload)
                 if answer is not None:
-                    connection.send(answer.payload)
+                    connection.send(answer)
             else:
                 self._turn.receive(five_tuple, payload, now)
         self._drain(now)
@@ -321,15 +313,9 @@ class Relay:
         self._turn.handle_timeout(now)
         self._drain(now)
 
-    def _look_at_clock(self) -> None:
-        """Credentials expire by the wall clock, which may have been set since."""
-        now = time.monotonic()
-        self._users.unix_at_zero = time.time() - now
-        if abs(self._users.unix_at_zero - self._rechecked_at_zero) > CLOCK_STEP_SECONDS:
-            self._rechecked_at_zero = self._users.unix_at_zero
-            self._turn.recheck_credentials(now)
-            self._drain(now)
-        self._clock = self._loop.call_later(CLOCK_SECONDS, self._look_at_clock)
+    def _clock_stepped(self, now: float) -> None:
+        self._turn.recheck_credentials(now)
+        self._drain(now)
 
     # ------------------------------------------------------------------------- outputs
 
@@ -341,10 +327,8 @@ class Relay:
                 self._transmit(output.datagram)
             else:
                 match output:
-                    case SendUnfragmented(datagram):
-                        peer_link = self._relays.get(datagram.source)
-                        if peer_link is not None:
-                            peer_link.send_unfragmented(datagram)
+                    case SendUnfragmented(datagram) if datagram.source in self._relays:
+                        self._relays[datagram.source].send_unfragmented(datagram)
                     case OpenRelay(relayed, transport):
                         self._open_relay(relayed, transport)
                     case CloseRelay(relayed):
@@ -414,14 +398,3 @@ class Relay:
 
     def _reached(self, way: Way, origin: Origin) -> None:
         self._tell(Reached(way, origin), None)
-
-
-def _binding_server(start: RelayStart, address: Address) -> BindingServer:
-    classic = start.classic_stun
-    if not start.discovery_port:
-        return BindingServer(classic=classic)
-    partner = start.partners.get(address.host)
-    return BindingServer(
-        alternates=AlternateAddresses(address.host, start.port, start.discovery_port, partner),
-        classic=classic,
-    )
