@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from knothole.engine.turn.tokens import TokenKey
 from knothole.server.config import OtherTurn, ServerConfig
 from knothole.server.config_users import RelayUser
 from knothole.server.reload import KEYS, LIVE, applied
@@ -21,6 +22,7 @@ CHANGED = {
     "secret_file": Path("/secret"),
     "other_turn": (OtherTurn(("turn:a",), b"a long secret"),),
     "users": (RelayUser("bridge", "a password"),),
+    "oauth": (TokenKey("north", b"k" * 32, "turn.example.org"),),
     "data": Path("/elsewhere"),
     "hosts": ("127.0.0.1",),
     "also_listen": (443,),

@@ -20,6 +20,7 @@ LIVE: Final = frozenset(
         "max_datagrams",
         "new_peers_per_minute",
         "users",
+        "oauth",
         "secret_file",
         "other_turn",
         "invitation_required",
@@ -29,6 +30,7 @@ LIVE: Final = frozenset(
 
 KEYS: Final = {
     "data": "data",
+    "mobility": "relay.mobility",
     "hosts": "host",
     "port": "port",
     "also_listen": "also-listen",
