@@ -238,3 +238,14 @@ async def test_counts_are_reported_by_and_by_without_being_asked_for(ground: Gro
     ground.to_peer()
     ground.send(b"one", b"two")
     await until(lambda: sum(count.octets for _, count in ground.passed) >= 6)
+
+
+async def test_what_was_not_reported_yet_counts_against_the_next_allowance(ground) -> None:
+    ground.to_peer(allowance=Allowance(3, 10_000))
+    ground.send(b"one", b"two")
+    assert await received(ground.peer, 2) == [b"one", b"two"]
+    ground.to_peer(allowance=Allowance(3, 10_000))  # of what was left when one and two were unknown
+    ground.send(b"three", b"four")
+    assert await received(ground.peer, 1) == [b"three"]
+    assert await heard(ground, 1) == [encode_channel_data(CHANNEL, b"four", False)]
+    assert ground.passed == [(ground.out, Count(3, 11))]

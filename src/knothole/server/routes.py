@@ -61,7 +61,13 @@ class Routes:
         """What is beyond the ``allowance`` goes to the engine, until there is a new one."""
         inlet, outlet = self._sockets(key.destination), self._sockets(shortcut.source)
         if inlet is not None and outlet is not None:
-            inlet.routes[_inlet_key(key)] = Route(key, shortcut, allowance, outlet)
+            route = Route(key, shortcut, allowance, outlet)
+            before = inlet.routes.get(_inlet_key(key))
+            if before is not None and before.datagrams:
+                # Not reported yet, so what it has passed is part of the new allowance.
+                route.datagrams, route.passed = before.datagrams, before.passed
+                self._counted[self._counted.index(before)] = route
+            inlet.routes[_inlet_key(key)] = route
             if self._timer is None:
                 self._timer = self._loop.call_later(REPORT_SECONDS, self._on_timer)
 
