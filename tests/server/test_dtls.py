@@ -395,3 +395,24 @@ def test_a_certificate_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
             )
 
     asyncio.run(make())
+
+
+def test_where_no_memory_may_be_written_and_executed_there_is_a_reason(monkeypatch, tmp_path):
+    # systemd's MemoryDenyWriteExecute, which cffi answers with MemoryError.
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(SSL.Context, "set_cookie_generate_callback", refuse)
+    certificate = own_certificate(tmp_path)
+
+    async def make() -> None:
+        DtlsServer(
+            str(certificate.chain),
+            str(certificate.key),
+            send=lambda _: None,
+            on_message=lambda *_: None,
+            on_closed=lambda _: None,
+        )
+
+    with pytest.raises(OSError, match="written and executed"):
+        asyncio.run(make())

@@ -235,9 +235,12 @@ class DtlsServer:
             context.check_privatekey()
         except (SSL.Error, ValueError, TypeError) as error:
             raise OSError(f"the certificate cannot be used for DTLS: {error}") from error
-        context.set_cookie_generate_callback(lambda each: self._cookie(each, 0))
-        context.set_cookie_verify_callback(self._is_cookie)
-        context.set_alpn_select_callback(_choose_protocol)
+        try:
+            context.set_cookie_generate_callback(lambda each: self._cookie(each, 0))
+            context.set_cookie_verify_callback(self._is_cookie)
+            context.set_alpn_select_callback(_choose_protocol)
+        except MemoryError as error:  # cffi makes code, which systemd's MemoryDenyWriteExecute bars
+            raise OSError("DTLS needs memory that is written and executed: allow that") from error
         return context
 
     def _is_cookie(self, connection: SSL.Connection, cookie: bytes) -> bool:
