@@ -9,7 +9,21 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from knothole.server.link import Link, MappedSeen, Message, RelayReady, TakeTurn, link_pair
+from knothole.server.link import (
+    MAX_PACKET,
+    Ask,
+    Change,
+    Link,
+    MappedSeen,
+    Message,
+    RelayReady,
+    RelaySettings,
+    TakeTurn,
+    TooLarge,
+    link_pair,
+)
+from knothole.server.relay_link import ProcessRelay, RelayGone
+from knothole.server.revocation import MOST_BYTES, owners_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="one process elsewhere")
 
@@ -90,3 +104,45 @@ async def test_the_end_of_one_process_is_known_to_the_other(ends, until) -> None
     await until(lambda: second.closed)
     assert not first.closed
     assert not second.link.send(RelayReady())
+
+
+def settings(revoked: list[str]) -> RelaySettings:
+    return RelaySettings(
+        secrets=["s"],
+        revoked=revoked,
+        allow_peers=[],
+        deny_peers=[],
+        allocations=1,
+        allocations_per_user=1,
+        chain="/a.pem",
+        key="/a.key",
+    )
+
+
+@pytest.mark.parametrize("size", [1, 8, 500])
+async def test_as_many_names_as_may_be_revoked_reach_the_relay(ends, until, size: int) -> None:
+    first, second = ends
+    names = [f"{number:0{size}}"[-size:] for number in range(MOST_BYTES // (size + 1))]
+    change = Ask(1, Change(settings(owners_of(tuple(names)))))
+    assert first.link.send(change)
+    await until(lambda: bool(second.messages))
+    assert second.messages == [change]
+
+
+async def test_a_message_that_fits_no_packet_is_refused_and_not_sent_in_part(ends, until) -> None:
+    first, second = ends
+    with pytest.raises(TooLarge):
+        first.link.send(Ask(1, Change(settings(["a" * MAX_PACKET]))))
+    first.link.send(RelayReady())
+    await until(lambda: bool(second.messages))
+    assert second.messages == [RelayReady()]
+
+
+async def test_a_relay_whose_settings_fit_no_packet_is_gone_and_not_waited_for() -> None:
+    relay = ProcessRelay(lambda *_: None)
+    relay.spawn()
+    try:
+        with pytest.raises(RelayGone, match="too many names"):
+            await relay.start(settings(["a" * MAX_PACKET]))  # type: ignore[arg-type]
+    finally:
+        await relay.stop()

@@ -20,7 +20,9 @@ import msgspec
 
 from knothole.server.reachability import Origin, Way
 
-MAX_PACKET: Final = 65_536
+# Ours: the greatest message. The names that may be revoked fit, twice, and all users with passwords
+# that people have. Linux lets 208 KiB wait on a socket, if it was not told otherwise.
+MAX_PACKET: Final = 163_840
 MAX_WAITING: Final = 1024  # ours: messages that the other process has not taken yet
 
 IGNORED_SIGNALS: Final = frozenset(
@@ -188,6 +190,10 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 
 
+class TooLarge(ValueError):
+    """A message that does not fit into a packet."""
+
+
 class Link:
     """One end of the pair. ``on_message`` gets a message and the socket that came with it."""
 
@@ -207,8 +213,14 @@ class Link:
         self._loop.add_reader(sock, self._readable)
 
     def send(self, message: Message, handed: socket.socket | None = None) -> bool:
-        """Send a message; ``handed`` goes with it and is closed here. False: it is lost."""
+        """Send a message; ``handed`` goes with it and is closed here. False: it is lost.
+
+        Raises TooLarge.
+        """
         packet = (_encoder.encode(message), handed)
+        if len(packet[0]) > MAX_PACKET:
+            _close(handed)
+            raise TooLarge("too many names, users or networks for the relay process to be told of")
         if self._closed or len(self._waiting) >= MAX_WAITING:
             _close(handed)
             return False
@@ -266,7 +278,10 @@ class Link:
 
 def link_pair() -> tuple[socket.socket, socket.socket]:
     """The two sockets of a link: packets with their bounds kept."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for each in pair:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_PACKET)
+    return pair
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, socket.socket | None]:

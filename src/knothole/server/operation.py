@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from knothole.server.config import ConfigError, ServerConfig
 from knothole.server.control import Reply, Request
-from knothole.server.link import Change, Done, Drain
+from knothole.server.link import Change, Done, Drain, TooLarge
 from knothole.server.material import Material, MaterialError, load_material, relay_settings
 from knothole.server.reload import applied
 from knothole.server.services import Offer
@@ -137,6 +137,8 @@ class Operation:
             answers = await self._relay.ask(order, ANSWER_SECONDS)
         except TimeoutError as error:
             raise NotChanged("the relay does not answer") from error
+        except TooLarge as error:
+            raise NotChanged(str(error)) from error
         for answer in answers:
             if isinstance(answer, Done) and answer.refused:
                 raise NotChanged(answer.refused)

@@ -26,6 +26,7 @@ from knothole.server.link import (
     RelayReady,
     RelayStart,
     TakeTurn,
+    TooLarge,
     link_pair,
 )
 
@@ -51,7 +52,10 @@ class RelayLink(Protocol):
         """Hand over a TCP connection."""
 
     async def ask(self, order: Order, seconds: float) -> list[Answer]:
-        """Have every relay process do this; their answers. Raises TimeoutError."""
+        """Have every relay process do this; their answers.
+
+        Raises TimeoutError, TooLarge.
+        """
 
     async def wait_gone(self) -> str:
         """Return when the relay has ended by itself, with how it ended."""
@@ -97,7 +101,10 @@ class ProcessRelay:
 
     async def start(self, start: RelayStart) -> None:
         assert self._link is not None
-        self._link.send(start)
+        try:
+            self._link.send(start)
+        except TooLarge as error:
+            raise RelayGone(str(error)) from error
         if not await self._ready:
             raise RelayGone(f"the relay process {await self._end()} while starting")
 

@@ -74,6 +74,9 @@ class RelayProcess:
                     reason = error.strerror if isinstance(error, OSError) else None
                     self._link.send(RelayFailed(reason or str(error)))
                     return
+            except Exception as error:  # a defect; who waits for us is to hear of it all the same
+                self._link.send(RelayFailed(f"{type(error).__name__}: {error}"))
+                raise
             await asyncio.sleep(IN_USE_SECONDS)
         self._link.send(RelayReady())
 
