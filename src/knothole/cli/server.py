@@ -9,13 +9,14 @@ from knothole.cli.drain import drain
 from knothole.cli.reload import reload
 from knothole.cli.revoke import revoke
 from knothole.cli.rotate_secret import rotate_secret
+from knothole.cli.server_status import status
 
 app = App(
     name="server",
     help="Run your server: who may use its relay, and how it does.\n\n"
-    "Example: knothole server credentials alice",
+    "Example: knothole server status",
     version_flags=(),
     group_parameters="Options",
 )
-for command in (credentials, revoke, rotate_secret, reload, drain):
+for command in (status, credentials, revoke, rotate_secret, reload, drain):
     app.command(command)

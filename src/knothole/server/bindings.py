@@ -20,13 +20,17 @@ class Bindings:
     def __init__(self, start: RelayStart, addresses: Sequence[Address]) -> None:
         self._servers = {address: _server(start, address) for address in addresses}
         self._of_connections = BindingServer()
+        self.requests = 0
+        """That have come so far."""
 
     def answer(self, datagram: Datagram) -> Datagram | None:
         """The answer to a datagram that came to one of the addresses."""
+        self.requests += 1
         return self._servers[datagram.destination].answer(datagram)
 
     def answer_message(self, five_tuple: FiveTuple, payload: bytes) -> bytes | None:
         """The answer to a message that came by a connection."""
+        self.requests += 1
         transport, client, server = five_tuple
         request = Datagram(client, server, payload, transport=transport)
         answer = self._of_connections.answer(request)

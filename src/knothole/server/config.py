@@ -15,6 +15,7 @@ from knothole.server.config_file import DEFAULT_PORT, ConfigError, ConfigFile, S
 from knothole.server.config_users import RelayUser, read_oauth, read_users
 from knothole.server.turn_secret import FILE_NAME as SECRET_FILE
 from knothole.server.turn_secret import SecretError, load_secrets
+from knothole.wire.address import Address, parse_address
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_url
 from knothole.wire.turn_uri import parse_server_uri
@@ -81,6 +82,7 @@ class ServerConfig:
     mobility: bool = False
     relay_only: bool = False
     accelerator: bool = True
+    metrics: Address | None = None
 
     @property
     def secrets_path(self) -> Path:
@@ -147,6 +149,7 @@ def load_config(
         users=read_users(source, content),
         oauth=read_oauth(source, content),
         invitation_required=content.accounts.invitation_required,
+        metrics=_metrics(source, content.metrics.listen),
         classic_stun=classic_stun or content.classic_stun,
         mobility=relay.mobility,
         relay_only=relay_only or content.relay_only,
@@ -289,6 +292,17 @@ def _secret_file(source: Source, name: str) -> Path | None:
     except SecretError as error:
         raise source.error("relay.secret-file", str(error)) from error
     return source.folder / name
+
+
+def _metrics(source: Source, text: str) -> Address | None:
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    try:
+        return parse_address(host.removeprefix("[").removesuffix("]"), int(port))
+    except ValueError as error:
+        reason = f"{text!r} is not of the form 127.0.0.1:9478 or [::1]:9478"
+        raise source.error("metrics.listen", reason) from error
 
 
 def _other_turn(source: Source, content: ConfigFile) -> tuple[OtherTurn, ...]:

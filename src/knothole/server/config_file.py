@@ -77,6 +77,12 @@ class AccountsTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     invitation_required: bool = False
 
 
+class MetricsTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
+    """``[metrics]``: where figures for Prometheus are; none by default."""
+
+    listen: str = ""
+
+
 class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     """The whole file, every key with its default."""
 
@@ -94,6 +100,7 @@ class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     user: Annotated[list[UserTable], msgspec.Meta(max_length=100)] = []
     oauth: Annotated[list[OauthTable], msgspec.Meta(max_length=16)] = []
     accounts: AccountsTable = msgspec.field(default_factory=AccountsTable)
+    metrics: MetricsTable = msgspec.field(default_factory=MetricsTable)
 
 
 class Source:

@@ -27,6 +27,7 @@ class Request(msgspec.Struct, frozen=True):
 
     command: str
     draining: bool = True
+    users: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True):

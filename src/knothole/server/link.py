@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from knothole.server.reachability import Origin, Way
+from knothole.server.reports import Report
 
 # Ours: the greatest message. The names that may be revoked fit, twice, and all users with passwords
 # that people have. Linux lets 208 KiB wait on a socket, if it was not told otherwise.
@@ -147,7 +148,13 @@ class Drain(msgspec.Struct, tag="drain", frozen=True):
     draining: bool
 
 
-Order: TypeAlias = Change | Drain
+class Look(msgspec.Struct, tag="look", frozen=True):
+    """Tell how it goes, with the ``users`` who have most relayed."""
+
+    users: int = 0
+
+
+Order: TypeAlias = Change | Drain | Look
 
 
 class Done(msgspec.Struct, tag="done", frozen=True):
@@ -156,7 +163,7 @@ class Done(msgspec.Struct, tag="done", frozen=True):
     refused: str = ""
 
 
-Answer: TypeAlias = Done
+Answer: TypeAlias = Done | Report
 
 
 class Ask(msgspec.Struct, tag="ask", frozen=True):

@@ -6,12 +6,18 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from knothole import __version__
 from knothole.server.config import ConfigError, ServerConfig
 from knothole.server.control import Reply, Request
-from knothole.server.link import Change, Done, Drain, TooLarge
+from knothole.server.link import Change, Done, Drain, Look, TooLarge
 from knothole.server.material import Material, MaterialError, load_material, relay_settings
 from knothole.server.reload import applied
+from knothole.server.reports import Report
 from knothole.server.services import Offer
+from knothole.server.snapshot import ListenerReport, Snapshot
+from knothole.server.vitals import VitalSigns
 
 if TYPE_CHECKING:
     from knothole.server.relay_link import RelayLink
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from knothole.server.services import ServiceDesk
 
 ANSWER_SECONDS: Final = 10.0  # ours: a relay that says nothing for so long is ill
+LOOK_SECONDS: Final = 1.0  # ours: one that takes longer is too busy for its clients, too
 
 Say = Callable[[str, str], object]
 
@@ -44,12 +51,14 @@ class Operation:
         desk: ServiceDesk | None,
         say: Say,
         load: Callable[[], ServerConfig] | None,
+        reached: Callable[[], dict[str, str]],
     ) -> None:
         self.config = config
         self.is_draining = False
         self._material = material
         self._relay, self._rendezvous, self._desk = relay, rendezvous, desk
-        self._say, self._load = say, load
+        self._say, self._load, self._reached = say, load, reached
+        self._signs = VitalSigns()
         self._one_at_a_time = asyncio.Lock()
 
     async def carry_out(self, request: Request) -> Reply:
@@ -64,6 +73,9 @@ class Operation:
             case "drain":
                 await self.drain(request.draining)
                 return Reply(_drained(request.draining))
+            case "status":
+                snapshot = await self.look(request.users)
+                return Reply("status", facts=msgspec.to_builtins(snapshot))
             case unknown:
                 raise NotChanged(f"the server does not know {unknown!r}: it is of another version")
 
@@ -108,6 +120,25 @@ class Operation:
             self.is_draining = draining
             self._update_desk()
             self._say("draining", _drained(draining))
+
+    async def look(self, users: int = 0) -> Snapshot:
+        """How everything is, with the ``users`` of the relay who have most relayed."""
+        try:
+            answers = await self._relay.ask(Look(users), LOOK_SECONDS)
+        except TimeoutError:
+            answers = []
+        return Snapshot(
+            version=__version__,
+            is_draining=self.is_draining,
+            vitals=self._signs.read(),
+            switchboard=None if self._rendezvous is None else self._rendezvous.report(),
+            listeners=[ListenerReport(*each) for each in self._reached().items()],
+            relay_processes=self._relay.processes,
+            relays=[answer for answer in answers if isinstance(answer, Report)],
+        )
+
+    def stop(self) -> None:
+        self._signs.stop()
 
     async def _adopt(self, config: ServerConfig, material: Material) -> None:
         """The relay first: it may refuse, and then nothing has changed."""

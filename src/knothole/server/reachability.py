@@ -141,6 +141,13 @@ class Report:
         else:
             self._say("reached", f"{ports}: reached from a private network, not from outside yet")
 
+    def reached(self) -> dict[str, str]:
+        """From where each of the UDP ports was reached so far: "outside", "network" or ""."""
+        return {
+            ports: self._best[way].name.lower() if way in self._best else ""
+            for way, ports in self._ports.udp.items()
+        }
+
     def look(self, clients: int) -> None:
         """So many ``clients`` from other machines have been registered for WARN_SECONDS."""
         if clients:

@@ -37,7 +37,7 @@ from knothole.io.bpf.layout import Count
 from knothole.io.dont_fragment import CAN_SEND_UNFRAGMENTED
 from knothole.io.error_queue import PeerError
 from knothole.io.udp import bind_socket
-from knothole.server.accelerator import AcceleratorStatus, make_accelerator
+from knothole.server.accelerator import make_accelerator
 from knothole.server.bindings import BINDING_REQUEST, Bindings
 from knothole.server.descriptors import raise_limit
 from knothole.server.dtls import DtlsConnection, DtlsServer
@@ -52,7 +52,8 @@ from knothole.server.link import (
     TakeWebSocket,
 )
 from knothole.server.listener import cannot_listen
-from knothole.server.reachability import Evidence, Origin, Way
+from knothole.server.reachability import Evidence, Way
+from knothole.server.relay_report import Reporter
 from knothole.server.relay_settings import Steering, limits_of, policy_of, tls_of
 from knothole.server.relay_socket import RelaySocket
 from knothole.server.relay_users import RelayUsers
@@ -80,11 +81,13 @@ class Relay:
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         context = tls_of(settings)
-        self._evidence = Evidence([*start.machine, *start.relay_hosts], self._reached)
+        self._evidence = Evidence(
+            [*start.machine, *start.relay_hosts], lambda *found: tell(Reached(*found), None)
+        )
         self._max_sockets = raise_limit(MAX_SOCKETS)
         self._listening: dict[Address, RelaySocket] = {}
         self._relays: dict[Address, RelaySocket] = {}
-        self._routes = Routes(self._socket, self._passed)
+        self._routes = Routes(self._socket, partial(self._passed, False))
         self._accepted: set[TurnConnection] = set()
         self._connections: dict[FiveTuple, TurnConnection | DtlsConnection] = {}
         self._dtls = DtlsServer(
@@ -107,7 +110,7 @@ class Relay:
             port=start.port,
             relay_hosts=start.relay_hosts,
             machine=start.machine,
-            passed=self._passed,
+            passed=partial(self._passed, True),
             broke=lambda reason: tell(Accelerated(False, reason), None),
         )
         self._turn = TurnServer(
@@ -131,7 +134,8 @@ class Relay:
             ],
             shortcuts=self._accelerator.is_on or ROUTES_WORK,
         )
-        self._steering = Steering(settings, context, self._turn, self._users, self._dtls)
+        self._reporter = Reporter(self._turn, self._bindings, self._accelerator, self._connections)
+        self._steering = Steering(settings, context, self._users, self._dtls, self._reporter)
         self._tcp = TcpRelay(start.relay_hosts, self._turn, self._drain)
         self._clock = WallClock(self._users, self._clock_stepped)
         try:
@@ -142,7 +146,7 @@ class Relay:
             raise
         if start.accelerator:
             # Not before it is told that all sockets are bound, which comes of this call.
-            status = self.accelerator_status()
+            status = self._accelerator.status()
             self._loop.call_soon(tell, Accelerated(status.on, status.reason), None)
 
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
@@ -160,10 +164,6 @@ class Relay:
         )
         self._accepted.add(connection)
         connection.accept(sock, remote, self._steering.context)
-
-    def accelerator_status(self) -> AcceleratorStatus:
-        """Whether the kernel relays what it can, and what it has relayed."""
-        return self._accelerator.status()
 
     def obey(self, order: Order) -> Answer:
         """Do what the rendezvous process wants done while we serve."""
@@ -183,6 +183,7 @@ class Relay:
         if self._timer is not None:
             self._timer.cancel()
         self._accelerator.close()
+        self._reporter.stop()
         for connection in tuple(self._accepted):
             connection.close()
         self._dtls.close()
@@ -232,10 +233,10 @@ class Relay:
     def _socket(self, address: Address) -> RelaySocket | None:
         return self._listening.get(address) or self._relays.get(address)
 
-    def _passed(self, key: ShortcutKey, count: Count) -> None:
+    def _passed(self, by_kernel: bool, key: ShortcutKey, count: Count) -> None:
         """So much went by one shortcut, in the kernel or here."""
         now = time.monotonic()
-        self._turn.shortcut_passed(key, count.packets, count.octets, now)
+        self._turn.shortcut_passed(key, count.packets, count.octets, now, by_kernel=by_kernel)
         if not key.channel:
             seen = Datagram(key.source, key.destination, b"")
             self._evidence.came(Way.RELAY_RANGE, [seen])
@@ -349,7 +350,8 @@ class Relay:
                     case AllocationMoved(old, new, username):
                         self._keep(old, False)
                         self._allocated(new, username)
-                    case AllocationEnded(five_tuple):
+                    case AllocationEnded(five_tuple, _, _, _, reason):
+                        self._reporter.ended(reason)
                         self._keep(five_tuple, self._turn.has_allocation(five_tuple))
                     case InstallShortcut(key, shortcut, allowance) if self._accelerator.is_on:
                         self._accelerator.install(key, shortcut, allowance)
@@ -395,6 +397,3 @@ class Relay:
         self._timer_at = due
         if due is not None:
             self._timer = self._loop.call_later(max(0.001, due - now), self._on_timer)
-
-    def _reached(self, way: Way, origin: Origin) -> None:
-        self._tell(Reached(way, origin), None)

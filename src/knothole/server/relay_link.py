@@ -40,7 +40,9 @@ class RelayGone(Exception):
 
 
 class RelayLink(Protocol):
-    """What the server needs of its relay."""
+    """What the server needs of its relay, which is ``processes`` processes."""
+
+    processes: int
 
     def spawn(self) -> None:
         """Begin: it gets ready for :meth:`start` while other things are done. Raises RelayGone."""
@@ -70,6 +72,8 @@ def make_relay_link(tell: Tell) -> RelayLink:
 
 class ProcessRelay:
     """The relay in a process of its own."""
+
+    processes = 1
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -172,6 +176,8 @@ class ProcessRelay:
 
 class LoopRelay:
     """The relay in the same event loop."""
+
+    processes = 1
 
     def __init__(self, tell: Tell) -> None:
         from knothole.server.relay import Relay

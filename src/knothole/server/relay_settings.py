@@ -10,9 +10,9 @@ from typing import Final
 from knothole.engine.rate import Rate
 from knothole.engine.turn.policy import PeerPolicy
 from knothole.engine.turn.quota import Limits
-from knothole.engine.turn.server import TurnServer
 from knothole.server.dtls import DtlsServer
-from knothole.server.link import Answer, Change, Done, Drain, Order, RelaySettings
+from knothole.server.link import Answer, Change, Done, Drain, Look, Order, RelaySettings
+from knothole.server.relay_report import Reporter
 from knothole.server.relay_users import RelayUsers
 from knothole.server.tls_context import ALPN_DISCOVERY, ALPN_TURN, server_context
 
@@ -53,12 +53,13 @@ class Steering:
         self,
         settings: RelaySettings,
         context: ssl.SSLContext,
-        turn: TurnServer,
         users: RelayUsers,
         dtls: DtlsServer,
+        reporter: Reporter,
     ) -> None:
         self.context = context
-        self._turn, self._users, self._dtls = turn, users, dtls
+        self._users, self._dtls, self._reporter = users, dtls, reporter
+        self._turn = reporter.turn
         self._revoked: frozenset[str] = frozenset()
         self._revoke(settings.revoked, 0.0)  # nobody has anything yet
 
@@ -69,6 +70,8 @@ class Steering:
             case Drain(draining):
                 self._turn.is_draining = draining
                 return Done()
+            case Look(users):
+                return self._reporter.report(users, now)
 
     def _change(self, settings: RelaySettings, now: float) -> Done:
         """What can go wrong comes first."""

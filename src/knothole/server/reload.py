@@ -42,6 +42,7 @@ KEYS: Final = {
     "classic_stun": "classic-stun",
     "relay_only": "relay-only",
     "accelerator": "relay.accelerator",
+    "metrics": "metrics.listen",
 }
 """The other fields by their keys in the file: they need a restart."""
 

@@ -20,6 +20,7 @@ from knothole.engine.rendezvous.outputs import (
 )
 from knothole.engine.rendezvous.server import RendezvousServer
 from knothole.server.descriptors import raise_limit
+from knothole.server.snapshot import SwitchboardReport
 from knothole.server.websocket import CLOSE_SECONDS, WebSocketConnection
 from knothole.wire.address import Address, parse_address
 from knothole.wire.signal.codec import encode, encode_json
@@ -72,6 +73,11 @@ class Rendezvous:
     def session_hosts(self) -> list[str]:
         """The host that each registered device comes from."""
         return list(self._session_hosts.values())
+
+    def report(self) -> SwitchboardReport:
+        return SwitchboardReport(
+            self._engine.session_count, self._engine.call_count, len(self._all)
+        )
 
     def take(self, sock: socket.socket, remote: tuple[str, int], *, decrypted: bool) -> None:
         """A connection that asked for a WebSocket; nothing was read from it yet."""

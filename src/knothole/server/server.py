@@ -27,7 +27,7 @@ from knothole.server.link import (
 from knothole.server.reachability import WARN_SECONDS, Origin, Ports, Report, origin_of
 from knothole.server.relay_link import RelayGone, RelayLink, make_relay_link
 from knothole.server.whereabouts import Whereabouts, client_hosts, turn_uris, write_whereabouts
-from knothole.wire.address import parse_address
+from knothole.wire.address import Address, parse_address
 from knothole.wire.server_url import ServerUrl
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from knothole.server.control import ControlSocket, Reply, Request
     from knothole.server.listener import Listener
     from knothole.server.material import Material
+    from knothole.server.metrics_endpoint import MetricsEndpoint
     from knothole.server.operation import Operation
     from knothole.server.rendezvous import Rendezvous
     from knothole.server.services import ServiceDesk
@@ -76,6 +77,7 @@ class Server:
         self._listener: Listener | None = None
         self._store: SqliteAccounts | None = None
         self._control: ControlSocket | None = None
+        self._metrics: MetricsEndpoint | None = None
         self._warning: asyncio.TimerHandle | None = None
         self.operation: Operation | None = None
         """What can be done with it while it serves; None before."""
@@ -110,9 +112,12 @@ class Server:
         """Close everything; idempotent."""
         if self._warning is not None:
             self._warning.cancel()
-        self.operation = None
-        if self._control is not None:
-            await self._control.close()
+        for closing in (self._metrics, self._control):
+            if closing is not None:
+                await closing.close()
+        if self.operation is not None:
+            self.operation.stop()
+            self.operation = None
         if self._listener is not None:
             await self._listener.close()
         if self._rendezvous is not None:
@@ -120,7 +125,7 @@ class Server:
         await self._relay.stop()
         if self._store is not None:
             self._store.close()
-        self._listener = self._rendezvous = self._store = self._control = None
+        self._listener = self._rendezvous = self._store = self._control = self._metrics = None
 
     async def _start(self) -> ServerUrl | None:
         from knothole.server.listener import Listener
@@ -152,7 +157,10 @@ class Server:
             desk=desk,
             say=self._say,
             load=self._load,
+            reached=self._report.reached,
         )
+        if config.metrics is not None:
+            await self._open_metrics(config.metrics, self.operation)
         advertised = advertised_host(config.name, hosts, config.external)
         self.advice = _advice(advertised)
         if config.relay_only:
@@ -214,6 +222,16 @@ class Server:
         except OSError as error:
             reason = error.strerror or str(error)
             self._say("warning", f"`knothole server` cannot talk to this server: {reason}")
+
+    async def _open_metrics(self, address: Address, operation: Operation) -> None:
+        from knothole.server.metrics_endpoint import MetricsEndpoint
+
+        self._metrics = MetricsEndpoint(operation.look)
+        try:
+            await self._metrics.open(address)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ServerError(f"cannot listen on tcp {address} for metrics: {reason}") from error
 
     def _relay_start(self, hosts: tuple[str, ...], material: Material) -> RelayStart:
         from knothole.server.material import relay_settings

@@ -29,6 +29,7 @@ from knothole.engine.turn.server_events import (
     ServerOutput,
 )
 from knothole.engine.turn.shortcut import Shortcuts
+from knothole.engine.turn.tally import Tally
 from knothole.wire.address import Address, Transport, network_of
 from knothole.wire.stun import (
     Attribute,
@@ -50,7 +51,7 @@ class Allocations:
         self.by_five_tuple: dict[FiveTuple, ServerAllocation] = {}
         self.by_relayed: dict[Address, ServerAllocation] = {}
         self._pool, self._limits, self._outputs = pool, limits, outputs
-        self._quota = Quota(limits)
+        self._quota, self.tally = Quota(limits), Tally(self.by_relayed)
         self._pending: dict[FiveTuple, PendingAllocation] = {}
         self._opening: dict[Address, tuple[PendingAllocation, Opening]] = {}
         self._deadlines: Deadlines[ServerAllocation | Reservation] = Deadlines()
@@ -65,8 +66,7 @@ class Allocations:
         """Have other ``limits`` count from now on."""
         self._limits = self._quota.limits = limits
         for allocation in self.by_relayed.values():
-            rates = limits.datagrams_per_second, limits.octets_per_second
-            allocation.budget.set_rates(*rates, now)
+            allocation.budget.set_rates(limits.datagrams_per_second, limits.octets_per_second, now)
 
     def is_pending(self, five_tuple: FiveTuple) -> bool:
         return five_tuple in self._pending
@@ -290,7 +290,7 @@ class Allocations:
         if not request.families:
             self._forget(pending)
             answer = error_answer(pending.message, pending.requester, Refusal(508))
-            self._send(pending.five_tuple, answer)
+            self._send(pending.five_tuple, answer, 508)
             return
         del self._pending[pending.five_tuple]
         self._count(pending, request.count)
@@ -384,7 +384,8 @@ class Allocations:
         self._quota.give_back(holder)
         self._outputs.append(CloseRelay(relayed))
 
-    def _send(self, five_tuple: FiveTuple, payload: bytes) -> None:
+    def _send(self, five_tuple: FiveTuple, payload: bytes, code: int = 0) -> None:
+        self.tally.answers["allocate", code] += 1
         transport, client, server = five_tuple
         self._outputs.append(Transmit(Datagram(server, client, payload, 0, transport)))
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from knothole.engine.turn.allocations import Allocations
 from knothole.engine.turn.answer import Refusal, Requester
 from knothole.engine.turn.credentials import Authenticator, User
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.nonce import Freshness, NonceMint
+from knothole.engine.turn.server_events import EndReason
 from knothole.engine.turn.tokens import TokenUsers
 from knothole.wire.stun import (
     AccessToken,
@@ -98,6 +100,15 @@ class Doorkeeper:
         return Requester(
             username, user.owner, algorithm, key, user.valid_until, sha256, user.token_name
         )
+
+    def recheck(self, allocations: Allocations, now: float) -> None:
+        """End those whose credentials are good no more; the others end when theirs do."""
+        for allocation in tuple(allocations.by_relayed.values()):
+            valid_until = self.valid_until(allocation.requester, now)
+            if valid_until is None:
+                allocations.end(allocation, EndReason.CREDENTIALS)
+            else:
+                allocations.vouch(allocation, valid_until, now)
 
     def valid_until(self, requester: Requester, now: float) -> float | None:
         """Until when the credential of ``requester`` is good, as things are now; None: no more."""

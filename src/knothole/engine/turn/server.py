@@ -25,6 +25,7 @@ from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_data import ServerData
 from knothole.engine.turn.server_events import EndReason, ServerOutput, ShortcutKey
 from knothole.engine.turn.shortcut import Shortcuts
+from knothole.engine.turn.tally import Drop
 from knothole.engine.turn.tcp_peers import TcpPeers
 from knothole.engine.turn.tokens import TokenUsers
 from knothole.engine.turn.unproven import UnprovenAnswers
@@ -93,10 +94,11 @@ class TurnServer:
         self._doorkeeper = Doorkeeper(realm, authenticator, mint, tokens)
         self._rules = PeerRules(policy, pool.hosts, server_addresses)
         self._families, self._limits = pool.families, limits
-        self.unproven = UnprovenAnswers(limits.unproven)
         self._new_peers: TokenBuckets[Holder] = TokenBuckets(limits.new_peers)
         self._outputs: deque[ServerOutput] = deque()
         self._allocations = Allocations(pool, limits, self._outputs)
+        self.tally = self._allocations.tally
+        self.unproven = UnprovenAnswers(limits.unproven, self.tally)
         self._by_five_tuple = self._allocations.by_five_tuple
         self._by_relayed = self._allocations.by_relayed
         self._data = ServerData(
@@ -215,10 +217,12 @@ class TurnServer:
         if self._shortcuts is not None:
             self._shortcuts.allow_anew(now)
 
-    def shortcut_passed(self, key: ShortcutKey, datagrams: int, octets: int, now: float) -> None:
+    def shortcut_passed(
+        self, key: ShortcutKey, datagrams: int, octets: int, now: float, *, by_kernel: bool = True
+    ) -> None:
         """io's report of payload that went by a shortcut since the last one."""
         if self._shortcuts is not None:
-            self._shortcuts.passed(key, datagrams, octets, now)
+            self._shortcuts.passed(key, datagrams, octets, now, self.tally.flows(by_kernel))
 
     def revoke(self, owner: str, now: float) -> None:
         """Know no credential of ``owner`` any more, and end what they have; until restored."""
@@ -234,12 +238,7 @@ class TurnServer:
 
         Allocations whose credentials are good no more end at once, the others when theirs end.
         """
-        for allocation in tuple(self._by_relayed.values()):
-            valid_until = self._doorkeeper.valid_until(allocation.requester, now)
-            if valid_until is None:
-                self._allocations.end(allocation, EndReason.CREDENTIALS)
-            else:
-                self._allocations.vouch(allocation, valid_until, now)
+        self._doorkeeper.recheck(self._allocations, now)
 
     def handle_timeout(self, now: float) -> None:
         self._allocations.handle_timeout(now)
@@ -259,6 +258,7 @@ class TurnServer:
         try:
             message = decode(payload)
         except MalformedMessage:
+            self.tally.dropped[Drop.MALFORMED] += 1
             return
         if message.message_class == MessageClass.REQUEST:
             if message.method in _REQUESTS:
@@ -290,6 +290,7 @@ class TurnServer:
             attributes = self._carry_out(five_tuple, message, allocation, requester, now)
         except Refusal as refusal:
             answer = error_answer(message, requester, refusal)
+            self.tally.answered(message.method, refusal.code)
             if (
                 requester is not None
                 or allocation is not None
@@ -299,6 +300,7 @@ class TurnServer:
                 self._send(five_tuple, answer)
         else:
             if attributes is not None:
+                self.tally.answered(message.method)
                 self._send(five_tuple, success_answer(message, requester, attributes))
             if message.method == Method.CONNECTION_BIND:
                 self._tcp.bound(five_tuple, message)

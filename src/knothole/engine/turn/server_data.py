@@ -15,6 +15,7 @@ from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_events import RelayReached, SendUnfragmented, ServerOutput
+from knothole.engine.turn.tally import Drop
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     TRANSACTION_ID_SIZE,
@@ -53,6 +54,7 @@ class ServerData:
         self._by_five_tuple = allocations.by_five_tuple
         self._by_relayed = allocations.by_relayed
         self._random, self._outputs = random, outputs
+        self._flows, self._dropped = allocations.tally.by_us, allocations.tally.dropped
         self._reached = False
         self.obey(rules)
 
@@ -64,6 +66,7 @@ class ServerData:
         """RFC 8656 Section 12.6."""
         allocation = self._by_five_tuple.get(five_tuple)
         if allocation is None or len(message) < CHANNEL_HEADER_SIZE:
+            self._dropped[Drop.NO_ALLOCATION if allocation is None else Drop.MALFORMED] += 1
             return
         end = CHANNEL_HEADER_SIZE + (message[2] << 8 | message[3])
         number = message[0] << 8 | message[1]
@@ -76,6 +79,8 @@ class ServerData:
             if allocation.mobile is not None:
                 self._allocations.used(allocation, five_tuple, now)
             self._to_peer(allocation, channel.peer, data, 0, now)
+        else:
+            self._dropped[Drop.NO_CHANNEL if len(message) >= end else Drop.MALFORMED] += 1
 
     def channel_burst(
         self, five_tuple: FiveTuple, messages: bytes, segment_size: int, now: float
@@ -95,16 +100,21 @@ class ServerData:
                 if allocation.mobile is not None:
                     self._allocations.used(allocation, five_tuple, now)
                 self._to_peer(allocation, channel.peer, data, size, now)
+                return True
+        reason = Drop.NO_ALLOCATION if allocation is None else Drop.NO_CHANNEL
+        self._dropped[reason] += -(-len(messages) // segment_size)
         return True
 
     def send_indication(self, five_tuple: FiveTuple, message: Message, now: float) -> None:
         """RFC 8656 Section 11.2."""
         allocation = self._by_five_tuple.get(five_tuple)
         if allocation is None or message.unknown_required or allocation.is_tcp:
+            self._dropped[Drop.NO_ALLOCATION if allocation is None else Drop.MALFORMED] += 1
             return
         peer, data = message.get(XorPeerAddress), message.get(Data)
         unfragmented = message.get(DontFragment) is not None
         if peer is None or data is None or (unfragmented and not self._dont_fragment):
+            self._dropped[Drop.MALFORMED] += 1
             return
         if allocation.mobile is not None:
             self._allocations.used(allocation, five_tuple, now)
@@ -120,19 +130,25 @@ class ServerData:
                     transport.is_stream or not client.is_ipv6
                 )
             self._to_peer(allocation, peer.address, data.value, 0, now, unfragmented)
+        else:
+            self._dropped[Drop.FORBIDDEN] += 1
 
     def from_peer(
         self, relayed: Address, peer: Address, payload: bytes, segment_size: int, now: float
     ) -> None:
         """RFC 8656 Section 11.3."""
         if peer.host in self._inside_only:
-            return  # relayed addresses of ours never send by a socket: whoever this is, it lies
+            # Relayed addresses of ours never send by a socket: whoever this is, it lies.
+            self._dropped[Drop.FORBIDDEN] += 1
+            return
         if not self._reached:
             self._reached = True
             self._outputs.append(RelayReached(relayed, peer))
         allocation = self._by_relayed.get(relayed)
         if allocation is not None:
             self._to_client(allocation, peer, payload, segment_size, now)
+        else:
+            self._dropped[Drop.NO_ALLOCATION] += 1
 
     def icmp_from_peer(self, relayed: Address, peer: Address, icmp: Icmp, now: float) -> None:
         """RFC 8656 Section 11.5."""
@@ -154,23 +170,27 @@ class ServerData:
     ) -> None:
         # RFC 8656 Section 11.2 asks for a permission of Send indications only. Here it is asked
         # for of ChannelData too: a peer that may not answer is not sent anything either.
+        size = len(data)
+        datagrams = -(-size // segment_size) if segment_size else 1
         permitted_until = allocation.permissions.expires_at.get(peer.host)
         if permitted_until is None or permitted_until <= now or allocation.expires_at <= now:
+            self._dropped[Drop.NO_PERMISSION] += datagrams
             return
-        size = len(data)
         if size > MAX_DATA and not segment_size:
+            self._dropped[Drop.TOO_LONG] += 1
             return
-        datagrams = -(-size // segment_size) if segment_size else 1
         if not allocation.budget.take(datagrams, size, now):
+            self._dropped[Drop.OVER_LIMIT] += datagrams
             return
         other = self._by_relayed.get(peer)
+        if other.is_tcp if other is not None else peer.host in self._inside_only:
+            self._dropped[Drop.FORBIDDEN] += datagrams
+            return
+        allocation.to_peers += size
+        self._flows.to_peers.add(datagrams, size)
         if other is not None:
-            if other.is_tcp:
-                return
-            allocation.to_peers += size
             self._to_client(other, allocation.relayed, data, segment_size, now)
-        elif peer.host not in self._inside_only:
-            allocation.to_peers += size
+        else:
             datagram = Datagram(allocation.relayed, peer, data, segment_size)
             self._outputs.append(SendUnfragmented(datagram) if unfragmented else Transmit(datagram))
 
@@ -183,10 +203,12 @@ class ServerData:
         now: float,
     ) -> None:
         """RFC 8656 Sections 11.3 and 12.7."""
+        size = len(data)
+        datagrams = -(-size // segment_size) if segment_size else 1
         permitted_until = allocation.permissions.expires_at.get(peer.host)
         if permitted_until is None or permitted_until <= now or allocation.expires_at <= now:
+            self._dropped[Drop.NO_PERMISSION] += datagrams
             return
-        size = len(data)
         channel = allocation.channels.by_peer.get(peer)
         if channel is not None and channel.expires_at <= now:
             channel = None
@@ -196,15 +218,19 @@ class ServerData:
                     segment = data[start : start + segment_size]
                     self._to_client(allocation, peer, segment, 0, now)
                 return
-            if not allocation.budget.take(-(-size // segment_size), size, now):
+            if not allocation.budget.take(datagrams, size, now):
+                self._dropped[Drop.OVER_LIMIT] += datagrams
                 return
             allocation.to_client += size
+            self._flows.to_clients.add(datagrams, size)
             for burst in wrap_bursts(channel.prefix, data, segment_size):
                 self._send(allocation, burst, segment_size + CHANNEL_HEADER_SIZE)
             return
         if size > MAX_DATA or not allocation.budget.take(1, size, now):
+            self._dropped[Drop.TOO_LONG if size > MAX_DATA else Drop.OVER_LIMIT] += 1
             return
         allocation.to_client += size
+        self._flows.to_clients.add(1, size)
         if channel is None:
             self._indicate(allocation, peer, Data(data))
             return

@@ -25,6 +25,7 @@ from knothole.engine.turn.server_events import (
     Shortcut,
     ShortcutKey,
 )
+from knothole.engine.turn.tally import Flows
 from knothole.wire.address import Address, Transport
 
 # Ours: an entry that has expired lets nothing pass, and what has passed is still to be reported.
@@ -107,15 +108,19 @@ class Shortcuts:
         for key, entry in self._entries.items():
             self._allow(key, entry, now)
 
-    def passed(self, key: ShortcutKey, datagrams: int, octets: int, now: float) -> None:
-        """io reports that so much payload went by this entry."""
+    def passed(
+        self, key: ShortcutKey, datagrams: int, octets: int, now: float, flows: Flows
+    ) -> None:
+        """io reports that so much payload went by this entry; it is added to ``flows``, too."""
         entry = self._entries.get(key)
         if entry is None:
             return
         if entry.sender is not None:
             entry.sender.to_peers += octets
+            flows.to_peers.add(datagrams, octets)
         if entry.receiver is not None:
             entry.receiver.to_client += octets
+            flows.to_clients.add(datagrams, octets)
         for allocation in entry.allocations:
             allocation.budget.spend(datagrams, octets, now)
         granted = self._granted.get(key)

@@ -10,6 +10,7 @@ is then left alone; who was not is answered after a retransmission, or by TCP.
 from __future__ import annotations
 
 from knothole.engine.rate import Rate, TokenBuckets
+from knothole.engine.turn.tally import Drop, Tally
 from knothole.wire.address import network_of
 
 # Whoever can forge one address of these can forge all, and the line to them is mostly one.
@@ -20,11 +21,13 @@ IPV6_BITS = 56
 class UnprovenAnswers:
     """Answers to those who have not shown yet that they are where they seem to be.
 
-    ``rate`` is in bytes beyond those that came in, for each source network.
+    ``rate`` is in bytes beyond those that came in, for each source network. Answers that nobody
+    gets are counted in ``tally``.
     """
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: Rate, tally: Tally) -> None:
         self._networks: TokenBuckets[str] = TokenBuckets(rate)
+        self._dropped = tally.dropped
 
     def __len__(self) -> int:
         """How many networks are remembered."""
@@ -35,4 +38,7 @@ class UnprovenAnswers:
         if answer <= came:
             return True
         network = network_of(source, IPV4_BITS, IPV6_BITS)
-        return self._networks.take(network, answer - came, now)
+        if self._networks.take(network, answer - came, now):
+            return True
+        self._dropped[Drop.UNPROVEN] += 1
+        return False

@@ -1,0 +1,29 @@
+"""How a process is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from knothole.server import vitals
+from knothole.server.vitals import VitalSigns, memory_bytes
+
+
+async def test_a_loop_that_was_held_up_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(vitals, "LOOK_SECONDS", 0.02)
+    signs = VitalSigns()
+    time.sleep(0.1)  # what nobody may do in a loop
+    overdue = signs.read()
+    assert overdue.loop_lag_seconds >= 0.05
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    assert signs.read().loop_lag_seconds >= 0.05, "the worst is told for a while"
+    assert signs.read().uptime_seconds > overdue.uptime_seconds
+    signs.stop()
+
+
+def test_memory_is_that_of_this_process() -> None:
+    before = memory_bytes()
+    held = b"x" * 50_000_000
+    assert memory_bytes() - before > 30_000_000
+    del held
