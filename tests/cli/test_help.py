@@ -17,6 +17,7 @@ from .conftest import DOC, documented_events, documented_options, sections
 
 SUBCOMMANDS = [
     *(name for name in COMMANDS if name not in ("diy", "lab", "server", "turn-client")),
+    "server status",
     "server credentials",
     "server revoke",
     "server rotate-secret",

@@ -70,7 +70,7 @@ def test_every_key_is_documented() -> None:
     assert content["user"][0].keys() == keys_of(UserTable)
     assert content["oauth"][0].keys() == keys_of(OauthTable)
     defaults = msgspec.structs.asdict(ConfigFile())
-    for name in ("tls", "relay", "accounts"):
+    for name in ("tls", "relay", "accounts", "metrics"):
         assert content[name].keys() == keys_of(type(defaults[name]))
 
 
@@ -187,6 +187,9 @@ def test_the_documented_defaults_are_the_defaults() -> None:
             "[[user]]\nname = 'bob'\npassword-file = 'lines'",
             "line 3: user[0].password-file: lines must hold one line and nothing else",
         ),
+        ("[metrics]\nlisten = '9478'", "line 2: metrics.listen: '9478' is not of the form"),
+        ("[metrics]\nlisten = 'localhost:1'", "line 2: metrics.listen: 'localhost:1' is not"),
+        ("[metrics]\nlisten = '[::1]:70000'", "line 2: metrics.listen: "),
         (
             f"[[user]]\nname = 'bob'\n{GOOD_FILE}\n"
             "[[oauth]]\nkid = 'a'\nkey-file = 'good'\nserver-name = 'b'",

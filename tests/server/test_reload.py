@@ -12,6 +12,7 @@ from knothole.engine.turn.tokens import TokenKey
 from knothole.server.config import OtherTurn, ServerConfig
 from knothole.server.config_users import RelayUser
 from knothole.server.reload import KEYS, LIVE, applied
+from knothole.wire.address import Address
 
 RUNNING = ServerConfig(Path("/data"), certificate=Path("/a.pem"), key=Path("/a.key"))
 CHANGED = {
@@ -24,6 +25,7 @@ CHANGED = {
     "users": (RelayUser("bridge", "a password"),),
     "oauth": (TokenKey("north", b"k" * 32, "turn.example.org"),),
     "data": Path("/elsewhere"),
+    "metrics": Address("127.0.0.1", 9478),
     "hosts": ("127.0.0.1",),
     "also_listen": (443,),
     "name": "example.org",

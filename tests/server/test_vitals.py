@@ -12,7 +12,7 @@ from knothole.server.vitals import VitalSigns, memory_bytes
 async def test_a_loop_that_was_held_up_is_told(monkeypatch) -> None:
     monkeypatch.setattr(vitals, "LOOK_SECONDS", 0.02)
     signs = VitalSigns()
-    time.sleep(0.1)  # what nobody may do in a loop
+    time.sleep(0.1)  # noqa: ASYNC251 - what nobody may do in a loop
     overdue = signs.read()
     assert overdue.loop_lag_seconds >= 0.05
     await asyncio.sleep(0)
