@@ -49,7 +49,20 @@ async def first_of(
     finally:
         for each in attempts:
             each.cancel()
-        await asyncio.gather(*attempts, return_exceptions=True)
-        for each in attempts:
-            if each is not winner and not each.cancelled() and each.exception() is None:
-                discard(each.result())
+        try:
+            await asyncio.gather(*attempts, return_exceptions=True)
+        except asyncio.CancelledError:
+            winner = None  # nobody takes it either
+            raise
+        finally:
+            for each in attempts:
+                if each is not winner:
+                    when_done(each, discard)
+
+
+def when_done(attempt: asyncio.Future[T], discard: Callable[[T], None]) -> None:
+    """Give ``discard`` what the attempt comes to, if that is anything: now, or when it is over."""
+    if not attempt.done():
+        attempt.add_done_callback(lambda done: when_done(done, discard))
+    elif not attempt.cancelled() and attempt.exception() is None:
+        discard(attempt.result())

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from knothole.io.proxy import Proxy, open_tunnel
+from knothole.io.race import when_done
 from knothole.io.tls import ALPN_WEBSOCKET, check_pin, client_context, key_hash
 from knothole.wire.signal.codec import MSGPACK_SUBPROTOCOL
 from knothole.wire.signal.values import MAX_MESSAGE_BYTES
@@ -198,6 +199,13 @@ def _is_pin_error(error: BaseException) -> bool:
 async def _leave_only(winner: _Reached | None, attempts: list[asyncio.Task[_Reached]]) -> None:
     for task in attempts:
         task.cancel()
-    for result in await asyncio.gather(*attempts, return_exceptions=True):
-        if isinstance(result, _Reached) and result is not winner:
-            result.connection.transport.abort()
+    try:
+        await asyncio.gather(*attempts, return_exceptions=True)
+    except asyncio.CancelledError:
+        winner = None  # nobody takes it either
+        raise
+    finally:
+        for task in attempts:
+            when_done(
+                task, lambda each: None if each is winner else each.connection.transport.abort()
+            )
