@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from types import FrameType
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -13,3 +16,25 @@ settings.load_profile("fixed")
 # that tests send one to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+HANGING_SECONDS = 900.0
+"""After so long a test hangs: compiling pion may take 400 s, and its calls 200 s more."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """What hangs fails, wherever it waits, so that the tests behind it are run all the same."""
+    if not hasattr(signal, "SIGALRM"):
+        return (yield)
+
+    def give_up(_number: int, _frame: FrameType | None) -> None:
+        pytest.fail(f"it hangs: not done after {HANGING_SECONDS:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    # Again and again: an event loop only logs what is raised while it carries out a callback.
+    signal.setitimer(signal.ITIMER_REAL, HANGING_SECONDS, 10.0)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

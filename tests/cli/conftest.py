@@ -232,12 +232,13 @@ def patience() -> Iterator[None]:
         raise AssertionError(f"not done after {PATIENCE:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    others = signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *others)
 
 
 class Person:
