@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from knothole.server.turn_secret import drop_old_secrets, rotate_secret
 from knothole.wire.address import Address, Transport
 from knothole.wire.turn_uri import parse_server_uri
 
+from .conftest import PATIENCE
 from .turn_client import TurnClient
 
 HOST = "127.0.0.1"
@@ -114,7 +116,9 @@ async def test_allowed_peers_are_reached_from_the_relay_host(
         peer.setblocking(False)
         there = Address(*peer.getsockname())
         opened.driver.command(lambda now: opened.allocation.bind_channel(there, now))
+        deadline = time.monotonic() + PATIENCE
         while True:
+            assert time.monotonic() < deadline
             opened.driver.command(lambda now: opened.allocation.send(there, b"there", 0, now))
             await asyncio.sleep(0.02)
             try:

@@ -31,6 +31,7 @@ from knothole.server.turn_secret import load_secrets
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import Method, decode
 
+from .conftest import PATIENCE
 from .turn_client import TurnClient
 
 HOST, PEER = "127.0.0.1", "127.0.0.2"
@@ -305,7 +306,9 @@ async def test_sighup_under_traffic_loses_nothing_and_a_mistake_is_one_line(
     payloads: set[bytes] = set()
 
     async def passes(payload: bytes) -> None:
+        deadline = time.monotonic() + PATIENCE
         while payload not in payloads:
+            assert time.monotonic() < deadline
             sender.driver.command(lambda now: sender.allocation.send(there, payload, 0, now))
             await asyncio.sleep(0.01)
             payloads.update(e.datagram.payload for e in receiver.said(RelayedDataReceived))

@@ -45,7 +45,7 @@ class Documented:
         return {"env": {**os.environ, **variables}, "cwd": ROOT}
 
     def run(
-        self, variables: Mapping[str, str], seconds: float = PATIENCE
+        self, variables: Mapping[str, str], seconds: float = 3 * PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end; what it prints is all in ``stdout``."""
         return subprocess.run(
