@@ -52,6 +52,7 @@ def test_the_unit_gives_what_the_server_wants_and_no_more() -> None:
     assert settings("ExecReload") == ["/bin/kill -HUP $MAINPID"]
     [filtered] = settings("SystemCallFilter")
     assert "bpf" in filtered.split(), "@system-service has it not"
+    assert settings("MemoryDenyWriteExecute") == [], "DTLS would keep the server from starting"
 
 
 @pytest.mark.parametrize("where", ["unit", "container"])
