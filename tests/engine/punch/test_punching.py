@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
+from msgspec import structs
 
+from knothole.engine.core import Transmit
 from knothole.engine.endpoint.events import CloseSockets, OpenSockets
 from knothole.engine.endpoint.history import GaveUp, History, PlanChosen
 from knothole.engine.endpoint.punching import Punching
@@ -16,7 +18,7 @@ from knothole.engine.punch.way_out import WayOut
 from knothole.wire.address import Address
 from knothole.wire.candidate import Candidate, CandidateKind
 from knothole.wire.nat import Dependence, NatReport, Random
-from knothole.wire.signal.plans import PlanTerms
+from knothole.wire.signal.plans import Opened, PlanTerms
 
 BY_PORT = Dependence.ADDRESS_AND_PORT_DEPENDENT
 LINUX = NatReport(mapping=Dependence.ENDPOINT_INDEPENDENT, filtering=BY_PORT)
@@ -51,6 +53,23 @@ def punching(history: History) -> Punching:
     return punching
 
 
+def begun(ours: NatReport, theirs: NatReport, history: History) -> tuple[Punching, WayOut]:
+    """A call whose plan was just begun."""
+    draw = random.Random(1).randbytes
+    way_out = WayOut(draw, Budget(seconds=5.0, sockets=4))
+    way_out.report = ours
+    punching = Punching(CALL_ID, way_out, history)
+    punching.offer_terms()
+    punching.agree(PlanTerms(theirs, 2048, 512), ["2.2.2.2"])
+    ice = IceAgent(
+        controlling=True, local=generate_credentials(draw), tie_breaker=1, random=draw, now=0.0
+    )
+    ice.set_remote_credentials(generate_credentials(draw), 0.0)
+    local = LocalCandidate(reflexive("1.1.1.1"), BASE)
+    punching.consider(ice, [local], [reflexive("2.2.2.2")], 0.0)
+    return punching, way_out
+
+
 def gave_up(history: History) -> int:
     return sum(isinstance(noted.step, GaveUp) for noted in history.steps)
 
@@ -76,3 +95,45 @@ def test_sockets_that_come_when_the_call_is_over_are_closed(punching: Punching) 
     late = (Address(BASE.host, 7000), Address(BASE.host, 7001))
     punching.opened(late, 0.1)
     assert list(punching.outputs()) == [CloseSockets(late)]
+
+
+RANDOM = NatReport(mapping=BY_PORT, filtering=BY_PORT)
+
+
+def probed(punching: Punching, until: float) -> list[int]:
+    """The ports that are tried from now on until then."""
+    ports = []
+    while (due := punching.next_timeout()) is not None and due <= until:
+        punching.handle_timeout(due)
+        ports += [
+            output.datagram.destination.port
+            for output in punching.outputs()
+            if isinstance(output, Transmit)
+        ]
+    return ports
+
+
+def test_who_tries_random_ports_goes_on_with_the_smaller_pool_that_it_is_told(
+    history: History,
+) -> None:
+    all_ports = structs.replace(RANDOM, ports=Random(1024, 65535))
+    punching, _ = begun(LINUX, all_ports, history)
+    punching.heard(Opened(1, 4, 5000), 0.0)
+    assert any(not 40000 <= port <= 42047 for port in probed(punching, 0.1))
+    pool = structs.replace(RANDOM, ports=Random(40000, 42047))
+    punching.heard(PlanTerms(pool, 2048, 512), 0.1)
+    ports = probed(punching, 1.0)
+    assert len(ports) > 100
+    assert all(40000 <= port <= 42047 for port in ports)
+    punching.heard(PlanTerms(all_ports, 2048, 512), 1.0)
+    assert all(40000 <= port <= 42047 for port in probed(punching, 1.1)), "never a larger one"
+
+
+def test_a_pool_that_becomes_known_during_the_attempt_is_told(history: History) -> None:
+    punching, way_out = begun(structs.replace(RANDOM, ports=Random(1024, 65535)), LINUX, history)
+    tuple(punching.outputs())
+    way_out.report = structs.replace(RANDOM, ports=Random(40000, 42047))
+    punching.report_changed()
+    assert list(punching.outputs()) == [way_out.terms]
+    punching.report_changed()
+    assert list(punching.outputs()) == []

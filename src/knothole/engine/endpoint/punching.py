@@ -72,9 +72,11 @@ class Punching:
         return self._way_out.makes_plans and not self._relay_only
 
     def report_changed(self) -> None:
-        """More is known of our NAT: the other end learns of it, unless we are at it already."""
+        """More is known of our NAT: the other end learns of it. A plan that is being carried out
+        stays what it is."""
         terms = None if self._relay_only else self._way_out.terms
-        if terms is not None and terms != self._ours and self._attempt is None:
+        done = self._attempt is not None and (self._direct or self._attempt.is_over)
+        if terms is not None and terms != self._ours and not done:
             self._ours = terms
             self._outputs.append(terms)
 
@@ -113,10 +115,10 @@ class Punching:
 
     def heard(self, move: Move, now: float) -> None:
         """What the peer says of its part."""
-        if isinstance(move, PlanTerms):
-            if self._attempt is None:
+        if self._attempt is None:
+            if isinstance(move, PlanTerms):
                 self._theirs = move
-        elif self._attempt is not None and not self._direct:
+        elif not self._direct:
             self._attempt.heard(move, now)
             self._drain(now)
 

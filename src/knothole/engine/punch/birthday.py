@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from knothole.engine.predict.plan import holes_of
 from knothole.engine.punch.draw import Draw
@@ -15,7 +16,9 @@ from knothole.engine.punch.means import Means, Sample
 from knothole.engine.punch.pace import Pace
 from knothole.wire.address import Address
 from knothole.wire.nat import Random
-from knothole.wire.signal.plans import Move, Opened
+from knothole.wire.signal.plans import Move, Opened, PlanTerms
+
+ANY_PORT: Final = (1024, 65535)  # RFC 4787 Section 4.2.1, REQ-3: 0-1023 are kept apart
 
 
 class Scattering:
@@ -63,9 +66,8 @@ class Scanning:
     def __init__(self, means: Means) -> None:
         self._means = means
         self._base = means.base
-        ports = means.theirs.nat.ports
-        pool = (ports.first, ports.last) if isinstance(ports, Random) else (1024, 65535)
-        self._draw = Draw(*pool, means.random)
+        self._pool = _pool(means.theirs) or ANY_PORT
+        self._draw = Draw(*self._pool, means.random)
         self._left = means.ours.probes
         self._pace: Pace | None = None
 
@@ -83,6 +85,15 @@ class Scanning:
             self._base = self._means.ports.get(move.towards, self._means.base)
             self._pace = Pace(self._means.ledger.budget.per_second, now)
             self.handle_timeout(now)
+        elif isinstance(move, PlanTerms):
+            self._narrow(_pool(move))
+
+    def _narrow(self, pool: tuple[int, int] | None) -> None:
+        """A call that begins before the peer knows its NAT begins with all ports; later the peer
+        tells of a smaller pool."""
+        if pool is not None and pool[1] - pool[0] < self._pool[1] - self._pool[0]:
+            self._pool = pool
+            self._draw = Draw(*pool, self._means.random)
 
     def handle_timeout(self, now: float) -> None:
         if self._pace is None or not self._left:
@@ -94,3 +105,8 @@ class Scanning:
 
     def next_timeout(self) -> float | None:
         return self._pace.next_at if self._pace is not None and self._left else None
+
+
+def _pool(terms: PlanTerms) -> tuple[int, int] | None:
+    ports = terms.nat.ports
+    return (ports.first, ports.last) if isinstance(ports, Random) else None
