@@ -401,3 +401,54 @@ async def test_who_reads_nothing_cannot_keep_a_connection_whose_other_end_is_gon
         patch.setattr(tcp_relay, "LINGER_SECONDS", 0.05)
         data.reset()
         await world.is_without_peers()
+
+
+class Held(asyncio.Transport):
+    """Says whether it would be read from, and keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads, self.written = True, b""
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high=None, low=None) -> None:
+        pass
+
+    def write(self, data) -> None:
+        self.written += data
+
+
+async def test_neither_end_is_read_while_the_allocation_is_over_its_limit() -> None:
+    waits = [0.0, 0.01, 0.01, 0.0]
+    told: list[tuple[int, int]] = []
+
+    def passed(_: object, to_peer: int, to_client: int) -> float:
+        told.append((to_peer, to_client))
+        return waits[len(told) - 1]
+
+    peer, client = Held(), Held()
+    connection = tcp_relay.PeerConnection(passed, lambda _: None)
+    connection.connection_made(peer)
+    assert not peer.reads
+    connection.join(client)
+    connection.send(b"four")
+    assert (peer.reads, client.reads) == (True, True)
+    connection.data_received(b"answer")
+    assert (peer.reads, client.reads) == (False, False)
+    connection.pause()  # the client takes no more: that the limit is over must not undo it
+    connection.resume_writing()
+    assert (peer.reads, client.reads) == (False, False)
+    await until(lambda: client.reads)
+    assert told == [(4, 0), (0, 6), (0, 0), (0, 0)]
+    assert not peer.reads
+    connection.resume()
+    assert peer.reads
+    assert (peer.written, client.written) == (b"four", b"answer")

@@ -156,7 +156,7 @@ class TcpRelay:
             if sock is not None:
                 sock.close()
             self._connecting.pop(number, None)
-            self._tell(lambda now: self._turn.peer_closed(number, 0, 0, now))
+            self._tell(lambda now: self._turn.peer_closed(number, now))
         except BaseException:
             if sock is not None:
                 sock.close()
@@ -186,15 +186,19 @@ class TcpRelay:
 
     async def _made(self, sock: socket.socket) -> PeerConnection:
         _, connection = await self._loop.connect_accepted_socket(
-            lambda: PeerConnection(self._ended), sock
+            lambda: PeerConnection(self._passed, self._ended), sock
         )
         return connection
 
     def _ended(self, connection: PeerConnection) -> None:
         number = connection.number
         if number is not None and self._peers.pop(number, None) is not None:
-            to_peer, to_client = connection.to_peer, connection.to_client
-            self._tell(lambda now: self._turn.peer_closed(number, to_peer, to_client, now))
+            self._tell(lambda now: self._turn.peer_closed(number, now))
+
+    def _passed(self, connection: PeerConnection, to_peer: int, to_client: int) -> float:
+        if connection.number is None:
+            return 0.0
+        return self._turn.peer_passed(connection.number, to_peer, to_client, time.monotonic())
 
     def _tell(self, what: Callable[[float], None]) -> None:
         now = time.monotonic()
@@ -203,12 +207,21 @@ class TcpRelay:
 
 
 class PeerConnection(asyncio.Protocol):
-    """A connection to one peer: not read before the client is there to take it."""
+    """A connection to one peer: not read before the client is there to take it.
 
-    def __init__(self, on_ended: Callable[[PeerConnection], None]) -> None:
+    ``passed`` is told how many bytes go to the peer and to the client, and says for how many
+    seconds neither of them is to be read then.
+    """
+
+    def __init__(
+        self,
+        passed: Callable[[PeerConnection, int, int], float],
+        on_ended: Callable[[PeerConnection], None],
+    ) -> None:
         self.number: int | None = None
-        self.to_peer = self.to_client = 0
-        self._on_ended = on_ended
+        self._passed, self._on_ended = passed, on_ended
+        self._peer_is_full = self._client_is_full = False
+        self._held: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._client: asyncio.Transport | None = None
         self._early = bytearray()
@@ -223,11 +236,12 @@ class PeerConnection(asyncio.Protocol):
             self._early.clear()
         if self._peer_has_ended:
             self.eof_received()
-        self.resume()
+        self._read_what_may_be()
         return self
 
     def abort(self) -> None:
         """Close both connections at once."""
+        self._let_go()
         for each in (self._client, self._transport):
             if each is not None:
                 each.abort()
@@ -237,8 +251,8 @@ class PeerConnection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         transport = self._transport
         if data and transport is not None and not transport.is_closing():
-            self.to_peer += len(data)
             transport.write(data)
+            self._hold(self._passed(self, len(data), 0))
 
     def end(self) -> bool:
         self._client_has_ended = True
@@ -252,10 +266,12 @@ class PeerConnection(asyncio.Protocol):
         return True
 
     def pause(self) -> None:
+        self._client_is_full = True
         _pause(self._transport, self._peer_has_ended)
 
     def resume(self) -> None:
-        _resume(self._transport, self._peer_has_ended)
+        self._client_is_full = False
+        self._read_what_may_be()
 
     def close(self) -> None:
         """The client is gone; what it has sent still goes to the peer."""
@@ -268,15 +284,15 @@ class PeerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has its own kind
         self._transport.set_write_buffer_limits(high=WAITING_BYTES)
-        self.pause()
+        _pause(self._transport, self._peer_has_ended)
 
     def data_received(self, data: bytes) -> None:
         if self._client is None:  # uvloop reads once before it is told not to
             self._early += data
-            self.pause()
+            _pause(self._transport, self._peer_has_ended)
         elif not self._client.is_closing():
-            self.to_client += len(data)
             self._client.write(data)
+            self._hold(self._passed(self, 0, len(data)))
 
     def eof_received(self) -> bool:
         self._peer_has_ended = True
@@ -291,16 +307,44 @@ class PeerConnection(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
+        self._peer_is_full = True
         _pause(self._client, self._client_has_ended)
 
     def resume_writing(self) -> None:
-        _resume(self._client, self._client_has_ended)
+        self._peer_is_full = False
+        self._read_what_may_be()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self._transport = None
         if self._client is not None:
             _close(self._client)
         self._on_ended(self)
+
+    # Neither end is read while the allocation has relayed more than it may.
+
+    def _hold(self, seconds: float) -> None:
+        if seconds > 0 and self._held is None:
+            _pause(self._transport, self._peer_has_ended)
+            _pause(self._client, self._client_has_ended)
+            self._held = asyncio.get_running_loop().call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._held = None
+        self._hold(self._passed(self, 0, 0))  # other connections may have made it more
+        self._read_what_may_be()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+
+    def _read_what_may_be(self) -> None:
+        if self._held is None and self._client is not None:
+            if not self._client_is_full:
+                _resume(self._transport, self._peer_has_ended)
+            if not self._peer_is_full:
+                _resume(self._client, self._client_has_ended)
 
 
 def _pause(transport: asyncio.Transport | None, has_ended: bool) -> None:

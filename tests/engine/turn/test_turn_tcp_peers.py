@@ -158,7 +158,7 @@ def test_connect_needs_no_permission(tcp) -> None:
 
 def test_a_peer_that_does_not_accept_is_447(tcp) -> None:
     number = tcp.connect()
-    tcp.world.server.peer_closed(number, 0, 0, tcp.world.now)
+    tcp.world.server.peer_closed(number, tcp.world.now)
     [answer] = tcp.messages()
     assert answer.get(ErrorCode).code == 447
     assert tcp.connect() != number, "it may be tried again, under another number"
@@ -185,7 +185,7 @@ def test_one_peer_is_connected_to_once(tcp) -> None:
         tcp.world.server.peer_connected(number, tcp.world.now)
         tcp.messages()
     assert tcp.connected(OTHER_PEER)
-    tcp.world.server.peer_closed(number, 1, 2, tcp.world.now)
+    tcp.world.server.peer_closed(number, tcp.world.now)
     assert tcp.connected()
 
 
@@ -363,7 +363,8 @@ def test_the_end_of_the_allocation_closes_its_connections(tcp) -> None:
     bound, unbound, connecting = tcp.connected(), tcp.connected(OTHER_PEER), None
     tcp.bind(bound)
     connecting = tcp.connect(Address("8.8.4.4", 80))
-    tcp.world.server.peer_closed(bound, 100, 200, tcp.world.now)
+    assert tcp.world.server.peer_passed(bound, 100, 200, tcp.world.now) == 0
+    tcp.world.server.peer_closed(bound, tcp.world.now)
     another = tcp.connected()
     tcp.world.server.disconnected(tcp.control.five_tuple, tcp.world.now)
     tcp.messages()
@@ -392,7 +393,7 @@ def test_ports_of_peers_are_not_tried_one_after_the_other(new_world, new_raw) ->
     tcp = Tcp(world, lambda *a, **o: type(new_raw())(world, *a, **o))
     tcp.allocate()
     for port in range(3):
-        world.server.peer_closed(tcp.connect(Address(PEER.host, 80 + port)), 0, 0, world.now)
+        world.server.peer_closed(tcp.connect(Address(PEER.host, 80 + port)), world.now)
         tcp.messages()
     assert tcp.control.code(Method.CONNECT, XorPeerAddress(Address(PEER.host, 90))) == 508
 
@@ -425,3 +426,27 @@ def test_an_ipv6_allocation_alone(new_world, new_raw) -> None:
     client = type(new_raw())(world, transport=Transport.TCP)
     answer = client.ask(Method.ALLOCATE, TCP, RequestedAddressFamily(AddressFamily.IPV6))
     assert answer.get(XorRelayedAddress).address.is_ipv6
+
+
+def test_what_goes_over_tcp_is_held_to_the_limit_of_the_allocation(new_world, new_raw) -> None:
+    world = new_world(limits=Limits(octets_per_second=1_000_000))
+    tcp = Tcp(world, lambda *a, **o: type(new_raw())(world, *a, **o))
+    tcp.allocate()
+    number, another = tcp.connected(), tcp.connected(OTHER_PEER)
+    server = world.server
+    assert server.peer_passed(number, 400_000, 600_000, world.now) == 0
+    assert server.peer_passed(number, 500_000, 0, world.now) == pytest.approx(0.5)
+    assert server.peer_passed(another, 0, 0, world.now) == pytest.approx(0.5), "they share it"
+    assert server.peer_passed(number, 0, 0, world.now + 0.5) == pytest.approx(0)
+    server.end_allocations(None, world.now)
+    tcp.messages()
+    ended = tcp.last(AllocationEnded)
+    assert (ended.to_peers, ended.to_client) == (900_000, 600_000)
+    assert server.peer_passed(number, 1, 1, world.now) == 0, "late, of what is no more"
+
+
+def test_without_a_limit_nothing_is_waited_for(new_world, new_raw) -> None:
+    world = new_world(limits=Limits(octets_per_second=0))
+    tcp = Tcp(world, lambda *a, **o: type(new_raw())(world, *a, **o))
+    tcp.allocate()
+    assert world.server.peer_passed(tcp.connected(), 1 << 50, 1 << 50, world.now) == 0

@@ -19,7 +19,8 @@ class Budget:
     while there is enough in both, they are just taken from.
 
     ``datagrams_per_second`` and ``octets_per_second`` of 0 are no limit. One second's worth may
-    come at once. What is counted late, because the kernel relayed it, may leave a debt.
+    come at once. What is counted late, because the kernel relayed it or it came by TCP, may leave
+    a debt.
     """
 
     __slots__ = ("_at", "_datagram_rate", "_octet_rate", "datagrams", "octets", "refused")
@@ -57,6 +58,11 @@ class Budget:
         self.refill(now)
         self.datagrams -= datagrams
         self.octets -= octets
+
+    @property
+    def debt_seconds(self) -> float:
+        """How long it takes until a debt of octets is paid; 0 without one."""
+        return max(0.0, -self.octets / self._octet_rate) if self._octet_rate else 0.0
 
     def refill(self, now: float) -> None:
         """Add what time has brought."""

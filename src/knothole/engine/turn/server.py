@@ -173,9 +173,13 @@ class TurnServer:
         """io's answer to ConnectPeer: the peer has accepted."""
         self._tcp.connected(connection, now)
 
-    def peer_closed(self, connection: int, to_peer: int, to_client: int, now: float) -> None:
-        """A peer connection is over, or could not be opened; so many bytes went each way."""
-        self._tcp.closed(connection, to_peer, to_client)
+    def peer_passed(self, connection: int, to_peer: int, to_client: int, now: float) -> float:
+        """So many bytes went over; for how many seconds io is to read from neither end."""
+        return self._tcp.passed(connection, to_peer, to_client, now)
+
+    def peer_closed(self, connection: int, now: float) -> None:
+        """A peer connection is over, or could not be opened."""
+        self._tcp.closed(connection)
 
     def relay_opened(self, relayed: Address, now: float) -> None:
         """io's answer to OpenRelay: the socket is there."""

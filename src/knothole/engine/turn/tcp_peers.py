@@ -182,12 +182,24 @@ class TcpPeers:
         if found is not None:
             self._outputs.append(BindPeer(found.value, five_tuple))
 
-    def closed(self, number: int, to_peer: int, to_client: int) -> None:
-        """io has closed the connection, or could not open it; so many bytes went over it."""
+    def passed(self, number: int, to_peer: int, to_client: int, now: float) -> float:
+        """So many bytes have gone over the connection; for how many seconds no more may.
+
+        A stream loses nothing: what is beyond the budget is waited for, and not dropped.
+        """
+        connection = self._by_number.get(number)
+        if connection is None:
+            return 0.0
+        allocation = connection.allocation
+        allocation.to_peers += to_peer
+        allocation.to_client += to_client
+        allocation.budget.spend(0, to_peer + to_client, now)
+        return allocation.budget.debt_seconds
+
+    def closed(self, number: int) -> None:
+        """io has closed the connection, or could not open it."""
         connection = self._by_number.get(number)
         if connection is not None:
-            connection.allocation.to_peers += to_peer
-            connection.allocation.to_client += to_client
             self._remove(connection)
             self._say_failed(connection)
 
