@@ -301,7 +301,8 @@ class Relay:
     def _connection_closed(self, connection: TurnConnection | DtlsConnection) -> None:
         if isinstance(connection, TurnConnection):
             self._accepted.discard(connection)
-        if self._connections.pop(connection.five_tuple, None) is not None:
+        if self._connections.get(connection.five_tuple) is connection:
+            del self._connections[connection.five_tuple]
             now = time.monotonic()
             self._routes.report()
             self._turn.disconnected(connection.five_tuple, now)
