@@ -123,6 +123,12 @@ class TestTheMove:
         assert [each.source for _, each in world.to_peers] == [home.relayed]
         assert to_clients(world, home.relayed) == [AWAY]
 
+    @pytest.mark.parametrize("host", ["2002:808:808::1", "2001:0:808:808::1"])
+    def test_into_a_tunnel_it_does_not_go(self, world, new_raw, home, host: str) -> None:
+        tunnelled = new_raw(client=Address(host, 4000))
+        assert tunnelled.code(Method.REFRESH, home.ticket) == 403
+        assert world.server_said(AllocationMoving) == []
+
     def test_the_old_address_is_nobodys_afterwards(self, world, home, away) -> None:
         assert away.code(Method.REFRESH, home.ticket) == 0
         away.send(DATA)

@@ -8,6 +8,7 @@ from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_events import EndReason
+from knothole.wire.prohibited import is_tunnelled
 from knothole.wire.stun import (
     AddressFamily,
     Attribute,
@@ -28,6 +29,8 @@ def by_ticket(
         return None
     if allocations.mobility is None:
         raise Refusal(405)
+    if is_tunnelled(five_tuple.client.host):
+        raise Refusal(403)  # as when one is made there
     return allocations.mobility.find(ticket, five_tuple, requester.account)
 
 
