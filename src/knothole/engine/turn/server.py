@@ -93,7 +93,7 @@ class TurnServer:
         mint = NonceMint(random(_NONCE_KEY_SIZE), limits.nonce_lifetime, now, features)
         self._doorkeeper = Doorkeeper(realm, authenticator, mint, tokens)
         self._rules = PeerRules(policy, pool.hosts, server_addresses)
-        self._families, self._limits = pool.families, limits
+        self._families, self._limits, self._dont_fragment = pool.families, limits, dont_fragment
         self._new_peers: TokenBuckets[Holder] = TokenBuckets(limits.new_peers)
         self._outputs: deque[ServerOutput] = deque()
         self._allocations = Allocations(pool, limits, self._outputs)
@@ -104,7 +104,6 @@ class TurnServer:
         self._data = ServerData(
             self._allocations, self._rules, random, self._outputs, dont_fragment
         )
-        self._dont_fragment = dont_fragment
         self._tcp = TcpPeers(
             self._allocations,
             self._rules,

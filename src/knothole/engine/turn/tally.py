@@ -31,7 +31,7 @@ class Drop(enum.StrEnum):
 
 @dataclass(slots=True)
 class Flow:
-    """So many datagrams, with so many octets of payload."""
+    """So many datagrams, and so many octets of payload: of theirs, and of streams to peers."""
 
     datagrams: int = 0
     octets: int = 0

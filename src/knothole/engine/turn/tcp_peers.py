@@ -71,7 +71,7 @@ class TcpPeers:
         limit: int,
         outputs: deque[ServerOutput],
     ) -> None:
-        self._by_relayed = allocations.by_relayed
+        self._by_relayed, self._flows = allocations.by_relayed, allocations.tally.by_us
         self._rules, self._random = rules, random
         self._limit, self._outputs = limit, outputs
         self._by_number: dict[int, _PeerConnection] = {}
@@ -193,6 +193,8 @@ class TcpPeers:
         allocation = connection.allocation
         allocation.to_peers += to_peer
         allocation.to_client += to_client
+        self._flows.to_peers.add(0, to_peer)
+        self._flows.to_clients.add(0, to_client)
         allocation.budget.spend(0, to_peer + to_client, now)
         return allocation.budget.debt_seconds
 
