@@ -134,7 +134,7 @@ class Allocations:
                 self.shortcuts.renew(allocation, now)
 
     def used(self, allocation: ServerAllocation, five_tuple: FiveTuple, now: float) -> None:
-        """Its client has sent data on ``five_tuple``: a move to it is complete."""
+        """Its client goes on at ``five_tuple``, with data or a permission: a move is complete."""
         mobile = allocation.mobile
         if self.mobility is not None and mobile is not None and mobile.moving_to == five_tuple:
             self.mobility.arrive(allocation, self.shortcuts, now)

@@ -6,13 +6,13 @@ read or make one. It is good until the client has used the address that it moved
 
 from __future__ import annotations
 
-import struct
+import base64
 from collections import deque
 from collections.abc import MutableMapping
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from knothole.engine.core import RandomBytes
 from knothole.engine.turn.answer import Refusal
@@ -22,9 +22,12 @@ from knothole.engine.turn.server_events import AllocationMoved, AllocationMoving
 from knothole.engine.turn.shortcut import Shortcuts
 from knothole.wire.stun import MobilityTicket
 
-_KEY_SIZE: Final = 32
-_NONCE_SIZE: Final = 12
-_CONTENT: Final = struct.Struct("!QI")
+_KEY_SIZE: Final = 64  # AES-256 twice: RFC 5297 Section 2.6
+# Ours. A ticket is text of 32 characters: coturn's test client keeps no more than that, and takes
+# it for a string that a zero ends. 2^40 allocations, and 2^24 moves of each.
+_NUMBER_SIZE: Final = 5
+_SERIAL_SIZE: Final = 3
+_MOST_MOVES: Final = 256**_SERIAL_SIZE - 1
 
 
 class Mobility:
@@ -39,8 +42,8 @@ class Mobility:
         by_five_tuple: MutableMapping[FiveTuple, ServerAllocation],
         outputs: deque[ServerOutput],
     ) -> None:
-        self._random, self._by_five_tuple, self._outputs = random, by_five_tuple, outputs
-        self._cipher = AESGCM(random(_KEY_SIZE))
+        self._by_five_tuple, self._outputs = by_five_tuple, outputs
+        self._cipher = AESSIV(random(_KEY_SIZE))
         self._by_number: dict[int, ServerAllocation] = {}
         self._last_number = 0
 
@@ -63,12 +66,13 @@ class Mobility:
 
     def find(self, ticket: MobilityTicket, five_tuple: FiveTuple, account: str) -> ServerAllocation:
         """Whose ``ticket`` is shown on ``five_tuple``. Raises Refusal: 400, 437 or 441."""
-        sealed = ticket.value
         try:
-            content = self._cipher.decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], None)
-        except (InvalidTag, ValueError):  # the latter for what is too short
+            sealed = base64.b64decode(ticket.value, altchars=b"-_", validate=True)
+            content = self._cipher.decrypt(sealed, None)
+        except (InvalidTag, ValueError):  # the latter for what is no base64, or too short
             raise Refusal(400) from None
-        number, serial = _CONTENT.unpack(content)
+        number = int.from_bytes(content[:_NUMBER_SIZE], "big")
+        serial = int.from_bytes(content[_NUMBER_SIZE:], "big")
         allocation = self._by_number.get(number)
         if allocation is None or allocation.mobile is None:
             raise Refusal(437)
@@ -86,6 +90,8 @@ class Mobility:
         """Requests on ``five_tuple`` are for ``allocation`` too from now on; the next ticket."""
         mobile = allocation.mobile
         assert mobile is not None
+        if mobile.newest == _MOST_MOVES:
+            raise Refusal(437)
         if mobile.moving_to != five_tuple:
             self.give_up(allocation)
             mobile.moving_to = five_tuple
@@ -118,6 +124,7 @@ class Mobility:
         self._outputs.append(AllocationMoved(old, new, allocation.requester.username))
 
     def _ticket(self, mobile: Mobile) -> MobilityTicket:
-        nonce = self._random(_NONCE_SIZE)
-        content = _CONTENT.pack(mobile.number, mobile.newest)
-        return MobilityTicket(nonce + self._cipher.encrypt(nonce, content, None))
+        # No two have the same content, so that nothing random is needed: AES-SIV, RFC 5297.
+        content = mobile.number.to_bytes(_NUMBER_SIZE, "big")
+        content += mobile.newest.to_bytes(_SERIAL_SIZE, "big")
+        return MobilityTicket(base64.urlsafe_b64encode(self._cipher.encrypt(content, None)))

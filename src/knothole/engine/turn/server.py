@@ -349,6 +349,7 @@ class TurnServer:
         ask = create_permission if message.method == Method.CREATE_PERMISSION else channel_bind
         for half, hosts in ask(message, allocation, self._rules, self._new_peers, now):
             self._renew_shortcuts(half, now, hosts)
+        self._allocations.used(allocation, five_tuple, now)
         return ()
 
     def _allocate(
