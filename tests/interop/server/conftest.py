@@ -132,7 +132,7 @@ def running_relay(
     config.write_text(
         f'host = {json.dumps(hosts)}\nport = {port}\nname = "{hosts[0]}"\ndata = "data"\n'
         '[tls]\ncertificate = "chain.pem"\nkey = "key.pem"\n'
-        f"[relay]\nallocations-per-user = 256\n{further}\n"
+        f"[relay]\nallocations-per-user = 256\nmobility = true\n{further}\n"
     )
     with serving(folder) as start:
         start("--relay-only", "--config", str(config), host="", popen=popen).ready()
