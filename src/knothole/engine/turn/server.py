@@ -104,13 +104,8 @@ class TurnServer:
         self._data = ServerData(
             self._allocations, self._rules, random, self._outputs, dont_fragment
         )
-        self._tcp = TcpPeers(
-            self._allocations,
-            self._rules,
-            random,
-            limits.peer_connections_per_allocation,
-            self._outputs,
-        )
+        most = limits.peer_connections_per_allocation
+        self._tcp = TcpPeers(self._allocations, self._rules, random, most, self._outputs)
         self._allocations.on_end = self._tcp.end
         self._shortcuts: Shortcuts | None = None
         if shortcuts:
