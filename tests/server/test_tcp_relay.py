@@ -408,7 +408,10 @@ class Held(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reads, self.written = True, b""
+        self.reads, self.written, self.aborted = True, b"", False
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def pause_reading(self) -> None:
         self.reads = False
@@ -452,3 +455,25 @@ async def test_neither_end_is_read_while_the_allocation_is_over_its_limit() -> N
     connection.resume()
     assert peer.reads
     assert (peer.written, client.written) == (b"four", b"answer")
+
+
+async def test_a_connection_that_is_given_up_just_when_it_is_there_is_not_left_open(
+    monkeypatch,
+) -> None:
+    held = Held()
+    is_there = asyncio.Event()
+
+    async def make(factory, sock, **_: object) -> None:
+        factory().connection_made(held)
+        is_there.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "connect_accepted_socket", make)
+    with socket.create_server((HOST, 0)) as server:
+        relay = tcp_relay.TcpRelay({HOST: HOST}, None, lambda _: None)
+        relay.connect(1, Address(HOST, 0), Address(*server.getsockname()))
+        async with asyncio.timeout(PATIENCE):
+            await is_there.wait()
+        relay.close_peer(1)
+        await until(lambda: held.aborted)
+        assert len(relay) == 0

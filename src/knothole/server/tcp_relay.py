@@ -185,9 +185,12 @@ class TcpRelay:
             self._tell(lambda _: None)
 
     async def _made(self, sock: socket.socket) -> PeerConnection:
-        _, connection = await self._loop.connect_accepted_socket(
-            lambda: PeerConnection(self._passed, self._ended), sock
-        )
+        connection = PeerConnection(self._passed, self._ended)
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except BaseException:
+            connection.abort()  # given up just when it was there: nobody else knows of it
+            raise
         return connection
 
     def _ended(self, connection: PeerConnection) -> None:
