@@ -250,6 +250,7 @@ def test_when_the_kernel_refuses_anything_user_space_goes_on_alone(
         await until(lambda: bool(place.broke))
         assert place.broke == ["no rights: it needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"]
         assert not accelerator.status().on
+        assert not accelerator.is_on, "what is new goes by routes"
         assert attached_programs(lab, "server", "eth0") == 0
         accelerator.install(place.key, place.shortcut(60), None)
         accelerator.remove(place.key)

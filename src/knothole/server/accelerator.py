@@ -96,8 +96,6 @@ class Accelerator:
     It is attached to an interface when the first entry needs that.
     """
 
-    is_on = True
-
     def __init__(
         self,
         *,
@@ -148,6 +146,11 @@ class Accelerator:
         for interface in self._links:
             self._attachments.clean(interface)
         self._timer = self._loop.call_later(REPORT_SECONDS, self._report)
+
+    @property
+    def is_on(self) -> bool:
+        """Until the kernel refuses something."""
+        return not self._broken
 
     def status(self) -> AcceleratorStatus:
         names = []

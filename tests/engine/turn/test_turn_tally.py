@@ -65,6 +65,11 @@ def test_what_the_kernel_relayed_is_counted_apart(new_world, new_raw) -> None:
     assert world.server.tally.by_kernel.to_peers == Flow(10, 1000)
     assert world.server.tally.by_us.to_clients == Flow(3, 300)
     assert world.server.tally.usage() == {"alice": Usage(1, 1000, 300)}
+    world.server.end_allocations(None, world.now)
+    world.server.shortcut_passed(there, 2, 200, world.now)
+    world.server.shortcut_passed(back, 1, 50, world.now)
+    assert world.server.tally.by_kernel.to_peers == Flow(12, 1200)
+    assert world.server.tally.by_kernel.to_clients == Flow(1, 50)
 
 
 def test_every_drop_has_a_reason(new_world, new_raw) -> None:

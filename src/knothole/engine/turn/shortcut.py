@@ -113,7 +113,8 @@ class Shortcuts:
     ) -> None:
         """io reports that so much payload went by this entry; it is added to ``flows``, too."""
         entry = self._entries.get(key)
-        if entry is None:
+        if entry is None:  # it was taken out, and this is what had passed before
+            (flows.to_peers if key.channel else flows.to_clients).add(datagrams, octets)
             return
         if entry.sender is not None:
             entry.sender.to_peers += octets
