@@ -7,10 +7,12 @@ import pytest
 from knothole.engine.rate import Rate
 from knothole.engine.turn.budget import LEAST_BURST_BYTES, LEAST_BURST_DATAGRAMS, Budget
 from knothole.engine.turn.quota import Limits
+from knothole.engine.turn.tally import Drop
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     ChannelNumber,
     EvenPort,
+    Icmp,
     Lifetime,
     Method,
     RequestedTransport,
@@ -105,6 +107,14 @@ class TestAllocations:
             world.server.receive_from_peer(raw.relayed, PEER, b"x" * 100, world.now)
         raw.send(b"")
         assert len(raw.replies) == 200
+
+    def test_icmp_errors_that_a_peer_makes_up_end_there_as_well(self, world, raw) -> None:
+        bound(raw)
+        for _ in range(1000):
+            world.server.receive_icmp(raw.relayed, PEER, Icmp(3, 3), world.now)
+        raw.send(b"")
+        assert len(raw.replies) == 200
+        assert world.server.tally.dropped[Drop.OVER_LIMIT] == 800
 
     def test_both_directions_are_one_budget(self, world, raw) -> None:
         bound(raw)

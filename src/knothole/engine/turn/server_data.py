@@ -156,8 +156,12 @@ class ServerData:
         known = _ICMPV6_TYPES if peer.is_ipv6 else _ICMPV4_TYPES
         if allocation is None or icmp.icmp_type not in known:
             return
-        if allocation.permissions.allows(peer.host, now):
+        if not allocation.permissions.allows(peer.host, now):
+            self._dropped[Drop.NO_PERMISSION] += 1
+        elif allocation.budget.take(1, 0, now):  # a peer can send as many as it likes
             self._indicate(allocation, peer, icmp)
+        else:
+            self._dropped[Drop.OVER_LIMIT] += 1
 
     def _to_peer(
         self,
