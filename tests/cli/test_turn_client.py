@@ -21,6 +21,11 @@ from knothole.wire.server_url import ServerUrl, format_pin, parse_server_url
 from ..server.conftest import ServeProgram, serving
 
 PATIENCE = 90.0
+PATIENT = (
+    "from knothole.io import turn_load; turn_load.MEET_SECONDS = turn_load.LATE_SECONDS = 40.0;"
+    "from knothole.cli import main; main()"
+)
+"""The program, but it waits longer for what is late on a busy machine."""
 WAYS = ["turn:%s", "turn:%s?transport=tcp", "turns:%s", "turns:%s?transport=udp"]
 
 
@@ -51,7 +56,7 @@ class Site:
 def ask(*arguments: str, **variables: str) -> tuple[int, list[dict[str, Any]]]:
     """Exit code, and the events on stdout and stderr."""
     done = subprocess.run(
-        [sys.executable, "-m", "knothole", "turn-client", *arguments, "--json"],
+        [sys.executable, "-c", PATIENT, "turn-client", *arguments, "--json"],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -79,7 +84,7 @@ def test_an_echo_comes_back_whole_over_every_way(site: Site, way: str) -> None:
     relayed = {event["relayed"] for event in events[:2]}
     assert len(relayed) == 2
     assert events[0]["software"] == "knothole"
-    assert events[0]["lifetime_seconds"] == 600
+    assert 500 < events[0]["lifetime_seconds"] <= 600, "less if the first answer was late"
 
 
 @pytest.mark.parametrize("way", WAYS)

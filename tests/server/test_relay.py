@@ -133,9 +133,9 @@ async def test_a_user_of_the_configuration_is_served_and_so_are_credentials_that
 
 async def test_an_allocation_ends_with_its_credentials(setting, until) -> None:
     here = setting(allocations=1)
-    client = await here.client(lifetime=3)
+    client = await here.client(lifetime=8)
     await until(lambda: bool(client.said(Allocated)))
-    assert client.said(Allocated)[0].lifetime_seconds <= 3
+    assert client.said(Allocated)[0].lifetime_seconds <= 8
     await until(lambda: bool(client.said(AllocationLost)))
     other = await here.client(name="other")
     await until(lambda: bool(other.said(Allocated)))

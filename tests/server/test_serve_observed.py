@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -38,7 +39,24 @@ def get(port: int, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+async def says(port: int, code: int, text: str) -> None:
+    """Wait until /healthz answers that: on a busy machine a relay may seem ill for a moment."""
+    deadline = time.monotonic() + PATIENCE
+    while (said := await asyncio.to_thread(get, port, "/healthz")) != (code, text):
+        assert time.monotonic() < deadline, said
+        await asyncio.sleep(0.1)
+
+
 async def figures(port: int) -> dict[str, float]:
+    """Those of a relay that answers."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := await figures_now(port))["knothole_process_up process=relay"]:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    return found
+
+
+async def figures_now(port: int) -> dict[str, float]:
     code, text = await asyncio.to_thread(get, port, "/metrics")
     assert code == 200
     return {
@@ -148,26 +166,21 @@ async def test_health_is_bad_while_it_drains_or_a_process_is_silent(
     observed, until, tmp_path
 ) -> None:
     server, _, metrics = observed("--relay-only")
-    assert await asyncio.to_thread(get, metrics, "/healthz") == (200, "ok\n")
+    await says(metrics, 200, "ok\n")
     await asyncio.to_thread(server_command, tmp_path / "data", "drain")
-    assert await asyncio.to_thread(get, metrics, "/healthz") == (503, "draining\n")
+    await says(metrics, 503, "draining\n")
     await asyncio.to_thread(server_command, tmp_path / "data", "drain", "--undo")
-    assert await asyncio.to_thread(get, metrics, "/healthz") == (200, "ok\n")
+    await says(metrics, 200, "ok\n")
     relay = server.relay_process()
     os.kill(relay, signal.SIGSTOP)
     try:
         code, why = await asyncio.to_thread(get, metrics, "/healthz")
         assert (code, why) == (503, "a relay process does not answer\n")
-        found = await figures(metrics)
+        found = await figures_now(metrics)
         assert found["knothole_process_up process=relay"] == 0
     finally:
         os.kill(relay, signal.SIGCONT)
-    for _ in range(int(10 * PATIENCE)):
-        if (await asyncio.to_thread(get, metrics, "/healthz"))[0] == 200:
-            break
-        await asyncio.sleep(0.1)
-    else:
-        raise AssertionError("it does not get well again")
+    await says(metrics, 200, "ok\n")
 
 
 @pytest.mark.parametrize("said", [b"", b"\r\n\r\n", b"GET /\r\n\r\n", b"x" * 100_000])
@@ -177,9 +190,9 @@ async def test_nonsense_does_the_metrics_no_harm(observed, said) -> None:
     writer.write(said)
     writer.write_eof()
     with contextlib.suppress(ConnectionError):
-        assert await reader.read() == b""
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
     writer.close()
-    assert await asyncio.to_thread(get, metrics, "/healthz") == (200, "ok\n")
+    await says(metrics, 200, "ok\n")
 
 
 def test_a_port_for_metrics_that_is_taken_is_one_line(serve, tmp_path, free_port) -> None:
@@ -195,23 +208,29 @@ async def test_status_shows_users_traffic_and_reached_ports(observed, pair, tmp_
     _, port, _ = observed()
     one, other = await pair(port)
     data = tmp_path / "data"
-    asking = asyncio.create_task(
-        asyncio.to_thread(server_command, data, "status", "--once", "--json")
-    )
-    while not asking.done():
-        await sends(one, other, len(other.said(RelayedDataReceived)) + 1)
-    done = await asking
-    assert (done.returncode, done.stderr) == (0, "")
-    facts = json.loads(done.stdout)
+
+    async def status(*arguments: str) -> str:
+        asking = asyncio.create_task(
+            asyncio.to_thread(server_command, data, "status", "--once", *arguments)
+        )
+        while not asking.done():
+            await sends(one, other, len(other.said(RelayedDataReceived)) + 1)
+        done = await asking
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    deadline = time.monotonic() + PATIENCE
+    while not (facts := json.loads(await status("--json")))["healthy"]:
+        assert time.monotonic() < deadline, facts  # a busy machine's relay is silent at times
     assert facts["event"] == "status"
-    assert facts["healthy"] and not facts["draining"]
+    assert not facts["draining"]
     assert facts["allocations"] == 2
     assert {user["name"] for user in facts["users"]} == {"alice", "bob"}
     assert {each["process"] for each in facts["processes"]} == {"rendezvous", "relay"}
     assert facts["sessions"] == 0
-    done = await asyncio.to_thread(server_command, data, "status", "--once")
-    assert "alice" in done.stdout
-    assert "Allocations" in done.stdout
+    while "alice" not in (table := await status()):
+        assert time.monotonic() < deadline, table
+    assert "Allocations" in table
 
 
 def test_the_table_is_live_in_a_terminal_until_ctrl_c(observed, tmp_path) -> None:
@@ -227,18 +246,25 @@ def test_the_table_is_live_in_a_terminal_until_ctrl_c(observed, tmp_path) -> Non
     )
     os.close(theirs)
     seen = b""
-    while seen.count(b"Allocations") < 2:
-        seen += os.read(ours, 65_536)
-    program.send_signal(signal.SIGINT)
-    while True:
-        try:
-            if not os.read(ours, 65_536):
-                break
-        except OSError:  # the other end is closed
-            break
-    assert program.wait(PATIENCE) == 130
-    os.close(ours)
+    try:
+        while seen.count(b"Allocations") < 2:
+            seen += shown(ours)
+        program.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while more := shown(ours):
+                seen += more
+        assert program.wait(PATIENCE) == 130
+    finally:
+        program.kill()
+        program.wait()
+        os.close(ours)
     assert b"Traceback" not in seen
+
+
+def shown(terminal: int) -> bytes:
+    """What comes next."""
+    assert select.select([terminal], [], [], PATIENCE)[0], "nothing comes"
+    return os.read(terminal, 65_536)
 
 
 def test_without_a_server_there_is_no_status(tmp_path: Path) -> None:

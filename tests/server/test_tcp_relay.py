@@ -42,7 +42,7 @@ from .conftest import free_port, make_tls_context, until
 
 HOST = "127.0.0.1"
 SECRET = "secret"
-PATIENCE = 40.0
+PATIENCE = 120.0
 
 
 class Client:

@@ -48,6 +48,7 @@ class Attacker:
         self.sha256 = sha256
         self.nonce = b""
         self.random = random.Random(seed)
+        self._answered: set[bytes] = set()  # their requests may have been sent twice
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.connect((host, port))
@@ -67,6 +68,7 @@ class Attacker:
             self.socket.send(request)
             for answer in self.heard(AGAIN, until=request[8:20]):
                 if answer[8:20] == request[8:20]:
+                    self._answered.add(request[8:20])
                     return answer
         raise AssertionError("the server does not answer")
 
@@ -77,12 +79,22 @@ class Attacker:
         while (left := deadline - time.monotonic()) > 0:
             self.socket.settimeout(left)
             try:
-                found.append(self.socket.recv(65_536))
+                came = self.socket.recv(65_536)
             except TimeoutError:
                 break
+            if came[8:20] in self._answered:
+                continue
+            found.append(came)
             if until and found[-1][8:20] == until:
                 break
         return found
+
+    def comes(self, seconds: float) -> list[bytes]:
+        """What must come, however busy the machine is, and what else does within that time."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := self.heard(1.0)):
+            assert time.monotonic() < deadline, "nothing comes"
+        return [*found, *self.heard(seconds)]
 
     def unsigned(self, method: int, *attributes: Attribute) -> bytes:
         transaction_id = self.random.randbytes(12)

@@ -42,7 +42,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
         stun = Stun()
         stun.stream("127.0.0.1", running.port, "")
         with (
-            socket.create_connection(("127.0.0.1", running.port)) as plain,
+            socket.create_connection(("127.0.0.1", running.port), PATIENCE) as plain,
             open_tls(plain, "http/1.1") as browser,
         ):
             browser.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -13,7 +13,7 @@ from knothole.wire.address import Address
 from knothole.wire.stun import Method, RequestedTransport
 
 UDP = RequestedTransport()
-SHORT = 3.0  # seconds for which credentials are good
+SHORT = 8.0  # seconds for which credentials are good
 PATIENCE = 60.0
 
 
