@@ -276,3 +276,35 @@ def test_addresses_come_out_in_canonical_text(tmp_path: Path) -> None:
 def test_what_is_wrong_on_the_command_line_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--host: 'x' is not an IP address"):
         load_config(None, default_data=tmp_path, hosts=("x",))
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("", ""),
+        ("allocations = 0", ""),
+        ("allocations = 7", "line 3: relay.allocations: 7 is too few for 4 relay processes: 8"),
+        ("allocations-per-user = 7", "line 3: relay.allocations-per-user: 7 is too few for 4"),
+        ("allocations-per-network = 7", "line 3: relay.allocations-per-network: 7 is too few"),
+        (
+            "mobility = true",
+            "line 3: relay.mobility: a client at a new address may come",
+        ),
+        ("last-port = 49158", "line 3: relay.last-port: 7 ports are too few for 4 relay processes"),
+    ],
+)
+def test_each_relay_process_has_something_to_grant(tmp_path: Path, lines, problem) -> None:
+    text = f"[relay]\nprocesses = 4\n{lines}\n"
+    if not problem:
+        assert load(tmp_path, text).relay_processes == 4
+        return
+    assert error(tmp_path, text).startswith(problem)
+    assert load(tmp_path, text, relay_processes=1).relay_processes == 1, "the command line counts"
+
+
+@pytest.mark.parametrize("processes", [-1, 0, 17])
+def test_there_are_1_to_16_relay_processes(tmp_path: Path, processes) -> None:
+    with pytest.raises(UsageError, match=f"--relay-processes: {processes} is not within 1-16"):
+        load_config(None, default_data=tmp_path, relay_processes=processes)
+    said = error(tmp_path, f"[relay]\nprocesses = {processes}\n")
+    assert said.startswith("line 2: relay.processes: expected `int`".replace("`", ""))

@@ -33,6 +33,7 @@ def serve(
     relay_host: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     allow_peer: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     no_accelerator: bool = False,
+    relay_processes: int | None = None,
     json: bool = False,
 ) -> int:
     """Run a server: switchboard, STUN and TURN on one port number.
@@ -68,6 +69,8 @@ def serve(
         be given again.
     no_accelerator
         Do not have the Linux kernel relay what it can.
+    relay_processes
+        How many processes relay where the kernel does not. Default: 1.
     json
         One JSON object per line.
     """
@@ -88,6 +91,7 @@ def serve(
         relay_hosts=relay_host,
         allow_peers=allow_peer,
         accelerator=not no_accelerator,
+        relay_processes=relay_processes,
     )
     try:
         settings = load()

@@ -84,8 +84,11 @@ async def open_udp(address: Address, receiver: Receiver, *, offload: bool = True
         return await EndpointUdp.open(sock, receiver)
 
 
-def bind_socket(address: Address) -> socket.socket:
-    """A non-blocking UDP socket, bound, with large buffers; an IPv6 one takes no IPv4."""
+def bind_socket(address: Address, *, shared: bool = False) -> socket.socket:
+    """A non-blocking UDP socket, bound, with large buffers; an IPv6 one takes no IPv4.
+
+    A ``shared`` one is bound where :func:`bind_shared` has begun.
+    """
     family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -94,11 +97,31 @@ def bind_socket(address: Address) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         _enlarge(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
         _enlarge(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(tuple(address))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def bind_shared(address: Address, count: int) -> list[socket.socket]:
+    """So many sockets with one address: the kernel keeps each flow at one of them (SO_REUSEPORT).
+
+    They share it with each other and not with another program, unless that is of the same user and
+    means to: the first is bound alone. Linux. Raises OSError.
+    """
+    sockets = [bind_socket(address)]
+    try:
+        sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        while len(sockets) < count:
+            sockets.append(bind_socket(address, shared=True))
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 class UdpSocket:

@@ -11,7 +11,14 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from knothole.engine.turn.tokens import TokenKey
-from knothole.server.config_file import DEFAULT_PORT, ConfigError, ConfigFile, Source
+from knothole.server.config_file import (
+    DEFAULT_PORT,
+    ConfigError,
+    ConfigFile,
+    Source,
+    UsageError,
+)
+from knothole.server.config_processes import read_relay_processes
 from knothole.server.config_users import RelayUser, read_oauth, read_users
 from knothole.server.turn_secret import FILE_NAME as SECRET_FILE
 from knothole.server.turn_secret import SecretError, load_secrets
@@ -23,10 +30,6 @@ from knothole.wire.turn_uri import parse_server_uri
 __all__ = ["ConfigError", "OtherTurn", "ServerConfig", "UsageError", "load_config"]
 
 Network = IPv4Network | IPv6Network
-
-
-class UsageError(ConfigError):
-    """It is the command line that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class ServerConfig:
     ``oauth`` opens the tokens of another server.
     ``classic_stun``: clients of RFC 3489 are answered. ``mobility``: allocations follow their
     clients to other addresses. ``relay_only``: there is no switchboard, and there are no accounts.
-    ``accelerator``: the kernel relays what it can, where it lets us.
+    ``accelerator``: the kernel relays what it can, where it lets us; ``relay_processes``: how many
+    relay where it does not.
     """
 
     data: Path
@@ -83,6 +87,7 @@ class ServerConfig:
     relay_only: bool = False
     accelerator: bool = True
     metrics: Address | None = None
+    relay_processes: int = 1
 
     @property
     def secrets_path(self) -> Path:
@@ -103,6 +108,7 @@ def load_config(
     relay_hosts: tuple[str, ...] = (),
     allow_peers: tuple[str, ...] = (),
     accelerator: bool = True,
+    relay_processes: int | None = None,
 ) -> ServerConfig:
     """The configuration of ``file`` (None: the defaults) with the command line's values on top.
 
@@ -154,6 +160,7 @@ def load_config(
         mobility=relay.mobility,
         relay_only=relay_only or content.relay_only,
         accelerator=accelerator and relay.accelerator == "auto",
+        relay_processes=read_relay_processes(source, relay, relay_processes),
     )
 
 

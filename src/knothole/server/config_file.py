@@ -16,8 +16,15 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 RelayPort = Annotated[int, msgspec.Meta(ge=LEAST_RELAY_PORT, le=65535)]
 
 
+MAX_PROCESSES: Final = 16  # ours: each has a socket to each other one, and its share of the quotas
+
+
 class ConfigError(ValueError):
     """The configuration cannot be used; the text names the place, the key and the reason."""
+
+
+class UsageError(ConfigError):
+    """It is the command line that cannot be used."""
 
 
 class TlsTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
@@ -46,6 +53,7 @@ class RelayTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     max_datagrams: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 200_000
     new_peers_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 60
     accelerator: Literal["auto", "off"] = "auto"
+    processes: Annotated[int, msgspec.Meta(ge=1, le=MAX_PROCESSES)] = 1
 
 
 class OtherTurnTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):

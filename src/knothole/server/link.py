@@ -20,6 +20,7 @@ import msgspec
 
 from knothole.server.reachability import Origin, Way
 from knothole.server.reports import Report
+from knothole.wire.address import Address
 
 # Ours: the greatest message. The names that may be revoked fit, twice, and all users with passwords
 # that people have. Linux lets 208 KiB wait on a socket, if it was not told otherwise.
@@ -48,7 +49,8 @@ class RelaySettings(msgspec.Struct, frozen=True):
 
     ``secrets`` are what TURN credentials are made of, all of them good at once; ``users`` have one
     for good, name and password; ``oauth`` are the keys of tokens; ``revoked`` owners of either kind
-    are not let in. ``chain`` and ``key`` are the PEM files of the TLS certificate.
+    are not let in. ``chain`` and ``key`` are the PEM files of the TLS certificate. Each of
+    ``shares`` relay processes grants its share of what is counted over several allocations.
     """
 
     secrets: list[str]
@@ -65,6 +67,7 @@ class RelaySettings(msgspec.Struct, frozen=True):
     new_peers_per_minute: int = 60
     users: dict[str, str] = {}
     oauth: list[OauthKey] = []
+    shares: int = 1
 
 
 class RelayStart(msgspec.Struct, tag="start", frozen=True):
@@ -74,7 +77,8 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
     that it is: another one where a 1:1 NAT stands in front. ``machine`` are all addresses of this
     machine, ``partners`` the second address of RFC 5780 for those hosts that have one. With
     ``classic_stun`` clients of RFC 3489 are answered, with ``mobility`` allocations follow their
-    clients. With ``accelerator`` the kernel relays what it can, where it lets us.
+    clients. With ``accelerator`` the kernel relays what it can, where it lets us. Of ``processes``
+    relay processes this is the one with that ``number``, from 0.
     """
 
     hosts: list[str]
@@ -89,12 +93,41 @@ class RelayStart(msgspec.Struct, tag="start", frozen=True):
     classic_stun: bool = False
     accelerator: bool = False
     mobility: bool = False
+    processes: int = 1
+    number: int = 0
+
+    @property
+    def listening(self) -> list[Address]:
+        """Where it serves clients over UDP."""
+        ports = [self.port] + ([self.discovery_port] if self.discovery_port else [])
+        return [Address(host, port) for host in self.hosts for port in ports]
+
+    @property
+    def own_addresses(self) -> list[Address]:
+        """Where it serves, with those addresses of this machine on which it does not, and how a 1:1
+        NAT in front shows the others: none of them is a peer."""
+        listening = self.listening
+        shown = {Address(host, each.port) for host in self.relay_hosts for each in listening}
+        return [*listening, *(Address(host, 0) for host in self.machine), *sorted(shown)]
 
 
 class TakeTurn(msgspec.Struct, tag="turn", frozen=True):
     """A TCP connection (descriptor beside it) whose client speaks STUN or TURN, in TLS or not."""
 
     remote: tuple[str, int]
+
+
+class TakeListening(msgspec.Struct, tag="listening", frozen=True):
+    """Before the start: listen with this UDP socket (descriptor beside it), which is bound."""
+
+    host: str
+    port: int
+
+
+class TakeNeighbour(msgspec.Struct, tag="neighbour", frozen=True):
+    """Before the start: the descriptor beside it leads to the relay process with this number."""
+
+    number: int
 
 
 class RelayReady(msgspec.Struct, tag="ready", frozen=True):
@@ -183,6 +216,8 @@ class Answered(msgspec.Struct, tag="answered", frozen=True):
 Message: TypeAlias = (
     RelayStart
     | TakeTurn
+    | TakeListening
+    | TakeNeighbour
     | RelayReady
     | RelayFailed
     | MappedSeen
@@ -192,6 +227,9 @@ Message: TypeAlias = (
     | Ask
     | Answered
 )
+
+Tell: TypeAlias = Callable[[Message, socket.socket | None], object]
+"""How one process tells the other: a message, and the socket that goes with it."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

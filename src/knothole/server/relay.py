@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -32,6 +32,7 @@ from knothole.engine.turn.server_events import (
     RemoveShortcut,
     SendUnfragmented,
     ShortcutKey,
+    ToNeighbour,
 )
 from knothole.io.bpf.layout import Count
 from knothole.io.dont_fragment import CAN_SEND_UNFRAGMENTED
@@ -45,13 +46,14 @@ from knothole.server.link import (
     Accelerated,
     Answer,
     MappedSeen,
-    Message,
     Order,
     Reached,
     RelayStart,
     TakeWebSocket,
+    Tell,
 )
 from knothole.server.listener import cannot_listen
+from knothole.server.neighbours import Given, Neighbours
 from knothole.server.reachability import Evidence, Way
 from knothole.server.relay_report import Reporter
 from knothole.server.relay_settings import Steering, limits_of, policy_of, tls_of
@@ -72,10 +74,8 @@ MAX_SOCKETS: Final = 50_000  # ours: TCP and TLS clients and relayed addresses, 
 class Relay:
     """The relay process's work. ``tell`` reports to the rendezvous process."""
 
-    def __init__(
-        self, start: RelayStart, tell: Callable[[Message, socket.socket | None], object]
-    ) -> None:
-        """Binds every listening socket; raises OSError with the address in its text."""
+    def __init__(self, start: RelayStart, tell: Tell, given: Given | None = None) -> None:
+        """Binds what of the listening sockets is not ``given``; raises OSError that names it."""
         self._start = start
         settings = start.settings
         self._tell = tell
@@ -101,9 +101,7 @@ class Relay:
         self._timer_at: float | None = None
         self._closed = False
         now = time.monotonic()
-        ports = [start.port] + ([start.discovery_port] if start.discovery_port else [])
-        addresses = [Address(host, port) for host in start.hosts for port in ports]
-        self._bindings = Bindings(start, addresses)
+        self._bindings = Bindings(start, start.listening)
         self._users = RelayUsers(start.realm, settings, time.time() - now)
         self._accelerator = make_accelerator(
             start.accelerator,
@@ -113,6 +111,8 @@ class Relay:
             passed=partial(self._passed, True),
             broke=lambda reason: tell(Accelerated(False, reason), None),
         )
+        self._given = given or Given()
+        self._neighbours = Neighbours(start, self._given)
         self._turn = TurnServer(
             realm=start.realm,
             authenticator=self._users,
@@ -121,25 +121,21 @@ class Relay:
             now=now,
             policy=policy_of(settings),
             limits=limits_of(settings),
-            ports=start.relay_ports,
+            ports=self._neighbours.own_ports,
+            neighbour_ports=self._neighbours.ports,
             mobility=start.mobility,
             tokens=self._users.tokens,
             dont_fragment=CAN_SEND_UNFRAGMENTED,
-            # With those of this machine that we do not listen on, and how a 1:1 NAT in front shows
-            # the others: none of them is a peer.
-            server_addresses=[
-                *addresses,
-                *(Address(host, 0) for host in start.machine),
-                *(Address(host, port) for host in start.relay_hosts for port in ports),
-            ],
+            server_addresses=start.own_addresses,
             shortcuts=self._accelerator.is_on or ROUTES_WORK,
         )
         self._reporter = Reporter(self._turn, self._bindings, self._accelerator, self._connections)
         self._steering = Steering(settings, context, self._users, self._dtls, self._reporter)
+        self._neighbours.join(self._turn, self._drain)
         self._tcp = TcpRelay(start.relay_hosts, self._turn, self._drain)
         self._clock = WallClock(self._users, self._clock_stepped)
         try:
-            for address in addresses:
+            for address in start.listening:
                 self._listen(address)
         except OSError:
             self.close()
@@ -184,6 +180,7 @@ class Relay:
             self._timer.cancel()
         self._accelerator.close()
         self._reporter.stop()
+        self._neighbours.close()
         for connection in tuple(self._accepted):
             connection.close()
         self._dtls.close()
@@ -197,7 +194,7 @@ class Relay:
 
     def _listen(self, address: Address) -> None:
         try:
-            sock = bind_socket(address)
+            sock = self._given.listening.pop(address, None) or bind_socket(address)
         except OSError as error:
             raise cannot_listen("udp", address, error) from error
         self._listening[address] = self._routes.socket(
@@ -274,11 +271,7 @@ class Relay:
         now = time.monotonic()
         for datagram in datagrams:
             self._turn.receive_from_peer(
-                relayed,
-                datagram.source,
-                datagram.payload,
-                now,
-                datagram.segment_size,
+                relayed, datagram.source, datagram.payload, now, datagram.segment_size
             )
         self._evidence.came(Way.RELAY_RANGE, datagrams)
         self._drain(now)
@@ -361,6 +354,8 @@ class Relay:
                     case RemoveShortcut(key):
                         self._accelerator.remove(key)
                         self._routes.remove(key)
+                    case ToNeighbour():
+                        self._neighbours.send(output)
                     case RelayReached():
                         pass  # what it is evidence of, _from_peers has seen more exactly
         self._rearm(now)

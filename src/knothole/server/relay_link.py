@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from knothole.server.link import (
@@ -26,11 +25,10 @@ from knothole.server.link import (
     RelayReady,
     RelayStart,
     TakeTurn,
+    Tell,
     TooLarge,
     link_pair,
 )
-
-Tell = Callable[[Message, socket.socket | None], object]
 
 STOP_SECONDS: Final = 3.0  # ours: then the relay process is killed
 
@@ -111,6 +109,11 @@ class ProcessRelay:
             raise RelayGone(str(error)) from error
         if not await self._ready:
             raise RelayGone(f"the relay process {await self._end()} while starting")
+
+    def give(self, message: Message, sock: socket.socket) -> None:
+        """Before the start: a socket that it needs. Raises RelayGone."""
+        if self._link is None or not self._link.send(message, sock):
+            raise RelayGone("the relay process does not take its sockets")
 
     def take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
         if self._link is None:

@@ -23,9 +23,13 @@ from knothole.server.link import (
     RelayFailed,
     RelayReady,
     RelayStart,
+    TakeListening,
+    TakeNeighbour,
     TakeTurn,
 )
+from knothole.server.neighbours import Given
 from knothole.server.relay import Relay
+from knothole.wire.address import Address
 
 # Ours: a server that was killed and is started again at once may find the ports still held by the
 # relay process of the first, which is about to notice.
@@ -39,6 +43,7 @@ class RelayProcess:
     def __init__(self, sock: socket.socket) -> None:
         self.ended = asyncio.Event()
         self._relay: Relay | None = None
+        self._given = Given()
         self._starting: asyncio.Task[None] | None = None
         self._link = Link(sock, self._message, self.ended.set)
 
@@ -49,12 +54,17 @@ class RelayProcess:
         if self._relay is not None:
             self._relay.close()
             await asyncio.sleep(0)  # a turn for what was closed to be let go
+        self._given.close()
         self._link.close()
 
     def _message(self, message: Message, handed: socket.socket | None) -> None:
         match message:
             case RelayStart() if self._starting is None:
                 self._starting = asyncio.create_task(self._start(message))
+            case TakeListening(host, port) if handed is not None:
+                self._given.listening[Address(host, port)] = handed
+            case TakeNeighbour(number) if handed is not None:
+                self._given.neighbours[number] = handed
             case TakeTurn(remote) if handed is not None and self._relay is not None:
                 self._relay.take(handed, remote)
             case Ask(number, order) if self._relay is not None:
@@ -67,7 +77,7 @@ class RelayProcess:
     async def _start(self, start: RelayStart) -> None:
         for left in reversed(range(IN_USE_TRIES)):
             try:
-                self._relay = Relay(start, self._link.send)
+                self._relay = Relay(start, self._link.send, self._given)
                 break
             except (OSError, ValueError) as error:
                 if not left or not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:

@@ -28,13 +28,16 @@ def policy_of(settings: RelaySettings) -> PeerPolicy:
 
 
 def limits_of(settings: RelaySettings) -> Limits:
+    """What one process may grant: all of them together, no more than the settings say."""
+    shares, unproven = settings.shares, Limits().unproven
     return Limits(
-        allocations=settings.allocations,
-        allocations_per_user=settings.allocations_per_user,
-        allocations_per_network=settings.allocations_per_network,
+        allocations=settings.allocations // shares,
+        allocations_per_user=settings.allocations_per_user // shares,
+        allocations_per_network=settings.allocations_per_network // shares,
         datagrams_per_second=settings.max_datagrams,
         octets_per_second=settings.max_megabits * 1_000_000 / 8,
-        new_peers=Rate(NEW_PEERS_AT_ONCE, settings.new_peers_per_minute / 60),
+        new_peers=Rate(NEW_PEERS_AT_ONCE / shares, settings.new_peers_per_minute / 60 / shares),
+        unproven=Rate(unproven.burst / shares, unproven.per_second / shares),
     )
 
 

@@ -39,6 +39,7 @@ KEYS: Final = {
     "external": "relay.external",
     "relay_hosts": "relay.host",
     "relay_ports": "relay.first-port, relay.last-port",
+    "relay_processes": "relay.processes",
     "classic_stun": "classic-stun",
     "relay_only": "relay-only",
     "accelerator": "relay.accelerator",

@@ -25,6 +25,7 @@ from knothole.server.link import (
     TakeWebSocket,
 )
 from knothole.server.reachability import WARN_SECONDS, Origin, Ports, Report, origin_of
+from knothole.server.relay_group import RelayGroup, usable_processes
 from knothole.server.relay_link import RelayGone, RelayLink, make_relay_link
 from knothole.server.whereabouts import Whereabouts, client_hosts, turn_uris, write_whereabouts
 from knothole.wire.address import Address, parse_address
@@ -94,6 +95,7 @@ class Server:
     async def start(self) -> ServerUrl | None:
         """Open every socket; the address of the switchboard if there is one. Raises ServerError."""
         try:
+            self._use_processes()
             # First of all: it imports what it needs while we import what we need.
             self._relay.spawn()
             return await self._start()
@@ -126,6 +128,19 @@ class Server:
         if self._store is not None:
             self._store.close()
         self._listener = self._rendezvous = self._store = self._control = self._metrics = None
+
+    def _use_processes(self) -> None:
+        """Have the relay be several processes, where that is wanted and of use."""
+        config = self._config
+        if config.relay_processes == 1:
+            return
+        hosts = listening_addresses(config.hosts, self._machine)
+        relay_hosts = relay_addresses(hosts, config.external, config.relay_hosts)
+        processes, why = usable_processes(config, relay_hosts, self._machine)
+        if processes > 1:
+            self._relay = RelayGroup(self._from_relay, processes)
+        if why:
+            self._say("accelerator", why)
 
     async def _start(self) -> ServerUrl | None:
         from knothole.server.listener import Listener

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from typing import Final
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit, least
@@ -23,7 +23,7 @@ from knothole.engine.turn.refresh_request import by_ticket, refresh
 from knothole.engine.turn.relay_pool import DYNAMIC_PORTS, RelayPool
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_data import ServerData
-from knothole.engine.turn.server_events import EndReason, ServerOutput, ShortcutKey
+from knothole.engine.turn.server_events import EndReason, ServerOutput, ShortcutKey, ToNeighbour
 from knothole.engine.turn.shortcut import Shortcuts
 from knothole.engine.turn.tally import Drop
 from knothole.engine.turn.tcp_peers import TcpPeers
@@ -59,7 +59,8 @@ class TurnServer:
     With ``shortcuts`` it says what can be relayed without it (InstallShortcut, RemoveShortcut),
     with ``mobility`` a client may take its allocation to another address (RFC 8016). ``tokens``
     knows users by the word of another server (RFC 7635), beside those of the ``authenticator``.
-    ``dont_fragment``: io can set the DF bit of a datagram (SendUnfragmented).
+    ``dont_fragment``: io can set the DF bit of a datagram (SendUnfragmented). ``neighbour_ports``
+    are those of the server's other processes, on the same hosts (ToNeighbour).
 
     ``redirect_to``, when set, is where new allocations of the same address family are sent with
     300 (Try Alternate), while those that exist go on. While it ``is_draining`` all others are
@@ -83,6 +84,7 @@ class TurnServer:
         mobility: bool = False,
         tokens: TokenUsers | None = None,
         dont_fragment: bool = False,
+        neighbour_ports: Set[int] = frozenset(),
     ) -> None:
         self.redirect_to: Address | None = None
         self.is_draining = False
@@ -102,7 +104,7 @@ class TurnServer:
         self._by_five_tuple = self._allocations.by_five_tuple
         self._by_relayed = self._allocations.by_relayed
         self._data = ServerData(
-            self._allocations, self._rules, random, self._outputs, dont_fragment
+            self._allocations, self._rules, random, self._outputs, dont_fragment, neighbour_ports
         )
         most = limits.peer_connections_per_allocation
         self._tcp = TcpPeers(self._allocations, self._rules, random, most, self._outputs)
@@ -148,6 +150,10 @@ class TurnServer:
     ) -> None:
         """A datagram, or a burst of them, came from ``peer`` to the socket of ``relayed``."""
         self._data.from_peer(relayed, peer, payload, segment_size, now)
+
+    def receive_from_neighbour(self, handed: ToNeighbour, now: float) -> None:
+        """The engine of another process of this server has put that out."""
+        self._data.from_neighbour(handed, now)
 
     def receive_icmp(self, relayed: Address, peer: Address, icmp: Icmp, now: float) -> None:
         """An ICMP error came for a datagram from ``relayed`` to ``peer`` (RFC 8656 Section 11.5).
@@ -365,7 +371,7 @@ class TurnServer:
             five_tuple.client
         ):
             raise Refusal(300, AlternateServer(elsewhere))
-        if self.is_draining:
+        if self.is_draining or (request.reserve and self._data.has_neighbours):
             raise Refusal(508)
         self._allocations.begin(five_tuple, message, requester, request, now)
 

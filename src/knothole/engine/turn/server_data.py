@@ -6,6 +6,7 @@ Every datagram of every call passes here: two or three look-ups each, and no mor
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from typing import Final
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit
@@ -14,7 +15,12 @@ from knothole.engine.turn.burst import unwrap_burst, wrap_bursts
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.server_allocation import ServerAllocation
-from knothole.engine.turn.server_events import RelayReached, SendUnfragmented, ServerOutput
+from knothole.engine.turn.server_events import (
+    RelayReached,
+    SendUnfragmented,
+    ServerOutput,
+    ToNeighbour,
+)
 from knothole.engine.turn.tally import Drop
 from knothole.wire.address import Address
 from knothole.wire.stun import (
@@ -48,6 +54,7 @@ class ServerData:
         random: RandomBytes,
         outputs: deque[ServerOutput],
         dont_fragment: bool,
+        neighbour_ports: Set[int],
     ) -> None:
         self._dont_fragment = dont_fragment
         self._allocations = allocations
@@ -55,6 +62,9 @@ class ServerData:
         self._by_relayed = allocations.by_relayed
         self._random, self._outputs = random, outputs
         self._flows, self._dropped = allocations.tally.by_us, allocations.tally.dropped
+        self._neighbour_ports = neighbour_ports
+        # A reserved address may be asked for from any 5-tuple, and so of any process.
+        self.has_neighbours = bool(neighbour_ports)
         self._reached = False
         self.obey(rules)
 
@@ -150,6 +160,17 @@ class ServerData:
         else:
             self._dropped[Drop.NO_ALLOCATION] += 1
 
+    def from_neighbour(self, handed: ToNeighbour, now: float) -> None:
+        """RFC 8656 Section 11.3: the peer is a relayed address, too, at another process of ours."""
+        allocation = self._by_relayed.get(handed.peer)
+        size = handed.segment_size
+        if not self._is_neighbour(handed.relayed) or (allocation is not None and allocation.is_tcp):
+            self._dropped[Drop.FORBIDDEN] += 1
+        elif allocation is not None:
+            self._to_client(allocation, handed.relayed, handed.payload, size, now)
+        else:
+            self._dropped[Drop.NO_ALLOCATION] += 1
+
     def icmp_from_peer(self, relayed: Address, peer: Address, icmp: Icmp, now: float) -> None:
         """RFC 8656 Section 11.5."""
         allocation = self._by_relayed.get(relayed)
@@ -187,16 +208,22 @@ class ServerData:
             self._dropped[Drop.OVER_LIMIT] += datagrams
             return
         other = self._by_relayed.get(peer)
-        if other.is_tcp if other is not None else peer.host in self._inside_only:
+        is_inside = other is None and peer.host in self._inside_only
+        if other.is_tcp if other is not None else is_inside and not self._is_neighbour(peer):
             self._dropped[Drop.FORBIDDEN] += datagrams
             return
         allocation.to_peers += size
         self._flows.to_peers.add(datagrams, size)
         if other is not None:
             self._to_client(other, allocation.relayed, data, segment_size, now)
+        elif is_inside:
+            self._outputs.append(ToNeighbour(allocation.relayed, peer, data, segment_size))
         else:
             datagram = Datagram(allocation.relayed, peer, data, segment_size)
             self._outputs.append(SendUnfragmented(datagram) if unfragmented else Transmit(datagram))
+
+    def _is_neighbour(self, peer: Address) -> bool:
+        return peer.port in self._neighbour_ports and self._rules.is_relay_host(peer.host)
 
     def _to_client(
         self,

@@ -138,6 +138,20 @@ class RelayReached:
     peer: Address
 
 
+@dataclass(frozen=True, slots=True)
+class ToNeighbour:
+    """Hand this to the process of this server that ``peer``, one of its relayed addresses, is with:
+    to the engine there, with ``receive_from_neighbour``. As with UDP it may be lost.
+
+    ``relayed`` is whose client sent it; a burst has a ``segment_size``, as in a Datagram.
+    """
+
+    relayed: Address
+    peer: Address
+    payload: bytes
+    segment_size: int
+
+
 class ShortcutKey(NamedTuple):
     """UDP from ``source`` to ``destination``, with a ChannelData message of ``channel`` in it.
 
@@ -204,6 +218,7 @@ ServerOutput: TypeAlias = (
     | AllocationEnded
     | PeersForbidden
     | RelayReached
+    | ToNeighbour
     | InstallShortcut
     | RemoveShortcut
 )

@@ -1,0 +1,128 @@
+"""The other relay processes of this server: who has which ports, and what is handed to them.
+
+Two clients that are relayed to each other may be with two processes. What one of them sends then
+goes to the other process by a socket pair between the two, never through the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from knothole.engine.turn.server import TurnServer
+from knothole.engine.turn.server_events import ToNeighbour
+from knothole.server.link import RelayStart
+from knothole.wire.address import Address
+
+LEAST_PORTS: Final = 2  # RFC 8656 Section 7.2: EVEN-PORT wants an even one, whichever comes first
+MAX_PACKET: Final = 131_072  # ours: a burst of UDP at its largest, twice
+READS_A_TURN: Final = 64  # ours: then clients and peers get their turn
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ToNeighbour)
+
+
+class Given:
+    """The sockets that the rendezvous process has made for this process."""
+
+    def __init__(self) -> None:
+        self.listening: dict[Address, socket.socket] = {}
+        self.neighbours: dict[int, socket.socket] = {}
+
+    def close(self) -> None:
+        """Those that nobody has taken. Idempotent."""
+        for sock in (*self.listening.values(), *self.neighbours.values()):
+            sock.close()
+        self.listening.clear()
+        self.neighbours.clear()
+
+
+def neighbour_pair() -> tuple[socket.socket, socket.socket]:
+    """Between two processes: packets with their bounds kept, however large, as for a link.
+
+    Of datagrams the kernel keeps ten, of these as many as the buffer holds.
+    """
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def slices(ports: tuple[int, int], count: int) -> list[tuple[int, int]]:
+    """``ports``, first and last, cut up into one range for each process. Raises ValueError."""
+    first, last = ports
+    size = (last - first + 1) // count
+    if size < LEAST_PORTS:
+        raise ValueError(f"fewer than {LEAST_PORTS} ports for each of {count} relay processes")
+    starts = [first + number * size for number in range(count)]
+    return list(zip(starts, [*(start - 1 for start in starts[1:]), last], strict=True))
+
+
+class Neighbours:
+    """What the process that ``start`` is for shares with the others, within a running event loop.
+
+    ``own_ports`` are those of its relayed addresses, first and last; ``ports`` all of the others.
+    """
+
+    def __init__(self, start: RelayStart, given: Given) -> None:
+        """Takes the sockets that are ``given``. Raises ValueError when there are too few."""
+        every = slices(start.relay_ports, start.processes) if start.processes > 1 else []
+        self.own_ports = every[start.number] if every else start.relay_ports
+        self._owners = {
+            port: number
+            for number, (first, last) in enumerate(every)
+            if number != start.number
+            for port in range(first, last + 1)
+        }
+        if given.neighbours.keys() != set(self._owners.values()):
+            raise ValueError("the relay processes cannot be joined: too many files are open")
+        self.ports = self._owners.keys()
+        self._sockets = dict(given.neighbours)
+        given.neighbours.clear()
+        self._loop = asyncio.get_running_loop()
+
+    def join(self, turn: TurnServer, drain: Callable[[float], object]) -> None:
+        """Have what comes go to ``turn``, and ``drain`` called after it."""
+        self._turn, self._drain = turn, drain
+        for number, sock in self._sockets.items():
+            sock.setblocking(False)
+            self._loop.add_reader(sock, self._readable, number)
+
+    def send(self, handed: ToNeighbour) -> None:
+        """Hand it to its process; when that does not keep up it is lost."""
+        sock = self._sockets.get(self._owners[handed.peer.port])
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.send(_encoder.encode(handed))
+
+    def close(self) -> None:
+        """Idempotent."""
+        for number in tuple(self._sockets):
+            self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        sock = self._sockets.pop(number)
+        self._loop.remove_reader(sock)
+        sock.close()
+
+    def _readable(self, number: int) -> None:
+        sock, came = self._sockets[number], []
+        for _ in range(READS_A_TURN):
+            try:
+                packet = sock.recv(MAX_PACKET)
+            except BlockingIOError:
+                break
+            except OSError:
+                packet = b""
+            if not packet:  # it has ended, and so will the server
+                self._let_go(number)
+                break
+            came.append(_decoder.decode(packet))
+        if came:
+            now = time.monotonic()
+            for handed in came:
+                self._turn.receive_from_neighbour(handed, now)
+            self._drain(now)
