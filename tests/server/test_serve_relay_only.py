@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,19 +24,10 @@ from knothole.wire.address import Address, Transport
 from knothole.wire.turn_uri import parse_server_uri
 
 from .conftest import PATIENCE
+from .server_command import server_command
 from .turn_client import TurnClient
 
 HOST = "127.0.0.1"
-
-
-def server_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "knothole", "server", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def minted(folder: Path, name: str = "somebody", *arguments: str) -> dict:

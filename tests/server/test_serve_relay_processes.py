@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from knothole.server.certificate import own_certificate
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import ChangeRequest, Message, MessageClass, Method, decode, encode
 
+from .server_command import server_command
 from .turn_client import TurnClient
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="relay processes are of Linux")
@@ -30,31 +30,11 @@ MIDDLE = (49_152 + 65_535) // 2
 """The last port of the first process."""
 
 
-def server_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "knothole", "server", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def credentials(data: Path, name: str) -> Credentials:
     done = server_command("credentials", name, "--data", str(data), "--json")
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     return Credentials(made["username"], made["password"])
-
-
-def children(process: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[1]) == process:
-                found.append(int(entry.name))
-    return found
 
 
 def is_gone(process: int) -> bool:
@@ -135,7 +115,7 @@ async def test_clients_of_both_processes_reach_each_other(
     allowed = ("--allow-peer", "127.0.0.0/8") if opened else ()
     server = serve(*TWO, *allowed, port=port)
     server.expect("ready ")
-    assert len(children(server.process.pid)) == 2
+    assert len(server.relay_processes()) == 2
     one, other = await crew.of_each(port, credentials(tmp_path / "data", "somebody"))
     for channel in (False, True):
         await crew.talk(one, other, channel=channel)
@@ -220,6 +200,10 @@ async def test_what_is_revoked_or_drained_is_so_in_both(
         assert (await crew.client(port, made)).said(AllocationFailed)
     another = credentials(data, "another")
     await crew.of_each(port, another)
+    shown = server_command("status", "--data", str(data), "--json", "--once")
+    assert shown.returncode == 0, shown.stderr
+    processes = [each["process"] for each in json.loads(shown.stdout)["processes"]]
+    assert processes == ["rendezvous", "relay", "relay"]
     assert server_command("drain", "--data", str(data)).returncode == 0
     for _ in range(12):
         assert (await crew.client(port, another)).said(AllocationFailed)
@@ -241,7 +225,7 @@ async def test_a_user_has_no_more_than_the_quota_in_all(serve, crew, free_port, 
 def test_the_end_of_one_process_is_the_end_of_the_server(serve, number) -> None:
     server = serve(*TWO)
     server.expect("ready ")
-    processes = sorted(children(server.process.pid))
+    processes = server.relay_processes()
     os.kill(processes[number], signal.SIGKILL)
     assert server.wait() == 1
     [said] = [line for line in server.lines if line.startswith("knothole: ")]
@@ -272,6 +256,6 @@ def test_a_second_server_does_not_get_its_port(serve, free_port, tmp_path) -> No
 
 def test_the_switchboard_has_such_a_relay_too(serve) -> None:
     server = serve("--no-accelerator", "--relay-processes", "3").ready()
-    assert len(children(server.process.pid)) == 3
+    assert len(server.relay_processes()) == 3
     assert server.interrupt() == 0
     assert server.noise() == []
