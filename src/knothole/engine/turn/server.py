@@ -366,10 +366,8 @@ class TurnServer:
             mobility=self._mobility is not None,
             dont_fragment=self._dont_fragment,
         )
-        elsewhere = self.redirect_to
-        if elsewhere is not None and AddressFamily.of(elsewhere) is AddressFamily.of(
-            five_tuple.client
-        ):
+        elsewhere, family = self.redirect_to, AddressFamily.of(five_tuple.client)
+        if elsewhere is not None and AddressFamily.of(elsewhere) is family:
             raise Refusal(300, AlternateServer(elsewhere))
         if self.is_draining or (request.reserve and self._data.has_neighbours):
             raise Refusal(508)
