@@ -280,6 +280,8 @@ class TurnEnd(Socket):
 
     def receive_channel(self) -> tuple[int, bytes]:
         payload, source = self.receive()
+        while payload[:1] < b"\x40":  # an answer to a request that was sent twice
+            payload, source = self.receive()
         assert source == self.server
         number, size = struct.unpack_from("!HH", payload)
         assert len(payload) == 4 + size, payload
@@ -293,7 +295,10 @@ class TurnEnd(Socket):
             self.send(request, self.server)
             with contextlib.suppress(TimeoutError):
                 while True:
-                    answer = decode(self.receive(1.0)[0])
+                    payload, _ = self.receive(1.0)
+                    if payload[:1] >= b"\x40":
+                        continue  # ChannelData on its way meanwhile
+                    answer = decode(payload)
                     if answer.transaction_id == identity:
                         assert answer.message_class != MessageClass.REQUEST
                         return answer

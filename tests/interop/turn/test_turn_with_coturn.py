@@ -41,7 +41,8 @@ async def test_a_whole_life(coturn, connect, echo, transport, kind) -> None:
     client = await connect(server, transport, rest() if kind == "rest" else ALICE)
     allocated = await client.event(Allocated)
     assert allocated.mapped == client.local
-    assert allocated.relayed.host == "127.0.0.1" and allocated.lifetime_seconds == 600
+    assert allocated.relayed.host == "127.0.0.1"
+    assert 500 < allocated.lifetime_seconds <= 600, "less if the first answer was late"
 
     client.do("send", echo, b"first", 0)
     client.do("send", echo, b"", 0)
