@@ -21,7 +21,7 @@ from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import Event, KnotholeCommands, Program, knothole
 
 INTERVAL_SECONDS: Final = 0.1
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 30.0
 SETTLE_SECONDS: Final = 1.5  # until the line is direct and the mappings are old
 

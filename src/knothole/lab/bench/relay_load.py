@@ -64,7 +64,7 @@ def most_per_second(
     cpu = _used(servers)
     started = last = time.monotonic()
     until = started + seconds
-    while (now := time.monotonic()) < until:
+    while (now := time.monotonic()) < until or (not came and now < until + PATIENCE_SECONDS):
         room = window - (sent - came // size - lost)
         if room >= min(window, BATCH) // 2:
             sent += traffic.sender.send(shots, room)
@@ -105,7 +105,7 @@ def cost_at_rate(traffic: Traffic, servers: Sequence[int], rate: float, seconds:
             time.sleep(pause)
         while arrived := traffic.target.receive():
             came += arrived
-    _settle(traffic)
+    traffic.target.wait(SETTLE_SECONDS if came else PATIENCE_SECONDS)  # for what is on its way
     while arrived := traffic.target.receive():
         came += arrived
     server = _used(servers) - cpu
@@ -150,11 +150,6 @@ def check(traffic: Traffic) -> None:
                 raise Lost(f"something else came: {head!r}")
         if came != wanted:
             raise Lost(f"{came} bytes came of {wanted}")
-
-
-def _settle(traffic: Traffic) -> None:
-    """Until what is on its way has come, or will not."""
-    traffic.target.wait(SETTLE_SECONDS)
 
 
 def _used(processes: Sequence[int]) -> float:

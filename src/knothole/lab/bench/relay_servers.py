@@ -31,7 +31,7 @@ from knothole.wire.address import Address
 PORTS: Final = (20_000, 65_535)
 MOST_ALLOCATIONS: Final = 45_000
 DESCRIPTORS: Final = 65_000
-START_SECONDS: Final = 15.0
+START_SECONDS: Final = 60.0
 
 
 class RelayUnavailable(RuntimeError):

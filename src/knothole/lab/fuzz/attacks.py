@@ -43,7 +43,7 @@ CONNECTIONS: Final = 12
 AT_ONCE: Final = 12
 SLOW_SECONDS: Final = 0.02
 LONGEST_DATAGRAM: Final = 65_507
-PATIENCE: Final = 20.0
+PATIENCE: Final = 40.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final
 
 START_SECONDS: Final = 40.0
-STOP_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 40.0
 
 
 @dataclass(frozen=True, slots=True)
