@@ -102,17 +102,20 @@ class SignallingLink:
 
     async def close(self) -> None:
         """Close the WebSocket and wait until it is closed."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._connection is not None:
-            with contextlib.suppress(TimeoutError, OSError):
-                async with asyncio.timeout(1.0):
-                    while not self._unsent.empty():
-                        await self._connection.send(self._unsent.get_nowait())
-                    await self._connection.close()
-            self._connection.transport.abort()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if connection is not None:
+                with contextlib.suppress(TimeoutError, OSError):
+                    async with asyncio.timeout(1.0):
+                        while not self._unsent.empty():
+                            await connection.send(self._unsent.get_nowait())
+                        await connection.close()
+        finally:  # whoever does not wait for the farewell leaves no socket either
+            if connection is not None:
+                connection.transport.abort()
 
     def _start(self, connection: ClientConnection) -> None:
         self._connection = connection
