@@ -17,10 +17,13 @@ FOLDER: Final = "KNOTHOLE_LAB_FOLDER"
 """In the environment of everything that runs in a lab: its folder."""
 
 _FACTS: Final = "lab.json"
-# Names are the lab's while we are inside; where mounting is not allowed, addresses have to do.
+# Names are the lab's while we are inside; where mounting is not allowed, addresses have to do. So
+# they do in a chroot that is no mount point: what is mounted there others might see.
 _WITH_NAMES: Final = """\
-mount --bind "$0/hosts" /etc/hosts 2>/dev/null
-[ -e /etc/resolv.conf ] && mount --bind "$0/resolv.conf" /etc/resolv.conf 2>/dev/null
+if mount --make-rprivate / 2>/dev/null; then
+  mount --bind "$0/hosts" /etc/hosts 2>/dev/null
+  [ -e /etc/resolv.conf ] && mount --bind "$0/resolv.conf" /etc/resolv.conf 2>/dev/null
+fi
 exec "$@"
 """
 
@@ -88,7 +91,7 @@ class Visit:
             *self._user_namespace(),
             f"--net=/proc/{self.owner}/fd/{self.places[place]}",
             "--",
-            *("unshare", "--mount", "--propagation", "private"),
+            *("unshare", "--mount", "--propagation", "unchanged"),
             *("sh", "-c", _WITH_NAMES, str(self.folder), *inside),
         ], env
 
