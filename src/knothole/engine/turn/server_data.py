@@ -63,8 +63,6 @@ class ServerData:
         self._random, self._outputs = random, outputs
         self._flows, self._dropped = allocations.tally.by_us, allocations.tally.dropped
         self._neighbour_ports = neighbour_ports
-        # A reserved address may be asked for from any 5-tuple, and so of any process.
-        self.has_neighbours = bool(neighbour_ports)
         self._reached = False
         self.obey(rules)
 
