@@ -26,6 +26,22 @@ COTURN = base64.b64decode(
 )
 CONTENT = TokenContent(b"m" * 32, 1_700_000_000.0, 3600)
 
+# RFC 7635 Appendix A; AES-128 has the first half of the key.
+SAMPLE_KEY = b"HGkj32KJGiuy098sdfaqbNjOiaz71923"
+SAMPLE = TokenContent(b"ZksjpweoixXmvn67534m", 1_410_984_813.0, 3600)
+SAMPLES = {
+    32: "000c68346a336b326c326e3462"
+    "35617ef134a3d5e44e9a19cc7d"
+    "c104b0c03d03b2a551d8fdf5cd"
+    "3b6dca6f10cfb77e5b2ddec84d"
+    "293a5c50499359f0c2e26f76",
+    16: "000c68346a336b326c326e3462"
+    "357fb9e99f0827be3df1e1bd65"
+    "1493d3031d36df57079784aee5"
+    "eacb65fad4f27fab1a3f97974b"
+    "69f851b24bf5af09eda357e0",
+}
+
 
 def test_a_token_of_coturn_is_read_and_made_to_the_byte() -> None:
     token = decode_token(COTURN)
@@ -34,6 +50,16 @@ def test_a_token_of_coturn_is_read_and_made_to_the_byte() -> None:
     assert decode_content(cipher.decrypt(token.nonce, token.sealed, name)) == CONTENT
     sealed = cipher.encrypt(b"n" * 12, encode_content(CONTENT), name)
     assert encode_token(SealedToken(b"n" * 12, sealed)) == COTURN
+
+
+@pytest.mark.parametrize("key_size", SAMPLES)
+def test_the_sample_tickets_of_the_rfc_are_read_and_made_to_the_byte(key_size: int) -> None:
+    whole = bytes.fromhex(SAMPLES[key_size])
+    token = decode_token(whole)
+    cipher, name = AESGCM(SAMPLE_KEY[:key_size]), b"blackdow.carleon.gov"
+    assert decode_content(cipher.decrypt(token.nonce, token.sealed, name)) == SAMPLE
+    sealed = cipher.encrypt(token.nonce, encode_content(SAMPLE), name)
+    assert encode_token(SealedToken(token.nonce, sealed)) == whole
 
 
 def test_fractions_of_a_second_are_kept() -> None:

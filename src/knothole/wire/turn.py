@@ -58,7 +58,7 @@ class StreamFramer:
 
     ChannelData with a number of RFC 5766 is ChannelData too. Holds at most one unfinished message,
     64 KiB. With ``stops_at_bind`` what is behind a ConnectionBind request stays uncut, for it may
-    be data (RFC 6062 Section 4.3): go on with :meth:`feed`, or take it by :meth:`rest`.
+    be data (RFC 6062 Section 5.4): go on with :meth:`feed`, or take it by :meth:`rest`.
     """
 
     def __init__(self, *, stops_at_bind: bool = False) -> None:

@@ -70,6 +70,7 @@ def test_without_being_configured_it_is_forbidden_and_everything_else_works(
 ) -> None:
     raw = type(new_raw())(new_world())
     assert raw.code(Method.ALLOCATE, UDP, ASKED) == 405
+    assert raw.code(Method.ALLOCATE, UDP, MobilityTicket(b"ticket")) == 400
     raw.allocate()
     assert raw.code(Method.REFRESH, MobilityTicket(b"ticket")) == 405
     assert raw.code(Method.REFRESH) == 0
@@ -84,12 +85,12 @@ def test_a_ticket_in_an_allocate_request_is_bad(world, home, away) -> None:
     assert world.server.allocations == 1
 
 
-def test_tickets_tell_nothing_and_never_repeat(world, home, away) -> None:
+def test_tickets_tell_nothing_and_no_move_has_that_of_another(world, new_raw, home, away) -> None:
     seen = {home.ticket.value}
-    for _ in range(5):
-        seen.add(away.ask(Method.REFRESH, home.ticket).get(MobilityTicket).value)
-    other = away.ask(Method.REFRESH)
-    assert other.get(MobilityTicket) is None
+    for port in range(5):
+        elsewhere = new_raw(client=Address(FARTHER.host, 7000 + port))
+        seen.add(elsewhere.ask(Method.REFRESH, home.ticket).get(MobilityTicket).value)
+    assert elsewhere.ask(Method.REFRESH).get(MobilityTicket) is None
     assert len(seen) == 6
     # coturn's client keeps no more, and takes a ticket for a string that a zero ends.
     assert all(len(each) == 32 and each.isascii() and b"\0" not in each for each in seen)
@@ -213,6 +214,39 @@ class TestTickets:
         assert home.code(Method.REFRESH, home.ticket) == 437
         assert home.code(Method.REFRESH, new) == 0
 
+    def test_copies_of_a_request_have_one_answer_so_that_any_of_them_will_do(
+        self, world, home, away
+    ) -> None:
+        """The client keeps the ticket of the answer that comes first."""
+        away.challenge()
+        request = away.signed(Method.REFRESH, home.ticket)
+        tickets = set()
+        for _ in range(3):
+            away.send(request)
+            tickets.add(away.answer().get(MobilityTicket))
+        away.send(DATA)
+        (new,) = tickets
+        assert home.code(Method.REFRESH, new) == 0
+
+    def test_a_copy_that_comes_behind_data_is_known_for_30_seconds(self, world, home, away) -> None:
+        """RFC 8016 Section 3.2.2: the server must retain the old ticket for so long."""
+        new = away.ask(Method.REFRESH, home.ticket).get(MobilityTicket)
+        away.send(DATA)
+        world.now = 29.9
+        copy = away.ask(Method.REFRESH, home.ticket)
+        assert copy.get(MobilityTicket) == new
+        assert to_clients(world, home.relayed) == [AWAY]
+        assert home.code(Method.REFRESH, home.ticket) == 437, "it leads nowhere else"
+        world.now = 30.0
+        assert away.code(Method.REFRESH, home.ticket) == 437
+        assert home.code(Method.REFRESH, new) == 0
+
+    def test_a_new_one_where_it_was_given_is_bad(self, world, home, away) -> None:
+        new = away.ask(Method.REFRESH, home.ticket).get(MobilityTicket)
+        assert away.code(Method.REFRESH, new) == 400
+        away.send(DATA)
+        assert away.code(Method.REFRESH, new) == 400
+
     def test_a_used_one_is_worth_nothing(self, world, new_raw, home, away) -> None:
         assert away.code(Method.REFRESH, home.ticket) == 0
         away.send(DATA)
@@ -259,6 +293,13 @@ class TestTickets:
         assert world.server_said(AllocationMoving) == [AllocationMoving(away.five_tuple)]
         assert away.code(Method.REFRESH, Lifetime(0)) == 0
         assert world.server.allocations == 0 and world.server.next_timeout() is None
+
+
+def test_a_tcp_allocation_gets_none(world, new_raw) -> None:
+    """Its connections stay where they are."""
+    stream = new_raw(transport=Transport.TCP)
+    answer = stream.ask(Method.ALLOCATE, RequestedTransport(6), ASKED)
+    assert answer.get(XorRelayedAddress) is not None and answer.get(MobilityTicket) is None
 
 
 class TestDual:

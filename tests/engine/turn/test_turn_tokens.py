@@ -114,6 +114,12 @@ def test_a_token_need_not_be_shown_with_every_request(world, bearer) -> None:
     assert client.code(Method.REFRESH) == 401
 
 
+def test_a_token_may_be_shown_with_every_request(bearer) -> None:
+    client = bearer()
+    assert allocated(client) == 0
+    assert client.code(Method.CREATE_PERMISSION, XorPeerAddress(PEER), client.token) == 0
+
+
 def test_a_new_token_carries_the_allocation_on_with_either_key(world, bearer) -> None:
     client = bearer()
     assert allocated(client) == 0

@@ -113,14 +113,14 @@ def _suits_tcp(message: Message) -> bool:
 
 
 def _is_mobile(message: Message, mobility: bool) -> bool:
-    """RFC 8016 Section 3.1: an empty MOBILITY-TICKET asks for one."""
+    """RFC 8016 Section 3.1.2: an empty MOBILITY-TICKET asks for one."""
     ticket = message.get(MobilityTicket)
     if ticket is None:
         return False
-    if not mobility:
-        raise Refusal(405)
     if ticket.value:
         raise Refusal(400)
+    if not mobility:
+        raise Refusal(405)
     return True
 
 

@@ -1,7 +1,8 @@
 """Allocations that follow their client to another address: mobility with TURN (RFC 8016).
 
 A ticket says which allocation it is for, and which one of its tickets it is; only this server can
-read or make one. It is good until the client has used the address that it moved to with it.
+read or make one. It is good until the client has used the address that it moved to with it, and for
+a copy of the request that showed it a little longer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from knothole.engine.turn.server_allocation import Mobile, ServerAllocation
 from knothole.engine.turn.server_events import AllocationMoved, AllocationMoving, ServerOutput
 from knothole.engine.turn.shortcut import Shortcuts
 from knothole.wire.stun import MobilityTicket
+
+RETAINED: Final = 30.0
+"""RFC 8016 Section 3.2.2: "a server must retain the old STUN MOBILITY-TICKET attribute for a period
+of at least 30 seconds", to know a retransmission."""
 
 _KEY_SIZE: Final = 64  # AES-256 twice: RFC 5297 Section 2.6
 # Ours. A ticket is text of 32 characters: coturn's test client keeps no more than that, and takes
@@ -51,7 +56,7 @@ class Mobility:
         """For an allocation that is about to be made: its state and its first ticket."""
         self._last_number += 1
         mobile = Mobile(self._last_number)
-        return mobile, self._ticket(mobile)
+        return mobile, self._ticket(mobile, mobile.newest)
 
     def made(self, allocation: ServerAllocation) -> None:
         """It is there now, or is what is left of a dual one."""
@@ -64,7 +69,9 @@ class Mobility:
             self.give_up(allocation)
             del self._by_number[allocation.mobile.number]
 
-    def find(self, ticket: MobilityTicket, five_tuple: FiveTuple, account: str) -> ServerAllocation:
+    def find(
+        self, ticket: MobilityTicket, five_tuple: FiveTuple, account: str, now: float
+    ) -> ServerAllocation:
         """Whose ``ticket`` is shown on ``five_tuple``. Raises Refusal: 400, 437 or 441."""
         try:
             sealed = base64.b64decode(ticket.value, altchars=b"-_", validate=True)
@@ -76,29 +83,40 @@ class Mobility:
         allocation = self._by_number.get(number)
         if allocation is None or allocation.mobile is None:
             raise Refusal(437)
+        mobile, is_there = allocation.mobile, five_tuple == allocation.five_tuple
+        is_copy = is_there and mobile.retained_from <= serial < mobile.oldest
+        is_copy = is_copy and now < mobile.retained_until
+        if not (is_copy or mobile.oldest <= serial <= mobile.newest):
+            raise Refusal(437)
+        if (is_there and not is_copy) or (
+            five_tuple == mobile.moving_to and serial == mobile.newest
+        ):
+            raise Refusal(400)  # there was no move
         if allocation.requester.account != account:
             raise Refusal(441)
-        if not allocation.mobile.oldest <= serial <= allocation.mobile.newest:
-            raise Refusal(437)
-        if five_tuple == allocation.five_tuple:
-            raise Refusal(400)  # there was no move
         if self._by_five_tuple.get(five_tuple, allocation) not in allocation.halves:
             raise Refusal(437)
         return allocation
 
     def prepare(self, allocation: ServerAllocation, five_tuple: FiveTuple) -> MobilityTicket:
-        """Requests on ``five_tuple`` are for ``allocation`` too from now on; the next ticket."""
+        """Requests on ``five_tuple`` are for ``allocation`` too from now on; the next ticket.
+
+        A copy of the request has the same answer: the client keeps the ticket of whichever comes
+        first.
+        """
         mobile = allocation.mobile
         assert mobile is not None
-        if mobile.newest == _MOST_MOVES:
-            raise Refusal(437)
+        if five_tuple == allocation.five_tuple:  # it has arrived already
+            return self._ticket(mobile, mobile.oldest)
         if mobile.moving_to != five_tuple:
+            if mobile.newest == _MOST_MOVES:
+                raise Refusal(437)
             self.give_up(allocation)
+            mobile.newest += 1
             mobile.moving_to = five_tuple
             self._by_five_tuple[five_tuple] = allocation
             self._outputs.append(AllocationMoving(five_tuple))
-        mobile.newest += 1
-        return self._ticket(mobile)
+        return self._ticket(mobile, mobile.newest)
 
     def give_up(self, allocation: ServerAllocation) -> None:
         """The client has not used the address that it was moving to, and will not."""
@@ -113,6 +131,7 @@ class Mobility:
         mobile, old = allocation.mobile, allocation.five_tuple
         assert mobile is not None and mobile.moving_to is not None
         new, mobile.moving_to = mobile.moving_to, None
+        mobile.retained_from, mobile.retained_until = mobile.oldest, now + RETAINED
         mobile.oldest = mobile.newest
         del self._by_five_tuple[old]
         for half in allocation.halves:
@@ -123,8 +142,7 @@ class Mobility:
                 shortcuts.renew(half, now)
         self._outputs.append(AllocationMoved(old, new, allocation.requester.username))
 
-    def _ticket(self, mobile: Mobile) -> MobilityTicket:
+    def _ticket(self, mobile: Mobile, serial: int) -> MobilityTicket:
         # No two have the same content, so that nothing random is needed: AES-SIV, RFC 5297.
-        content = mobile.number.to_bytes(_NUMBER_SIZE, "big")
-        content += mobile.newest.to_bytes(_SERIAL_SIZE, "big")
+        content = mobile.number.to_bytes(_NUMBER_SIZE, "big") + serial.to_bytes(_SERIAL_SIZE, "big")
         return MobilityTicket(base64.urlsafe_b64encode(self._cipher.encrypt(content, None)))

@@ -55,7 +55,7 @@ def channel_bind(
     Returns as :func:`create_permission`. Raises Refusal.
     """
     if allocation.is_tcp:
-        raise Refusal(403)  # RFC 6062 Section 5: no channels over TCP
+        raise Refusal(403)  # ours: RFC 6062 says nothing of channels; they are for datagrams
     number, found = message.get(ChannelNumber), message.get(XorPeerAddress)
     if number is None or found is None or not found.address.port:
         raise Refusal(400)

@@ -21,7 +21,11 @@ from knothole.wire.stun import (
 
 
 def by_ticket(
-    message: Message, five_tuple: FiveTuple, requester: Requester, allocations: Allocations
+    message: Message,
+    five_tuple: FiveTuple,
+    requester: Requester,
+    allocations: Allocations,
+    now: float,
 ) -> ServerAllocation | None:
     """The allocation whose ticket a Refresh shows; None without one. Raises Refusal."""
     ticket = message.get(MobilityTicket) if message.method == Method.REFRESH else None
@@ -31,7 +35,7 @@ def by_ticket(
         raise Refusal(405)
     if is_tunnelled(five_tuple.client.host):
         raise Refusal(403)  # as when one is made there
-    return allocations.mobility.find(ticket, five_tuple, requester.account)
+    return allocations.mobility.find(ticket, five_tuple, requester.account, now)
 
 
 def refresh(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -18,12 +19,15 @@ from knothole.wire.address import Address
 class Mobile:
     """How an allocation follows its client (RFC 8016): ``number`` stands for it in tickets, of
     which those from ``oldest`` to ``newest`` are good. ``moving_to`` is where a client has been
-    given a ticket and has sent no data from yet."""
+    given a ticket and has sent no data from yet. Older ones, not older than ``retained_from``, are
+    known until ``retained_until`` where they led to."""
 
     number: int
     oldest: int = 0
     newest: int = 0
     moving_to: FiveTuple | None = None
+    retained_from: int = 0
+    retained_until: float = -math.inf
 
 
 @dataclass(slots=True, eq=False)

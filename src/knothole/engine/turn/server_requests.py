@@ -132,7 +132,7 @@ class ServerRequests:
             if allocation is not None:
                 raise Refusal(400)
             return self._tcp.bind(five_tuple, message, requester)
-        moving = by_ticket(message, five_tuple, requester, self._allocations)
+        moving = by_ticket(message, five_tuple, requester, self._allocations, now)
         allocation = allocation if moving is None else moving
         if allocation is None:
             raise Refusal(437)

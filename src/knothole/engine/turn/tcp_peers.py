@@ -40,7 +40,9 @@ from knothole.wire.stun import (
 CONNECT_SECONDS: Final = (
     30.0  # RFC 6062 Section 5.2: "The timeout value MUST be at least 30 seconds"
 )
-BIND_SECONDS: Final = 30.0  # RFC 6062 Section 5.2 and 5.3: "within 30 seconds"
+BIND_SECONDS: Final = 30.0
+"""RFC 6062 Sections 5.2 and 5.3: "If no ConnectionBind request associated with this peer data
+connection is received after 30 seconds, the peer data connection MUST be closed."""
 
 
 class _State(enum.Enum):
