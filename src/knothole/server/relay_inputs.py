@@ -1,0 +1,137 @@
+"""What comes to the relay from clients, peers and the kernel, and which engine it is for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Final, TypeAlias
+
+from knothole.engine.core import Datagram
+from knothole.engine.turn.five_tuple import FiveTuple
+from knothole.engine.turn.server import TurnServer
+from knothole.engine.turn.server_events import ShortcutKey
+from knothole.io.bpf.layout import Count
+from knothole.io.error_queue import PeerError
+from knothole.server.bindings import BINDING_REQUEST, Bindings
+from knothole.server.dtls import DtlsConnection, DtlsServer
+from knothole.server.link import RelayStart
+from knothole.server.reachability import Evidence, Way
+from knothole.server.relay_sockets import RelaySockets
+from knothole.server.turn_connection import TurnConnection
+from knothole.wire.address import Address, Transport
+from knothole.wire.stun import Icmp
+
+DTLS: Final = range(20, 64)  # RFC 7983 Section 7: the first byte
+REFRESH_REQUEST: Final = b"\x00\x04"  # RFC 8656 Section 17
+
+Connection: TypeAlias = TurnConnection | DtlsConnection
+"""How a client comes that does not come by plain UDP."""
+
+
+class RelayInputs:
+    """Tells the engine, and calls ``drain`` with the time after that.
+
+    ``connections`` are kept here: those that have sent a message. ``send`` sends datagrams of DTLS.
+    """
+
+    def __init__(
+        self,
+        start: RelayStart,
+        turn: TurnServer,
+        bindings: Bindings,
+        sockets: RelaySockets,
+        evidence: Evidence,
+        connections: MutableMapping[FiveTuple, Connection],
+        *,
+        send: Callable[[Datagram], None],
+        drain: Callable[[float], object],
+    ) -> None:
+        self._main_port = start.port
+        self._turn, self._bindings, self._sockets = turn, bindings, sockets
+        self._evidence, self._connections, self._drain = evidence, connections, drain
+        self.dtls = DtlsServer(
+            start.settings.chain,
+            start.settings.key,
+            send=send,
+            on_message=self.from_connection,
+            on_closed=self.disconnected,
+        )
+
+    def from_clients(self, address: Address, datagrams: Sequence[Datagram]) -> None:
+        """They came to the listening ``address``."""
+        now = time.monotonic()
+        for datagram in datagrams:
+            payload = datagram.payload
+            if payload[:2] == BINDING_REQUEST:
+                self._answer_binding(datagram, now)
+            elif payload and payload[0] in DTLS:
+                self.dtls.receive(datagram)
+            else:
+                if payload[:2] == REFRESH_REQUEST:
+                    self._sockets.routes.report()  # it may end an allocation
+                five_tuple = FiveTuple(Transport.UDP, datagram.source, address)
+                self._turn.receive(five_tuple, payload, now, datagram.segment_size)
+        way = Way.MAIN if address.port == self._main_port else Way.DISCOVERY
+        self._evidence.came(way, datagrams)
+        self._drain(now)
+
+    def from_peers(self, relayed: Address, datagrams: Sequence[Datagram]) -> None:
+        """They came to the relayed address ``relayed``."""
+        now = time.monotonic()
+        for datagram in datagrams:
+            self._turn.receive_from_peer(
+                relayed, datagram.source, datagram.payload, now, datagram.segment_size
+            )
+        self._evidence.came(Way.RELAY_RANGE, datagrams)
+        self._drain(now)
+
+    def icmp(self, relayed: Address, error: PeerError) -> None:
+        """The network says what became of a datagram from ``relayed``."""
+        now = time.monotonic()
+        icmp = Icmp(error.icmp_type, error.code, error.data)
+        self._turn.receive_icmp(relayed, error.destination, icmp, now)
+        self._drain(now)
+
+    def from_connection(self, connection: Connection, messages: Sequence[bytes]) -> None:
+        """Whole messages came by ``connection``."""
+        now = time.monotonic()
+        five_tuple = connection.five_tuple
+        self._connections[five_tuple] = connection
+        for payload in messages:
+            if payload[:2] == BINDING_REQUEST:
+                answer = self._bindings.answer_message(five_tuple, payload)
+                if answer is not None:
+                    connection.send(answer)
+            else:
+                self._turn.receive(five_tuple, payload, now)
+        self._drain(now)
+
+    def disconnected(self, connection: Connection) -> None:
+        """``connection`` is closed, however that came."""
+        if self._connections.get(connection.five_tuple) is connection:
+            del self._connections[connection.five_tuple]
+            now = time.monotonic()
+            self._sockets.routes.report()
+            self._turn.disconnected(connection.five_tuple, now)
+            self._drain(now)
+
+    def passed(self, by_kernel: bool, key: ShortcutKey, count: Count) -> None:
+        """So much went by one shortcut, in the kernel or here."""
+        now = time.monotonic()
+        self._turn.shortcut_passed(key, count.packets, count.octets, now, by_kernel=by_kernel)
+        if not key.channel:
+            seen = Datagram(key.source, key.destination, b"")
+            self._evidence.came(Way.RELAY_RANGE, [seen])
+        self._drain(now)
+
+    def clock_stepped(self, now: float) -> None:
+        """The wall clock was set, by which credentials end."""
+        self._turn.recheck_credentials(now)
+        self._drain(now)
+
+    def _answer_binding(self, datagram: Datagram, now: float) -> None:
+        answer = self._bindings.answer(datagram)
+        if answer is not None and self._turn.unproven.allows(
+            datagram.source.host, len(datagram.payload), len(answer.payload), now
+        ):
+            self._sockets.send(answer)
