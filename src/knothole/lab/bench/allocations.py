@@ -22,7 +22,7 @@ from typing import Final
 
 from knothole.lab.bench.batch_socket import BatchSocket
 from knothole.lab.bench.relay_clients import BenchClient, open_allocations
-from knothole.lab.bench.relay_ground import Ground
+from knothole.lab.bench.relay_ground import Ground, Stand
 from knothole.lab.bench.relay_servers import (
     Coturn,
     Knothole,
@@ -32,6 +32,7 @@ from knothole.lab.bench.relay_servers import (
     kernel_kibibytes,
     resident_kibibytes,
 )
+from knothole.lab.netns.namespace import Namespace
 from knothole.wire.address import Address
 
 HOSTS: Final = 500  # ours: clients are so many addresses, with as many ports as that takes
@@ -82,7 +83,8 @@ def measure(count: int, hold: int) -> Iterator[Figures]:
     try:
         with Ground(min(HOSTS, max(count, hold))) as ground:
             os.sched_setaffinity(0, {cores[0]})
-            place = (ground.server, cores[-1], ground.listener)
+            stand = ground.stands[0]
+            place = (stand.namespace, cores[-1], stand.listener)
             relays: list[tuple[str, int, Callable[[Path], Relay]]] = [
                 ("coturn", count, lambda folder: Coturn(*place, folder)),
                 ("knothole", count, lambda folder: Knothole(*place, folder)),
@@ -93,21 +95,21 @@ def measure(count: int, hold: int) -> Iterator[Figures]:
                     with tempfile.TemporaryDirectory() as folder:
                         relay = start(Path(folder))
                         try:
-                            yield _measure(name, ground, relay, wanted)
+                            yield _measure(name, ground.client, stand, relay, wanted)
                         finally:
                             relay.stop()
     finally:
         os.sched_setaffinity(0, cores)
 
 
-def _measure(name: str, ground: Ground, relay: Relay, count: int) -> Figures:
-    hosts = ground.forwarded.clients
+def _measure(name: str, client: Namespace, stand: Stand, relay: Relay, count: int) -> Figures:
+    hosts = stand.way.clients
     clients = [
-        BenchClient(hosts[number % len(hosts)], ground.listener, None, f"c{number}")
+        BenchClient(hosts[number % len(hosts)], stand.listener, None, f"c{number}")
         for number in range(count)
     ]
     rounds = [clients[start : start + len(hosts)] for start in range(0, count, len(hosts))]
-    sockets = [BatchSocket(ground.client, FIRST_PORT + number) for number in range(len(rounds))]
+    sockets = [BatchSocket(client, FIRST_PORT + number) for number in range(len(rounds))]
     try:
         before, slab = _resident(relay), kernel_kibibytes()
         cpu, started = _cpu(relay), time.monotonic()
@@ -115,7 +117,7 @@ def _measure(name: str, ground: Ground, relay: Relay, count: int) -> Figures:
             open_allocations(each, group)
         spent, elapsed = _cpu(relay) - cpu, time.monotonic() - started
         after, slab_after = _resident(relay), kernel_kibibytes()
-        _try_some(ground, sockets, rounds)
+        _try_some(stand.way.peer, sockets, rounds)
     finally:
         for each in sockets:
             each.close()
@@ -131,10 +133,10 @@ def _measure(name: str, ground: Ground, relay: Relay, count: int) -> Figures:
 
 
 def _try_some(
-    ground: Ground, sockets: Sequence[BatchSocket], rounds: Sequence[Sequence[BenchClient]]
+    host: str, sockets: Sequence[BatchSocket], rounds: Sequence[Sequence[BenchClient]]
 ) -> None:
     """The first, the last, and some others are there: they get a channel. Raises RuntimeError."""
-    peer = Address(ground.forwarded.peer, PEER_PORT)
+    peer = Address(host, PEER_PORT)
     chosen = random.Random(1)  # noqa: S311 - which ones does not matter
     for each, group in zip(sockets, rounds, strict=True):
         some = {group[0].host: group[0], group[-1].host: group[-1]}

@@ -27,6 +27,7 @@ _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
 _SOL_UDP: Final = 17
 _LARGEST: Final = 65_536
+_SINGLE: Final = 2048  # more than a packet of Ethernet has
 
 _TRY_LATER: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
@@ -68,35 +69,37 @@ class Round:
 
     def __init__(self, shots: Sequence[Shot]) -> None:
         """At least one; what is sent in a call are neighbours in this order."""
-        times = -(-BATCH // len(shots))
-        self.shots = [*shots] * times
-        self.position = 0
-        self._kept: list[object] = []
-        ready = [self._header(shot) for shot in shots] * times
-        self.headers = (_ManyHeader * len(ready))(*(_ManyHeader(each) for each in ready))
+        self.length, self.position = len(shots), 0
+        self._kept: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
+        ready = [self._header(shot) for shot in shots]
+        # A batch more than one time round, so that no call is cut short at the end.
+        order = [number % self.length for number in range(self.length + BATCH)]
+        self.headers = (_ManyHeader * len(order))(*(_ManyHeader(ready[each]) for each in order))
 
     def _header(self, shot: Shot) -> _MessageHeader:
-        name = ctypes.create_string_buffer(
-            struct.pack("=H", socket.AF_INET)
-            + struct.pack("!H4s8x", shot.destination.port, shot.destination.ip.packed),
-            16,
+        name = struct.pack("=H", socket.AF_INET) + struct.pack(
+            "!H4s8x", shot.destination.port, shot.destination.ip.packed
         )
-        payload = ctypes.create_string_buffer(shot.payload, len(shot.payload))
-        vector = _IoVector(ctypes.addressof(payload), len(shot.payload))
+        vector = _IoVector(self._keep(shot.payload), len(shot.payload))
         control = _control(socket.IPPROTO_IP, _IP_PKTINFO, _packet_info(shot.source))
         if shot.segment_size:
             control += _control(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", shot.segment_size))
-        controls = ctypes.create_string_buffer(control, len(control))
-        self._kept += (name, payload, vector, controls)
         return _MessageHeader(
-            ctypes.addressof(name),
-            16,
+            self._keep(name),
+            len(name),
             ctypes.pointer(vector),
             1,
-            ctypes.addressof(controls),
+            self._keep(control),
             len(control),
             0,
         )
+
+    def _keep(self, data: bytes) -> int:
+        """Where it lies from now on, once for all that have the same."""
+        buffer = self._kept.get(data)
+        if buffer is None:
+            buffer = self._kept[data] = ctypes.create_string_buffer(data, len(data))
+        return ctypes.addressof(buffer)
 
 
 class BatchSocket:
@@ -110,22 +113,24 @@ class BatchSocket:
             self.socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         self.socket.bind(("0.0.0.0", port))  # noqa: S104 - of a namespace of its own
         self._descriptor = self.socket.fileno()
-        self._payloads = [ctypes.create_string_buffer(_LARGEST) for _ in range(BATCH)]
-        self._vectors = [_IoVector(ctypes.addressof(each), _LARGEST) for each in self._payloads]
-        self._headers = (_ManyHeader * BATCH)(
-            *(
-                _ManyHeader(_MessageHeader(vectors=ctypes.pointer(each), vector_count=1))
-                for each in self._vectors
-            )
-        )
+        self._room = ctypes.create_string_buffer(BATCH * _LARGEST)
+        self._vectors = [_IoVector() for _ in range(BATCH)]
+        memory = bytearray(BATCH * ctypes.sizeof(_ManyHeader))
+        self._headers = (_ManyHeader * BATCH).from_buffer(memory)
+        for header, vector in zip(self._headers, self._vectors, strict=True):
+            header.header = _MessageHeader(vectors=ctypes.pointer(vector), vector_count=1)
+        words = memoryview(memory).cast("I")
+        self._lengths = words[_ManyHeader.length.offset // 4 :: ctypes.sizeof(_ManyHeader) // 4]
+        self._lay_out(_LARGEST)
 
     def coalesce(self, wanted: bool) -> None:
         """Whether bursts may come as one (UDP_GRO)."""
         self.socket.setsockopt(_SOL_UDP, _UDP_GRO, wanted)
+        self._lay_out(_LARGEST if wanted else _SINGLE)
 
     def send(self, shots: Round, count: int) -> int:
         """Send the next of them, at most ``count`` and what fits one call; how many were sent."""
-        count = min(count, BATCH, len(shots.headers) - shots.position)
+        count = min(count, BATCH)
         first = ctypes.byref(shots.headers, shots.position * ctypes.sizeof(_ManyHeader))
         sent = int(_libc.sendmmsg(self._descriptor, first, count, 0))
         if sent < 0:
@@ -133,17 +138,17 @@ class BatchSocket:
             if number in _TRY_LATER:
                 return 0
             raise OSError(number, os.strerror(number))
-        shots.position = (shots.position + sent) % len(shots.headers)
+        shots.position = (shots.position + sent) % shots.length
         return sent
 
     def receive(self) -> int:
         """How many bytes have come, in as many datagrams as one call takes; 0: nothing now."""
         came = int(_libc.recvmmsg(self._descriptor, self._headers, BATCH, 0, None))
-        return sum(self._headers[number].length for number in range(max(came, 0)))
+        return sum(self._lengths[:came]) if came > 0 else 0
 
     def payload(self, size: int) -> bytes:
         """The first ``size`` bytes of what the last call received first."""
-        return self._payloads[0].raw[:size]
+        return self._room.raw[:size]
 
     def send_one(self, shot: Shot) -> None:
         control = (socket.IPPROTO_IP, _IP_PKTINFO, _packet_info(shot.source))
@@ -174,6 +179,12 @@ class BatchSocket:
 
     def close(self) -> None:
         self.socket.close()
+
+    def _lay_out(self, size: int) -> None:
+        """Each datagram of a call has so much room, one beside the other: few cache lines."""
+        first = ctypes.addressof(self._room)
+        for number, vector in enumerate(self._vectors):
+            vector.base, vector.length = first + number * size, size
 
 
 def _packet_info(source: str) -> bytes:

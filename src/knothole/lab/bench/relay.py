@@ -1,102 +1,112 @@
 """Relays against each other and against the kernel: datagrams a second, CPU and delay of each.
 
-Coturn and knothole stand in the same place in turn, one core each, with the same clients, peers and
-datagrams. "server" is the CPU of the relay's process for one datagram at a fixed rate, "all" that
-of everything (generator, relay, the kernel's work for them) less the same datagrams sent directly.
+Coturn and knothole each have a host of their own between the same clients and the same peer, and
+one core all of them. Every cell is measured in rounds: direct, forwarded, each relay, again and
+again. "server" is the CPU of the relay's process for one datagram at a fixed rate, "all" that of
+everything (generator, relay, the kernel's work for them) less the same datagrams sent directly.
+Figures are medians over the rounds, with the bounds between which they lie for nine of ten.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from knothole.lab.bench import relay_table
-from knothole.lab.bench.batch_socket import BatchSocket, Shot
-from knothole.lab.bench.relay_clients import CHANNEL, BenchClient, open_allocations
-from knothole.lab.bench.relay_ground import Ground, Way
+from knothole.lab.bench.batch_socket import BatchSocket
+from knothole.lab.bench.relay_clients import BenchClient, open_allocations
+from knothole.lab.bench.relay_demands import ACCELERATOR, USER_SPACE, verdicts
+from knothole.lab.bench.relay_figures import Cell, Figures, Sample, figures
+from knothole.lab.bench.relay_ground import Ground, Stand
 from knothole.lab.bench.relay_load import (
-    BURST,
+    Lost,
     Traffic,
     check,
     cost_at_rate,
-    median_latency,
     most_per_second,
+    pings,
 )
 from knothole.lab.bench.relay_servers import Coturn, Knothole, Relay, RelayUnavailable
+from knothole.lab.bench.relay_traffic import (
+    CLIENT_PORT,
+    PEER_PORT,
+    TO_CLIENT,
+    TO_PEER,
+    plain_traffic,
+    relayed_traffic,
+)
 from knothole.wire.address import Address
 
-CLIENT_PORT: Final = 40_000
-PEER_PORT: Final = 9_000
 PINGS: Final = 300
-DIRECTIONS: Final = ("to peer", "to client")
+Sockets: TypeAlias = tuple[BatchSocket, BatchSocket]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What is sent: payload of ``size`` bytes on so many allocations, singly or in bursts."""
+class Lane:
+    """One of the ways that are measured side by side, and the processes that serve it."""
 
-    allocations: int
-    size: int
-    direction: str
-    bursts: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One way measured with one cell; microseconds, and datagrams a second.
-
-    ``per_core`` is what a whole second of the relay's CPU carries, ``lost`` the share that was lost
-    while CPU was measured. Nothing is taken off yet for the direct path.
-    """
-
-    way: str
-    cell: Cell
-    per_second: float
-    per_core: float
-    server_us: float
-    all_us: float
-    lost: float
-    latency_us: float
+    name: str
+    traffic: Callable[[Cell], Traffic]
+    processes: tuple[int, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev bench relay", description=__doc__)
     parser.add_argument("--allocations", type=_numbers, default=[1, 50, 500], help="1,50,500")
     parser.add_argument("--sizes", type=_numbers, default=[160, 1200], help="payload: 160,1200")
-    parser.add_argument("--seconds", type=float, default=0.8, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=1.4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=25, help="in which these are spent")
     parser.add_argument("--rate", type=float, default=30_000, help="datagrams a second for CPU")
     parser.add_argument("--relays", default="", help="only these: coturn,user-space,accelerator")
     parser.add_argument("--no-bursts", action="store_true", help="single datagrams only")
     parser.add_argument("--json", action="store_true", help="one object per way and cell")
     options = parser.parse_args(arguments)
-    figures = []
-    for each in measure(options):
-        figures.append(each)
+    found: list[Figures] = []
+    failed: list[str] = []
+    for each in measure(options, failed):
+        found.append(each)
         if options.json:
             print(json.dumps(asdict(each)), flush=True)
     if not options.json:
-        print(relay_table.table(figures))
-    return 0
+        print(relay_table.table(found))
+        print()
+        print("\n".join(verdicts(found)))
+    for reason in failed:
+        print(reason, file=sys.stderr)
+    return 1 if failed else 0
 
 
-def measure(options: argparse.Namespace) -> Iterator[Figures]:
-    """Every way with every cell. The relays are pinned to the last core, the generator to the
-    first."""
+def measure(options: argparse.Namespace, failed: list[str]) -> Iterator[Figures]:
+    """Every way with every cell; ``failed`` gets a line for each that carries nothing.
+
+    The relays are pinned to the last core, the generator to the first.
+    """
     cores = sorted(os.sched_getaffinity(0))
     wanted = [each for each in options.relays.split(",") if each]
+    names = [
+        name
+        for name in (relay_table.COTURN, USER_SPACE, ACCELERATOR)
+        if not wanted or name in wanted
+    ]
     try:
-        with Ground(max(options.allocations)) as ground:
+        with Ground(max(options.allocations), len(names)) as ground:
             os.sched_setaffinity(0, {cores[0]})
             sockets = (BatchSocket(ground.client, CLIENT_PORT), BatchSocket(ground.peer, PEER_PORT))
             try:
-                yield from _measure_all(ground, sockets, cores[-1], wanted, options)
+                for count in options.allocations:
+                    with contextlib.ExitStack() as running:
+                        lanes = _lanes(running, ground, sockets, cores[-1], names, count)
+                        for cell in _cells(count, options):
+                            yield from _measure(lanes, cell, options, failed)
             finally:
                 for each in sockets:
                     each.close()
@@ -104,117 +114,86 @@ def measure(options: argparse.Namespace) -> Iterator[Figures]:
         os.sched_setaffinity(0, cores)
 
 
-def _measure_all(
+def _lanes(
+    running: contextlib.ExitStack,
     ground: Ground,
-    sockets: tuple[BatchSocket, BatchSocket],
+    sockets: Sockets,
     core: int,
-    wanted: list[str],
-    options: argparse.Namespace,
-) -> Iterator[Figures]:
-    for way in (ground.direct, ground.forwarded):
-        for cell in _cells(options):
-            yield _measure(way.name, cell, plain_traffic(way, sockets, cell), [], options)
-    for name, start in _relays(ground, core).items():
-        if wanted and name not in wanted:
+    names: Sequence[str],
+    count: int,
+) -> list[Lane]:
+    """The plain ways, and relays with ``count`` allocations each, until ``running`` ends."""
+    lanes = [
+        Lane(way.name, partial(plain_traffic, way, sockets))
+        for way in (ground.direct, ground.forwarded)
+    ]
+    for name, stand in zip(names, ground.stands, strict=True):
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        try:
+            relay = _start(name, stand, core, folder)
+        except RelayUnavailable as error:
+            print(f"{name}: {error}", file=sys.stderr)
             continue
-        for count in options.allocations:
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    relay = start(Path(folder))
-                except RelayUnavailable as error:
-                    print(f"{name}: {error}", file=sys.stderr)
-                    break
-                try:
-                    clients = _open(ground, sockets[0], count)
-                    for cell in _cells(options):
-                        if cell.allocations == count:
-                            traffic = relayed_traffic(ground, sockets, clients, cell)
-                            yield _measure(name, cell, traffic, relay.processes, options)
-                finally:
-                    relay.stop()
+        running.callback(relay.stop)
+        clients = _open(stand, sockets[0], count)
+        traffic = partial(relayed_traffic, stand, sockets, clients)
+        lanes.append(Lane(name, traffic, tuple(relay.processes)))
+    return lanes
 
 
-def _relays(ground: Ground, core: int) -> dict[str, Callable[[Path], Relay]]:
-    place = (ground.server, core, ground.listener)
-    return {
-        "coturn": lambda folder: Coturn(*place, folder),
-        "user-space": lambda folder: Knothole(*place, folder, accelerator=False),
-        "accelerator": lambda folder: Knothole(*place, folder, accelerator=True),
-    }
+def _start(name: str, stand: Stand, core: int, folder: Path) -> Relay:
+    place = (stand.namespace, core, stand.listener, folder)
+    if name == relay_table.COTURN:
+        return Coturn(*place)
+    return Knothole(*place, accelerator=name == ACCELERATOR)
 
 
-def _open(ground: Ground, socket: BatchSocket, count: int) -> list[BenchClient]:
-    peer = Address(ground.forwarded.peer, PEER_PORT)
-    hosts = ground.forwarded.clients[:count]
-    clients = [BenchClient(host, ground.listener, peer, f"c{n}") for n, host in enumerate(hosts)]
+def _open(stand: Stand, socket: BatchSocket, count: int) -> list[BenchClient]:
+    peer = Address(stand.way.peer, PEER_PORT)
+    hosts = stand.way.clients[:count]
+    clients = [BenchClient(host, stand.listener, peer, f"c{n}") for n, host in enumerate(hosts)]
     open_allocations(socket, clients)
     return clients
 
 
-def plain_traffic(way: Way, sockets: tuple[BatchSocket, BatchSocket], cell: Cell) -> Traffic:
-    """The cell without a relay."""
-    client, peer = sockets
-    payload = _payload(cell)
-    segment = cell.size if cell.bursts else 0
-    clients = way.clients[: cell.allocations]
-    if cell.direction == "to peer":
-        shots = [Shot(host, Address(way.peer, PEER_PORT), payload, segment) for host in clients]
-    else:
-        client, peer = peer, client
-        shots = [Shot(way.peer, Address(host, CLIENT_PORT), payload, segment) for host in clients]
-    return Traffic(client, peer, shots, cell.size, payload[:8], _per_shot(cell))
-
-
-def relayed_traffic(
-    ground: Ground,
-    sockets: tuple[BatchSocket, BatchSocket],
-    clients: Sequence[BenchClient],
-    cell: Cell,
-) -> Traffic:
-    """The cell through a relay: ChannelData on the client's side, bare on the peer's."""
-    client, peer = sockets
-    payload = _payload(cell)
-    head = CHANNEL.to_bytes(2, "big") + cell.size.to_bytes(2, "big")
-    if cell.direction == "to client":
-        segment = cell.size if cell.bursts else 0
-        host = ground.forwarded.peer
-        shots = [Shot(host, each.relayed, payload, segment) for each in clients if each.relayed]
-        return Traffic(peer, client, shots, cell.size + len(head), head, _per_shot(cell))
-    wrapped = (head + payload[: cell.size]) * _per_shot(cell)
-    segment = cell.size + len(head) if cell.bursts else 0
-    shots = [Shot(each.host, ground.listener, wrapped, segment) for each in clients]
-    return Traffic(client, peer, shots, cell.size, payload[:8], _per_shot(cell))
-
-
 def _measure(
-    name: str, cell: Cell, traffic: Traffic, servers: Sequence[int], options: argparse.Namespace
-) -> Figures:
-    for each in (traffic.sender, traffic.target):
+    lanes: Sequence[Lane], cell: Cell, options: argparse.Namespace, failed: list[str]
+) -> Iterator[Figures]:
+    traffic = {lane.name: lane.traffic(cell) for lane in lanes}
+    samples: dict[str, list[Sample]] = {lane.name: [] for lane in lanes}
+    for each in next(iter(traffic.values())).sockets:
         each.coalesce(cell.bursts)
-    check(traffic)
-    per_second, per_core = most_per_second(traffic, servers, options.seconds)
-    cost = cost_at_rate(traffic, servers, options.rate, options.seconds)
-    latency = median_latency(traffic, PINGS)
-    return Figures(
-        name, cell, per_second, per_core, cost.server, cost.everything, cost.lost, latency
-    )
+    for number in range(-1, options.rounds):
+        # To and fro: what slows down or speeds up steadily does so for all.
+        for lane in lanes if number % 2 else reversed(lanes):
+            if lane.name not in samples:
+                continue
+            try:
+                if number < 0:
+                    check(traffic[lane.name])
+                else:
+                    samples[lane.name].append(_sample(lane, traffic[lane.name], options))
+            except Lost as error:
+                failed.append(f"{lane.name}: {relay_table.title(cell)}: {error}")
+                del samples[lane.name]
+    for lane in lanes:
+        if lane.name in samples:
+            yield figures(lane.name, cell, samples[lane.name])
 
 
-def _cells(options: argparse.Namespace) -> Iterator[Cell]:
+def _sample(lane: Lane, traffic: Traffic, options: argparse.Namespace) -> Sample:
+    seconds = options.seconds / options.rounds
+    per_second, per_core = most_per_second(traffic, lane.processes, seconds)
+    cost = cost_at_rate(traffic, lane.processes, options.rate, seconds)
+    latency = pings(traffic, max(1, PINGS // options.rounds))
+    return Sample(per_second, per_core, cost.server, cost.everything, cost.lost, latency)
+
+
+def _cells(allocations: int, options: argparse.Namespace) -> Iterator[Cell]:
     for bursts in (False,) if options.no_bursts else (False, True):
-        for allocations in options.allocations:
-            for size in options.sizes:
-                for direction in DIRECTIONS:
-                    yield Cell(allocations, size, direction, bursts)
-
-
-def _per_shot(cell: Cell) -> int:
-    return BURST if cell.bursts else 1
-
-
-def _payload(cell: Cell) -> bytes:
-    """Its first byte is no STUN message's, as of any payload that may come in bursts."""
-    return (b"\x80knothole" * (cell.size // 9 + 1))[: cell.size] * _per_shot(cell)
+        for size in options.sizes:
+            for direction in (TO_PEER, TO_CLIENT):
+                yield Cell(allocations, size, direction, bursts)
 
 
 def _numbers(text: str) -> list[int]:

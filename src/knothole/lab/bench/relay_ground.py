@@ -1,7 +1,8 @@
-"""Where relays are measured: client, server and peer, each in a namespace, joined by plain cables.
+"""Where relays are measured: client and peer in a namespace each, and between them one for every
+relay and one for a router, joined by plain cables; one more cable joins the two directly.
 
-The server's host forwards packets too, so that the same two cables carry what a relay carries and
-what a router would; a third one joins client and peer directly.
+All relays can so stand side by side and be measured in turn, and what one of them does with the
+packets of its host (the accelerator sees them all) is never paid for by another.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from knothole.lab.netns.namespace import Namespace, make_namespaces_possible
 from knothole.lab.netns.sweep import sweep
 from knothole.wire.address import Address
 
-SERVER: Final = "10.66.1.1"
-SERVER_AMONG_PEERS: Final = "10.66.2.1"
 PORT: Final = 3478
 MOST_CLIENTS: Final = 20_000
+CLIENTS: Final = "10.67.0.0/16"
+CLIENTS_DIRECTLY: Final = "10.68.0.0/16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,16 @@ class Way:
     peer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A host between client and peer. ``listener`` is where a relay on it listens, and ``way`` what
+    leads through it."""
+
+    namespace: Namespace
+    listener: Address
+    way: Way
+
+
 class Ground:
     """Use as a context manager; the namespaces go with it.
 
@@ -38,41 +49,36 @@ class Ground:
     all of them, and every allocation has a 5-tuple of its own.
     """
 
-    def __init__(self, clients: int) -> None:
-        """Raises NamespacesUnavailable where the kernel refuses."""
+    def __init__(self, clients: int, relays: int = 1) -> None:
+        """With ``stands`` for so many. Raises NamespacesUnavailable where the kernel refuses."""
         if not 0 < clients <= MOST_CLIENTS:
             raise ValueError(f"{clients} clients: 1 to {MOST_CLIENTS} have room")
         sweep()
         make_namespaces_possible()
         self._made: list[Namespace] = []
+        self._cables = 0
+        hosts, direct = _addresses(CLIENTS, clients), _addresses(CLIENTS_DIRECTLY, clients)
+        self.direct = Way("direct", direct, "10.66.0.2")
         try:
             self.client = self._namespace("client")
-            self.server = self._namespace("server")
             self.peer = self._namespace("peer")
-            self._lay(self.client, "eth0", self.server, "clients", 1)
-            self._lay(self.peer, "eth0", self.server, "peers", 3)
-            self._lay(self.client, "direct", self.peer, "direct", 5)
-            self.server.sysctl({"net.ipv4.ip_forward": 1})
-            relayed, direct = (
-                _addresses("10.67.0.0/16", clients),
-                _addresses("10.68.0.0/16", clients),
-            )
-            _address(self.client, "eth0", "10.66.1.2/24", *(f"{each}/32" for each in relayed))
-            _address(self.client, "direct", "10.66.3.1/24", *(f"{each}/32" for each in direct))
-            _address(self.server, "clients", f"{SERVER}/24")
-            _address(self.server, "peers", f"{SERVER_AMONG_PEERS}/24")
-            _address(self.peer, "eth0", "10.66.2.2/24")
-            _address(self.peer, "direct", "10.66.3.2/24")
-            _route(self.client, "10.66.2.0/24", "eth0", SERVER)
-            _route(self.server, "10.67.0.0/16", "clients", "10.66.1.2")
-            _route(self.peer, "10.66.1.0/24", "eth0", SERVER_AMONG_PEERS)
-            _route(self.peer, "10.67.0.0/16", "eth0", SERVER_AMONG_PEERS)
-            _route(self.peer, "10.68.0.0/16", "direct", "10.66.3.1")
+            self._lay(self.client, "direct", self.peer, "direct")
+            _address(self.client, "direct", "10.66.0.1/24", *(f"{each}/32" for each in direct))
+            _address(self.peer, "direct", "10.66.0.2/24")
+            _route(self.peer, CLIENTS_DIRECTLY, "direct", "10.66.0.1")
+            router = self._stand("router", 1, "forwarded by the kernel", hosts)
+            router.namespace.sysctl({"net.ipv4.ip_forward": 1})
+            _address(self.client, "router", *(f"{each}/32" for each in hosts))
+            _route(self.client, "10.66.101.0/24", "router", "10.66.1.1")
+            _route(self.peer, CLIENTS, "router", "10.66.101.1")
+            self.forwarded = router.way
+            self.stands = [
+                self._stand(f"relay{number}", 2 + number, "relayed", hosts)
+                for number in range(relays)
+            ]
         except BaseException:
             self.close()
             raise
-        self.forwarded = Way("forwarded by the kernel", relayed, "10.66.2.2")
-        self.direct = Way("direct", direct, "10.66.3.2")
 
     def __enter__(self) -> Ground:
         return self
@@ -85,11 +91,6 @@ class Ground:
     ) -> None:
         self.close()
 
-    @property
-    def listener(self) -> Address:
-        """Where the relay under test listens."""
-        return Address(SERVER, PORT)
-
     def close(self) -> None:
         for namespace in self._made:
             namespace.close()
@@ -98,13 +99,27 @@ class Ground:
         self._made.append(Namespace(name))
         return self._made[-1]
 
-    def _lay(self, near: Namespace, name: str, far: Namespace, far_name: str, number: int) -> None:
+    def _stand(self, name: str, number: int, way: str, hosts: tuple[str, ...]) -> Stand:
+        """The clients' cable is 10.66.``number``.0/24, the peer's 100 further."""
+        server, near, far = self._namespace(name), f"10.66.{number}", f"10.66.{100 + number}"
+        self._lay(self.client, name, server, "clients")
+        self._lay(self.peer, name, server, "peers")
+        _address(self.client, name, f"{near}.2/24")
+        _address(server, "clients", f"{near}.1/24")
+        _address(server, "peers", f"{far}.1/24")
+        _address(self.peer, name, f"{far}.2/24")
+        _route(server, CLIENTS, "clients", f"{near}.2")
+        _route(self.peer, f"{near}.0/24", name, f"{far}.1")
+        return Stand(server, Address(f"{near}.1", PORT), Way(way, hosts, f"{far}.2"))
+
+    def _lay(self, near: Namespace, name: str, far: Namespace, far_name: str) -> None:
+        self._cables += 2
         with near.netlink() as netlink:
             netlink.add_veth(
                 name,
-                f"02:00:00:00:00:{number:02x}",
+                f"02:00:00:00:00:{self._cables - 1:02x}",
                 peer=far_name,
-                peer_mac=f"02:00:00:00:00:{number + 1:02x}",
+                peer_mac=f"02:00:00:00:00:{self._cables:02x}",
                 peer_namespace=far.descriptor,
             )
         with far.netlink() as netlink:
