@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from knothole.cli.app import run
+from knothole.engine.endpoint.history import CallHistory, Noted, PlanChosen, PoolKnown
+from knothole.peer.profile import Profile
+from knothole.wire.server_url import ServerUrl
 
 from .conftest import PATIENCE, Person
 
@@ -52,6 +59,32 @@ def test_the_line_that_a_listener_has_is_shown_in_another_terminal(
     pinging.wait()
     _, events = alice.events("why", bob.name)
     assert not events[0]["goes_on"]
+
+
+def test_it_tells_out_of_which_ports_random_ones_were_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KNOTHOLE_HOME", str(tmp_path))
+    profile = Profile.create(tmp_path, "alice", ServerUrl("server.example", 443, pin=bytes(32)))
+    profile.save()
+    steps = (
+        PlanChosen("birthday", "one end has a random port of 64512", 0.99),
+        PoolKnown(False, 1024, 65535),
+        PoolKnown(False, 40000, 40255, 31),
+    )
+    noted = tuple(Noted(0.1, step) for step in steps)
+    history = CallHistory("bob", False, "ping", 1.0, True, noted)
+    profile.last_lines.keep({bytes(16): (time.time(), history)})
+    assert run(["why", "bob"]) == 0
+    words = (
+        "Ports taken for random ones: a random port of bob's out of 64512, then out of 256 after "
+    )
+    assert f"{words}31 probes.\n" in capsys.readouterr().out
+    assert run(["why", "bob", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pools"] == [
+        {"whose": "theirs", "first": 1024, "last": 65535, "after_probes": 0},
+        {"whose": "theirs", "first": 40000, "last": 40255, "after_probes": 31},
+    ]
 
 
 def test_without_a_line_on_record_one_line_says_what_to_do(alice: Person, capsys) -> None:

@@ -13,6 +13,7 @@ from knothole.engine.endpoint.history import (
     Noted,
     PathUsed,
     PlanChosen,
+    PoolKnown,
     Probed,
     RelayOnly,
 )
@@ -105,6 +106,27 @@ def test_what_was_tried_is_told_with_counts_and_what_each_nat_does() -> None:
         "30 checks from our own to their mapped IPv4 addresses, none answered",
     ):
         assert words in tried
+
+
+def test_it_tells_out_of_which_pool_ports_were_really_tried() -> None:
+    told = explain(
+        history(
+            PlanChosen("birthday", "one end has a random port of 64512", 0.99),
+            PoolKnown(False, 1024, 65535),
+            Probed("birthday", 31, "2.2.2.2", 1033, 65001),
+            PoolKnown(False, 40000, 40255, 31),
+            Probed("birthday", 9, "2.2.2.2", 40011, 40250),
+            GaveUp("it found no way"),
+            BY_RELAY,
+        )
+    )
+    assert [(pool.first, pool.last, pool.probes) for pool in told.pools] == [
+        (1024, 65535, 0),
+        (40000, 40255, 31),
+    ]
+    assert "a random port of bob's out of 64512, then out of 256 after 31 probes" in told.because
+    tried = "\n".join(told.tried)
+    assert "random ports of bob's: out of 256 after 31 probes, 40000 to 40255" in tried
 
 
 def test_a_line_that_never_had_a_path_says_so() -> None:

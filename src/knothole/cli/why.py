@@ -9,8 +9,10 @@ import msgspec
 from cyclopts import Parameter
 
 from knothole.cli.output import Failure, Output
+from knothole.engine.endpoint.history import PoolKnown
 from knothole.peer.errors import KnotholeError
 from knothole.peer.explanation import Explanation, explain
+from knothole.peer.history_words import pools_in_words
 from knothole.peer.last_lines import KeptLine
 from knothole.peer.profile import Profile
 
@@ -48,6 +50,11 @@ def why(
     return 0
 
 
+def _pool_facts(pool: PoolKnown) -> dict[str, object]:
+    whose = "ours" if pool.ours else "theirs"
+    return {"whose": whose, "first": pool.first, "last": pool.last, "after_probes": pool.probes}
+
+
 def _tell(output: Output, kept: KeptLine, told: Explanation) -> None:
     history = kept.history
     facts = {
@@ -62,6 +69,7 @@ def _tell(output: Output, kept: KeptLine, told: Explanation) -> None:
         "plan": told.plan,
         "plan_reason": told.plan_reason,
         "odds": told.odds,
+        "pools": [_pool_facts(pool) for pool in told.pools],
         "tried": list(told.tried),
         "better": list(told.better),
         "history": msgspec.to_builtins(history),
@@ -75,6 +83,8 @@ def _tell(output: Output, kept: KeptLine, told: Explanation) -> None:
     )
     if output.json:
         return
+    if pools := pools_in_words(history):
+        output.result("why", f"Ports taken for random ones: {pools}.")
     for heading, lines in (("Tried", told.tried), ("What would make it direct", told.better)):
         if lines:
             output.result("why", f"{heading}:")

@@ -13,9 +13,15 @@ from knothole.engine.endpoint.history import (
     GaveUp,
     PathUsed,
     PlanChosen,
+    PoolKnown,
     RelayOnly,
 )
-from knothole.peer.history_words import hole_in_words, relay_in_words, tried_in_words
+from knothole.peer.history_words import (
+    hole_in_words,
+    pools_in_words,
+    relay_in_words,
+    tried_in_words,
+)
 from knothole.wire.nat import Dependence, NatReport
 
 SOON_SECONDS: Final = 3.0
@@ -53,6 +59,7 @@ class Explanation(Struct, frozen=True):
         better: what would make it direct, the most promising first.
         plan: the plan that was chosen, "" when none was told; plan_reason: why it.
         odds: of the plan, 0 to 1, None when they were not told.
+        pools: which ports were taken for the random ones of a NAT, as it became known.
         tried: what was tried and what came of it, one line each.
         history: everything that is known.
     """
@@ -65,6 +72,7 @@ class Explanation(Struct, frozen=True):
     plan: str
     plan_reason: str
     odds: float | None
+    pools: tuple[PoolKnown, ...]
     tried: tuple[str, ...]
     history: CallHistory
 
@@ -93,6 +101,7 @@ def explain(history: CallHistory) -> Explanation:
         plan="" if plan is None else plan.plan,
         plan_reason="" if plan is None else plan.reason,
         odds=None if plan is None else plan.odds,
+        pools=tuple(n.step for n in history.steps if isinstance(n.step, PoolKnown)),
         tried=tuple(tried_in_words(history)),
         history=history,
     )
@@ -148,7 +157,9 @@ def _why_relayed(
         return Cause.STILL_TRYING, "a direct path is still being tried", ()
     if plan is not None and (gave_up is not None or plan.odds == 0 or plan.plan == "relay"):
         text = plan.reason + (f" (odds {plan.odds:.0%})" if plan.odds is not None else "")
-        text += also if plan.plan != "relay" else ""
+        if plan.plan != "relay":
+            pools = pools_in_words(history)
+            text += f"; tried: {pools}" + also if pools else also
         return Cause.PLAN, text, (plan.better,) if plan.better else _better(facts, name)
     return _from_nats(history, facts)
 

@@ -14,6 +14,7 @@ from knothole.engine.endpoint.history import (
     GaveUp,
     PathUsed,
     PlanChosen,
+    PoolKnown,
     Probed,
     RelayOnly,
     Sampled,
@@ -73,6 +74,9 @@ def step_in_words(step: AnyStep, name: str) -> str:
         case Probed(kind, count, host, first, last):
             ports = f"port {first}" if first == last else f"ports {first} to {last}"
             return f"{count} {kind} probe{'s' if count > 1 else ''} to {host}, {ports}"
+        case PoolKnown():
+            whose = "here" if step.ours else f"of {name}'s"
+            return f"random ports {whose}: {pool_in_words(step)}, {step.first} to {step.last}"
         case SocketsUsed(count):
             return f"{count} further sockets"
         case TcpTried(kind, count, host):
@@ -91,6 +95,23 @@ def step_in_words(step: AnyStep, name: str) -> str:
             return f"over: {reason}"
         case FactsKnown():
             return ""
+
+
+def pools_in_words(history: CallHistory) -> str:
+    """Out of how many ports the random ones of both ends' NATs were taken to be, as that became
+    known during the attempt; "" where no port was guessed."""
+    pools = [noted.step for noted in history.steps if isinstance(noted.step, PoolKnown)]
+    return "; ".join(
+        f"a random port {whose} {', then '.join(map(pool_in_words, known))}"
+        for whose, ours in (("here", True), (f"of {history.name}'s", False))
+        if (known := [step for step in pools if step.ours is ours])
+    )
+
+
+def pool_in_words(step: PoolKnown) -> str:
+    """How many ports, and since when."""
+    since = f" after {step.probes} probe{'s' if step.probes > 1 else ''}" if step.probes else ""
+    return f"out of {step.last - step.first + 1}{since}"
 
 
 def relay_in_words(used: PathUsed, name: str) -> str:

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from knothole.engine.core import Transmit
 from knothole.engine.endpoint.events import CloseSockets, OpenSockets
-from knothole.engine.endpoint.history import GaveUp, History, PlanChosen
+from knothole.engine.endpoint.history import GaveUp, History, PlanChosen, PoolKnown
 from knothole.engine.endpoint.punching import Punching
 from knothole.engine.ice import IceAgent, generate_credentials
 from knothole.engine.ice.pair import LocalCandidate
@@ -53,10 +53,12 @@ def punching(history: History) -> Punching:
     return punching
 
 
-def begun(ours: NatReport, theirs: NatReport, history: History) -> tuple[Punching, WayOut]:
+def begun(
+    ours: NatReport, theirs: NatReport, history: History, sockets: int = 4
+) -> tuple[Punching, WayOut]:
     """A call whose plan was just begun."""
     draw = random.Random(1).randbytes
-    way_out = WayOut(draw, Budget(seconds=5.0, sockets=4))
+    way_out = WayOut(draw, Budget(seconds=5.0, sockets=sockets))
     way_out.report = ours
     punching = Punching(CALL_ID, way_out, history)
     punching.offer_terms()
@@ -129,11 +131,65 @@ def test_who_tries_random_ports_goes_on_with_the_smaller_pool_that_it_is_told(
     assert all(40000 <= port <= 42047 for port in probed(punching, 1.1)), "never a larger one"
 
 
+def pools(history: History) -> list[PoolKnown]:
+    return [noted.step for noted in history.steps if isinstance(noted.step, PoolKnown)]
+
+
+def test_it_is_on_record_out_of_which_pool_ports_were_tried_and_since_which_probe(
+    history: History,
+) -> None:
+    punching, _ = begun(LINUX, structs.replace(RANDOM, ports=Random(1024, 65535)), history)
+    punching.heard(PlanTerms(structs.replace(RANDOM, ports=Random(30000, 59999))), 0.0)
+    punching.heard(Opened(1, 4, 5000), 0.0)
+    before = len(probed(punching, 0.0311))
+    assert before > 0
+    punching.heard(PlanTerms(structs.replace(RANDOM, ports=Random(40000, 42047))), 0.04)
+    assert pools(history) == [
+        PoolKnown(False, 30000, 59999),
+        PoolKnown(False, 40000, 42047, before),
+    ]
+
+
+def test_an_end_whose_pool_turns_out_to_be_small_takes_no_more_of_it_than_it_can_spare(
+    history: History,
+) -> None:
+    all_ports = structs.replace(RANDOM, ports=Random(1024, 65535))
+    punching, way_out = begun(all_ports, LINUX, history, sockets=500)
+    sockets = [Address(BASE.host, 7000 + number) for number in range(500)]
+    tuple(punching.outputs())
+    punching.opened(sockets, 0.0)
+    sent = [each for each in punching.outputs() if isinstance(each, Transmit)]
+    way_out.report = structs.replace(RANDOM, ports=Random(40000, 40255))  # a sixteenth is 16
+    punching.report_changed(0.001)
+    assert punching.next_timeout() is not None
+    punching.handle_timeout(0.005)
+    outputs = list(punching.outputs())
+    closed = [base for each in outputs if isinstance(each, CloseSockets) for base in each.bases]
+    sent += [each for each in outputs if isinstance(each, Transmit)]
+    assert len(closed) == 500 - 16
+    assert len(sent) + len(probed(punching, 1.0)) == 16
+    assert pools(history) == [
+        PoolKnown(True, 1024, 65535),
+        PoolKnown(True, 40000, 40255, 5),
+    ]
+
+
+def test_our_pool_is_on_record_also_when_it_becomes_known_after_the_hit(history: History) -> None:
+    all_ports = structs.replace(RANDOM, ports=Random(1024, 65535))
+    punching, way_out = begun(all_ports, LINUX, history, sockets=512)
+    punching.path_changed(True, 0.1)
+    tuple(punching.outputs())
+    way_out.report = structs.replace(RANDOM, ports=Random(40000, 40255))
+    punching.report_changed(0.2)
+    assert list(punching.outputs()) == [], "nobody else needs to know any more"
+    assert pools(history)[-1] == PoolKnown(True, 40000, 40255)
+
+
 def test_a_pool_that_becomes_known_during_the_attempt_is_told(history: History) -> None:
     punching, way_out = begun(structs.replace(RANDOM, ports=Random(1024, 65535)), LINUX, history)
     tuple(punching.outputs())
     way_out.report = structs.replace(RANDOM, ports=Random(40000, 42047))
-    punching.report_changed()
+    punching.report_changed(0.0)
     assert list(punching.outputs()) == [way_out.terms]
-    punching.report_changed()
+    punching.report_changed(0.0)
     assert list(punching.outputs()) == []

@@ -202,7 +202,7 @@ class Call(CallWays):
     def report_changed(self, now: float) -> None:
         """More is known of our NAT."""
         if self._is_heard:
-            self._punching.report_changed()
+            self._punching.report_changed(now)
             self._consider_plan(now)
 
     def registered(self, now: float) -> None:

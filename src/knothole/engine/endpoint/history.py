@@ -59,6 +59,17 @@ class Probed(Step, frozen=True):
     last_port: int
 
 
+class PoolKnown(Step, frozen=True):
+    """From now on one end's random ports are taken to be from ``first`` to ``last``, both included:
+    those of our own NAT with ``ours``, else those that we try. ``probes`` is how many had gone to
+    the peer by then in this attempt."""
+
+    ours: bool
+    first: int
+    last: int
+    probes: int = 0
+
+
 class SocketsUsed(Step, frozen=True):
     """``count`` further sockets were opened."""
 
@@ -117,6 +128,7 @@ AnyStep: TypeAlias = (
     | PlanChosen
     | Sampled
     | Probed
+    | PoolKnown
     | SocketsUsed
     | TcpTried
     | Answered

@@ -25,8 +25,9 @@ from knothole.wire.candidate import Candidate, CandidateKind, candidate_priority
 from knothole.wire.signal.plans import Move, PlanTerms
 from knothole.wire.stun import looks_like_stun
 
-MAX_FOUND: Final = 4
-"""Ours: further sockets that the peer was heard on become candidates, at most so many."""
+MAX_FOUND: Final = 8
+"""Ours: further sockets that the peer was heard on become candidates, at most so many. Where our
+NAT lets any port in, some of them answer from a port that the peer's does not let in."""
 
 FOUND_PREFERENCE: Final = 1024  # ours: a standing socket that works too is preferred
 
@@ -71,14 +72,19 @@ class Punching:
         """Whether the server may vouch for our address to the other end: without it no plan."""
         return self._way_out.makes_plans and not self._relay_only
 
-    def report_changed(self) -> None:
+    def report_changed(self, now: float) -> None:
         """More is known of our NAT: the other end learns of it. A plan that is being carried out
-        stays what it is."""
+        stays what it is, but may spare sockets."""
         terms = None if self._relay_only else self._way_out.terms
-        done = self._attempt is not None and (self._direct or self._attempt.is_over)
-        if terms is not None and terms != self._ours and not done:
-            self._ours = terms
+        if terms is None or terms == self._ours:
+            return
+        self._ours = terms
+        attempt = self._attempt
+        if attempt is None or not (self._direct or attempt.is_over):
             self._outputs.append(terms)
+        if attempt is not None:
+            attempt.learned(terms)
+            self._drain(now)
 
     def agree(self, theirs: PlanTerms | None, observed: Iterable[str]) -> None:
         """The other end's terms, and where the server sees it: the call is answered."""

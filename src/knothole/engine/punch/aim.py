@@ -17,13 +17,14 @@ from knothole.engine.core import Timers, least
 from knothole.engine.predict.next_port import ports_after
 from knothole.engine.predict.odds import width_for
 from knothole.engine.predict.plan import Shape, crowd, shape_of
+from knothole.engine.predict.pool import pool_of
 from knothole.engine.punch.bracket import LAST_ROUND
-from knothole.engine.punch.draw import Draw
+from knothole.engine.punch.draw import PoolDraw
 from knothole.engine.punch.means import Means, Sample
 from knothole.engine.punch.pace import Pace
 from knothole.wire.address import Address
-from knothole.wire.nat import NatReport, Random, Sequential
-from knothole.wire.signal.plans import Move, Sampled
+from knothole.wire.nat import NatReport, Sequential
+from knothole.wire.signal.plans import Move, PlanTerms, Sampled
 
 PROBES: Final = 12
 """Ours: enough where nobody else takes ports, our own connectivity checks excepted."""
@@ -41,10 +42,8 @@ class Aiming:
     def __init__(self, means: Means) -> None:
         self._means = means
         self._is_random = shape_of(means.ours.nat) is Shape.RANDOM
-        ports = means.theirs.nat.ports
-        self._draw = (
-            Draw(ports.first, ports.last, means.random) if isinstance(ports, Random) else None
-        )
+        pool = pool_of(means.theirs.nat)
+        self._draw = None if pool is None else PoolDraw(*pool, means.random)
         self._round = 0
         self._count = 0
         self._fresh: list[Address] = []
@@ -58,6 +57,8 @@ class Aiming:
         self._timers: Timers[_Timer] = Timers()
 
     def start(self, now: float) -> None:
+        if self._draw is not None:
+            self._means.note_pool(self._draw.first, self._draw.last, ours=False)
         self._begin_round(1, now)
 
     def opened(self, bases: Sequence[Address], now: float) -> None:
@@ -72,6 +73,8 @@ class Aiming:
         self._fire(now)
 
     def heard(self, move: Move, now: float) -> None:
+        if isinstance(move, PlanTerms):
+            self._narrow(pool_of(move.nat))
         if not isinstance(move, Sampled) or move.round < self._round:
             return
         if move.round > self._round:
@@ -127,6 +130,11 @@ class Aiming:
         at_once = len(self._waiting) <= MAX_PROBES
         self._pace = None if at_once else Pace(self._means.ledger.budget.per_second, now)
         self._send(now)
+
+    def _narrow(self, pool: tuple[int, int] | None) -> None:
+        """The peer has found out that its ports are fewer."""
+        if pool is not None and self._draw is not None and self._draw.narrow(*pool):
+            self._means.note_pool(*pool, ours=False)
 
     def _aim(self, theirs: Sampled, passed: float) -> int | None:
         """``passed`` is about as long as between their sample and their probes."""

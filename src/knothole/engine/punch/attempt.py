@@ -7,13 +7,14 @@ from typing import Final
 
 from knothole.engine.core import Datagram, least
 from knothole.engine.predict.plan import Plan, PlanKind
+from knothole.engine.predict.pool import pool_of
 from knothole.engine.punch.aim import Aiming
 from knothole.engine.punch.birthday import Scanning, Scattering
 from knothole.engine.punch.bracket import Bracketing, Filling
 from knothole.engine.punch.means import Means, PunchOutput
 from knothole.engine.punch.tactic import Tactic
 from knothole.wire.address import Address
-from knothole.wire.signal.plans import Move
+from knothole.wire.signal.plans import Move, PlanTerms
 
 TACTICS: Final[dict[tuple[PlanKind, bool], Callable[[Means], Tactic]]] = {
     (PlanKind.BRACKET, True): Bracketing,
@@ -39,6 +40,8 @@ class Attempt:
         self._means = means
         self._tactic = TACTICS[plan.kind, plan.moves_first](means)
         self._ends_at: float | None = now + means.ledger.budget.seconds
+        if (pool := pool_of(means.ours.nat)) is not None:
+            means.note_pool(*pool, ours=True)
         self._tactic.start(now)
 
     @property
@@ -60,6 +63,13 @@ class Attempt:
     def keep(self, base: Address) -> None:
         """The peer was heard on this further socket: whatever comes of the round, it stays open."""
         self._means.keep(base)
+
+    def learned(self, ours: PlanTerms) -> None:
+        """More is known of our own NAT."""
+        before, after = pool_of(self._means.ours.nat), pool_of(ours.nat)
+        self._means.ours = ours
+        if after is not None and after != before:
+            self._means.note_pool(*after, ours=True)
 
     def heard(self, move: Move, now: float) -> None:
         """What the peer says of its part."""

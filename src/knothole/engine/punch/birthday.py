@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from knothole.engine.predict.plan import holes_of
-from knothole.engine.punch.draw import Draw
+from knothole.engine.predict.pool import pool_of
+from knothole.engine.punch.draw import PoolDraw
 from knothole.engine.punch.means import Means, Sample
 from knothole.engine.punch.pace import Pace
 from knothole.wire.address import Address
-from knothole.wire.nat import Random
 from knothole.wire.signal.plans import Move, Opened, PlanTerms
 
 ANY_PORT: Final = (1024, 65535)  # RFC 4787 Section 4.2.1, REQ-3: 0-1023 are kept apart
@@ -27,6 +27,7 @@ class Scattering:
     def __init__(self, means: Means) -> None:
         self._means = means
         self._granted = 0
+        self._sent = 0
         self._told = False
         self._waiting: deque[Address] = deque()
         self._pace: Pace | None = None
@@ -49,15 +50,25 @@ class Scattering:
         pass
 
     def handle_timeout(self, now: float) -> None:
+        self._spare()
         if self._pace is None or not self._waiting:
             return
         due = min(self._pace.take(now), len(self._waiting))
         ends = [(self._waiting.popleft(), self._means.targets[0]) for _ in range(due)]
         if ends:
+            self._sent += len(ends)
             self._means.probe("birthday", ends, now)
 
     def next_timeout(self) -> float | None:
         return self._pace.next_at if self._pace is not None and self._waiting else None
+
+    def _spare(self) -> None:
+        """A call that begins before our NAT is known begins with many sockets; where its pool turns
+        out to be small, those that are too many for it and have not sent yet never do."""
+        unneeded = []
+        while self._waiting and self._sent + len(self._waiting) > holes_of(self._means.ours):
+            unneeded.append(self._waiting.pop())
+        self._means.close(unneeded)
 
 
 class Scanning:
@@ -66,8 +77,7 @@ class Scanning:
     def __init__(self, means: Means) -> None:
         self._means = means
         self._base = means.base
-        self._pool = _pool(means.theirs) or ANY_PORT
-        self._draw = Draw(*self._pool, means.random)
+        self._draw = PoolDraw(*(pool_of(means.theirs.nat) or ANY_PORT), means.random)
         self._left = means.ours.probes
         self._pace: Pace | None = None
 
@@ -84,16 +94,16 @@ class Scanning:
         if isinstance(move, Opened) and self._pace is None:
             self._base = self._means.ports.get(move.towards, self._means.base)
             self._pace = Pace(self._means.ledger.budget.per_second, now)
+            self._means.note_pool(self._draw.first, self._draw.last, ours=False)
             self.handle_timeout(now)
         elif isinstance(move, PlanTerms):
-            self._narrow(_pool(move))
+            self._narrow(pool_of(move.nat))
 
     def _narrow(self, pool: tuple[int, int] | None) -> None:
         """A call that begins before the peer knows its NAT begins with all ports; later the peer
         tells of a smaller pool."""
-        if pool is not None and pool[1] - pool[0] < self._pool[1] - self._pool[0]:
-            self._pool = pool
-            self._draw = Draw(*pool, self._means.random)
+        if pool is not None and self._draw.narrow(*pool) and self._pace is not None:
+            self._means.note_pool(*pool, ours=False)
 
     def handle_timeout(self, now: float) -> None:
         if self._pace is None or not self._left:
@@ -105,8 +115,3 @@ class Scanning:
 
     def next_timeout(self) -> float | None:
         return self._pace.next_at if self._pace is not None and self._left else None
-
-
-def _pool(terms: PlanTerms) -> tuple[int, int] | None:
-    ports = terms.nat.ports
-    return (ports.first, ports.last) if isinstance(ports, Random) else None

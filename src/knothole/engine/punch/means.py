@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from knothole.engine.core import Datagram, RandomBytes, Transmit
-from knothole.engine.endpoint.history import AnyStep, Probed, SocketsUsed
+from knothole.engine.endpoint.history import AnyStep, PoolKnown, Probed, SocketsUsed
 from knothole.engine.endpoint.history import Sampled as SampledStep
 from knothole.engine.ice.agent import IceAgent
 from knothole.engine.predict.budget import Ledger
@@ -81,6 +81,7 @@ class Means:
 
     ``base`` is the socket that our standing candidates are sent from, ``ports`` which of our bases
     is seen outside at which port, ``targets`` the ports of the peer's candidates at ``vouched``.
+    ``ours`` is kept up to date by the attempt, ``theirs`` are their first terms.
     """
 
     def __init__(
@@ -101,10 +102,12 @@ class Means:
         self.base: Final = base
         self.ports: Final = ports
         self.targets: Final = tuple(targets)
-        self.ours: Final = ours
+        self.ours = ours
         self.theirs: Final = theirs
         self.random: Final = random
         self.rtt_seconds = FIRST_RTT_SECONDS
+        self.probes = 0
+        """How many probes have gone to the peer."""
         self.outputs: deque[PunchOutput] = deque()
         self._ice = ice
         self._vouched = vouched
@@ -203,10 +206,15 @@ class Means:
             return 0
         for base, port in ends[:granted]:
             self.outputs.append(Transmit(Datagram(base, self._vouched.at(port), payload)))
+        self.probes += granted
         ports = [port for _, port in ends[:granted]]
         step = Probed(kind, granted, self._vouched.host, min(ports), max(ports))
         self.outputs.append(Note(step))
         return granted
+
+    def note_pool(self, first: int, last: int, *, ours: bool) -> None:
+        """Remember that one end's random ports are taken to be these from now on."""
+        self.outputs.append(Note(PoolKnown(ours, first, last, self.probes)))
 
     def tell(self, move: Move) -> None:
         """Tell the peer."""
