@@ -53,7 +53,8 @@ def channel_data(number: int, payload: bytes, padding: int = 0) -> bytes:
 
 def treat(source: Address, destination: Address, channel: int = 0, **changes: object) -> Treatment:
     fields = {"expires_at": time.monotonic() + 3600, "came_by": LOOPBACK, "leaves_by": LOOPBACK}
-    return Treatment(source, destination, channel, **{**fields, "mtu": 1500, **changes})
+    fields |= {"mtu": 1500, "next_hop": destination.host}
+    return Treatment(source, destination, channel, **{**fields, **changes})
 
 
 def from_client(

@@ -14,7 +14,8 @@ from typing import Final
 _GET_LINK, _GET_ADDRESS, _GET_ROUTE = 18, 22, 26
 _NEW_QDISC, _NEW_FILTER, _DELETE_FILTER = 36, 44, 45
 _IFLA_MTU: Final = 4
-_RTA_DESTINATION, _RTA_SOURCE, _RTA_INTERFACE, _RTA_METRICS, _RTAX_MTU = 1, 2, 4, 8, 2
+_RTA_DESTINATION, _RTA_SOURCE, _RTA_INTERFACE, _RTA_GATEWAY, _RTA_METRICS = 1, 2, 4, 5, 8
+_RTA_VIA, _RTAX_MTU = 18, 2
 _SCOPE_LINK: Final = 253
 _UNICAST, _LOCAL = 1, 2
 # <linux/netlink.h>
@@ -51,12 +52,14 @@ class Link:
 class Route:
     """How packets get somewhere: by which interface, at most how large (0: as the interface can).
 
-    ``is_local``: to this machine itself.
+    ``next_hop`` is the host on that link which takes them, the destination itself or a gateway, of
+    whichever IP version. ``is_local``: to this machine itself.
     """
 
     interface: int
     mtu: int
     is_local: bool
+    next_hop: str
 
 
 class RouteNetlink:
@@ -105,7 +108,11 @@ class RouteNetlink:
         metrics = dict(_attributes(found.get(_RTA_METRICS, b"")))
         (mtu,) = struct.unpack("=I", metrics.get(_RTAX_MTU, bytes(4)))
         (interface,) = struct.unpack("=I", found[_RTA_INTERFACE])
-        return Route(interface, mtu, kind == _LOCAL)
+        try:
+            next_hop = _next_hop(family, found, destination)
+        except (struct.error, ValueError, OSError):
+            return None  # a neighbour of another kind than IP
+        return Route(interface, mtu, kind == _LOCAL, next_hop)
 
     def add_clsact(self, interface: int) -> None:
         """Have a place for classifiers at ``interface``; it may be there already."""
@@ -167,6 +174,15 @@ _INGRESS_PARENT: Final = _CLSACT_HANDLE | (_INGRESS & 0xFFFF)
 
 def _attribute(kind: int, content: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(content), kind) + content + bytes(-len(content) & 3)
+
+
+def _next_hop(family: int, found: dict[int, bytes], destination: str) -> str:
+    if _RTA_GATEWAY in found:
+        return socket.inet_ntop(family, found[_RTA_GATEWAY])
+    if _RTA_VIA in found:  # struct rtvia: a gateway of another IP version
+        (family,) = struct.unpack_from("=H", found[_RTA_VIA])
+        return socket.inet_ntop(family, found[_RTA_VIA][2:])
+    return destination
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

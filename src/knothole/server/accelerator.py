@@ -262,6 +262,7 @@ class Accelerator:
             came_by,
             leaves_by,
             min(mtu, _GREATEST_MTU),
+            out.next_hop,
         )
         return pattern, treatment
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import pytest
@@ -41,23 +42,36 @@ def test_an_ipv6_pattern_fills_its_addresses() -> None:
 
 
 def test_a_treatment_has_its_end_in_nanoseconds_and_the_rest_in_its_place() -> None:
-    treatment = Treatment(RELAYED, PEER, 0, 12.5, came_by=3, leaves_by=4, mtu=1400)
+    treatment = Treatment(
+        RELAYED, PEER, 0, 12.5, came_by=3, leaves_by=4, mtu=1400, next_hop="192.0.2.254"
+    )
     packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, Count(10, 1000))
-    assert len(packed) == ENTRY_SIZE == 88
+    assert len(packed) == ENTRY_SIZE == 112
     assert struct.unpack_from("=QQQ", packed) == (12_500_000_000, 10, 1000)
     assert packed[24:28] == bytes([198, 51, 100, 1])
     assert struct.unpack_from("=HIII", packed, 62) == (1400, 9, 3, 4)
+    assert packed[88:] == struct.pack("=I", socket.AF_INET) + bytes([192, 0, 2, 254]) + bytes(16)
+
+
+def test_the_next_hop_may_be_of_the_other_ip_version() -> None:
+    treatment = Treatment(RELAYED, PEER, 0, 1.0, 3, 4, 1400, next_hop="fe80::1")
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, NEVER)
+    assert packed[88:108] == struct.pack("=I", socket.AF_INET6) + socket.inet_pton(
+        socket.AF_INET6, "fe80::1"
+    )
 
 
 def test_an_mtu_and_a_time_beyond_the_fields_are_clamped() -> None:
-    treatment = Treatment(RELAYED, PEER, 0, -1.0, came_by=3, leaves_by=0, mtu=1 << 20)
+    treatment = Treatment(
+        RELAYED, PEER, 0, -1.0, came_by=3, leaves_by=0, mtu=1 << 20, next_hop=PEER.host
+    )
     packed = pack_treatment(Pattern(CLIENT, SERVER, 1), treatment, 0, NEVER)
     assert struct.unpack_from("=Q", packed) == (0,)
     assert struct.unpack_from("=H", packed, 62) == (0xFFFF,)
 
 
 def test_another_ip_version_is_refused() -> None:
-    treatment = Treatment(Address("::1", 1), Address("::2", 2), 0, 1.0, 1, 1, 1500)
+    treatment = Treatment(Address("::1", 1), Address("::2", 2), 0, 1.0, 1, 1, 1500, "::2")
     with pytest.raises(ValueError, match="user space"):
         pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, NEVER)
 

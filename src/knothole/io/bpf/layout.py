@@ -14,7 +14,7 @@ from knothole.wire.turn import CHANNEL_HEADER_SIZE
 
 _ENDS: Final = struct.Struct("16s16s2s2s")
 _KEY: Final = struct.Struct("36s2sBx")
-_ENTRY: Final = struct.Struct("=QQQ36s2sHIIIIII")
+_ENTRY: Final = struct.Struct("=QQQ36s2sHIIIIIII16s4x")
 _COUNT: Final = struct.Struct("=QQ8x")
 KEY_SIZE, ENTRY_SIZE, COUNT_SIZE = _KEY.size, _ENTRY.size, _COUNT.size
 # Of both versions: the 16 bits in which the number of hops left is, less one.
@@ -50,7 +50,7 @@ class Treatment:
 
     It is taken until ``expires_at`` (CLOCK_MONOTONIC, seconds), when it came in by the interface
     ``came_by``. It leaves by the interface ``leaves_by``, 0 for a destination on this machine, with
-    at most ``mtu`` bytes.
+    at most ``mtu`` bytes, to the neighbour ``next_hop`` (a host).
     """
 
     source: Address
@@ -60,6 +60,7 @@ class Treatment:
     came_by: int
     leaves_by: int
     mtu: int
+    next_hop: str
 
 
 def pack_pattern(pattern: Pattern) -> bytes:
@@ -96,6 +97,8 @@ def pack_treatment(pattern: Pattern, treatment: Treatment, slot: int, limit: Cou
         _as_loaded(addresses + longer + _ONE_HOP_LESS[version]),
         _as_loaded(addresses + longer),
         _as_loaded(ports + longer),
+        _family(treatment.next_hop),
+        socket.inet_pton(_family(treatment.next_hop), treatment.next_hop),
     )
 
 
@@ -109,8 +112,11 @@ def _pack_ends(source: Address, destination: Address) -> bytes:
 
 
 def _host(address: Address) -> bytes:
-    family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
-    return socket.inet_pton(family, address.host)
+    return socket.inet_pton(_family(address.host), address.host)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _version(address: Address) -> int:

@@ -37,7 +37,8 @@ static long (*const change_tail)(void *, __u32, __u64) = (void *)BPF_FUNC_skb_ch
 static long (*const replace_sum)(void *, __u32, __u64, __u64, __u64) =
     (void *)BPF_FUNC_l4_csum_replace;
 static __s64 (*const update_sum)(void *, __u32) = (void *)BPF_FUNC_csum_update;
-static long (*const redirect)(__u32, void *, int, __u64) = (void *)BPF_FUNC_redirect_neigh;
+static long (*const redirect)(__u32, const struct bpf_redir_neigh *, int, __u64) =
+    (void *)BPF_FUNC_redirect_neigh;
 
 struct map {
     __u32 type, key_size, value_size, max_entries, flags;
@@ -68,6 +69,7 @@ struct entry {
     __u32 ip_sum;     // to the header of IPv4 or IPv6
     __u32 pseudo_sum; // to the pseudo-header of UDP
     __u32 udp_sum;    // to UDP's header and payload
+    struct bpf_redir_neigh next_hop; // or the kernel would look for the route of each packet
 };
 
 struct count {
@@ -205,7 +207,8 @@ INLINE int relay(struct __sk_buff *packet, struct key *key, __u32 udp_at, __u32 
         update_sum(packet, entry->ip_sum);
     __sync_fetch_and_add(&count->packets, 1);
     __sync_fetch_and_add(&count->bytes, length);
-    return entry->out ? redirect(entry->out, 0, 0, 0) : ON_WITH_IT;
+    return entry->out ? redirect(entry->out, &entry->next_hop, sizeof(entry->next_hop), 0)
+                      : ON_WITH_IT;
 }
 
 SECTION("tc") int shortcut(struct __sk_buff *packet)
