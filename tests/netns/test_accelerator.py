@@ -68,11 +68,15 @@ def server_host(lab: Lab, ipv6: bool = False) -> str:
 def channel(lab, relay, ends) -> Callable[..., tuple[RelayProgram, TurnEnd, Socket]]:
     """A client with a channel to a peer, and the relay."""
 
-    def make(ipv6: bool = False, **changes: object) -> tuple[RelayProgram, TurnEnd, Socket]:
+    def make(
+        ipv6: bool = False, relayed_ipv6: bool | None = None, **changes: object
+    ) -> tuple[RelayProgram, TurnEnd, Socket]:
+        if relayed_ipv6 is None:
+            relayed_ipv6 = ipv6
         started = relay(**changes)
         client = ends(TurnEnd, "alice", server_host(lab, ipv6), ipv6=ipv6)
-        peer = ends(Socket, "peer", ipv6=ipv6)
-        client.allocate(ipv6=ipv6)
+        peer = ends(Socket, "peer", ipv6=relayed_ipv6)
+        client.allocate(ipv6=relayed_ipv6)
         assert client.bind(peer.address, NUMBER) == 0
         return started, client, peer
 
@@ -122,16 +126,13 @@ def test_two_clients_are_relayed_to_each_other_by_the_kernel(
     assert started.counts().packets == 8
 
 
-def test_between_ipv4_and_ipv6_user_space_relays(lab, relay, ends) -> None:
-    started = relay()
-    client = ends(TurnEnd, "alice", server_host(lab))
-    peer = ends(Socket, "peer", ipv6=True)
-    client.allocate(ipv6=True)
-    assert client.bind(peer.address, NUMBER) == 0
-    client.send_channel(NUMBER, b"from IPv4")
-    assert peer.receive() == (b"from IPv4", client.relayed)
-    peer.send(b"from IPv6", client.relayed)
-    assert client.receive_channel() == (NUMBER, b"from IPv6")
+@BOTH
+def test_between_ipv4_and_ipv6_user_space_relays(channel, ipv6) -> None:
+    started, client, peer = channel(ipv6, relayed_ipv6=not ipv6)
+    client.send_channel(NUMBER, b"to the other version")
+    assert peer.receive() == (b"to the other version", client.relayed)
+    peer.send(b"and back", client.relayed)
+    assert client.receive_channel() == (NUMBER, b"and back")
     assert started.counts() == (0, 0)
 
 
@@ -171,26 +172,56 @@ def test_a_burst_in_one_piece_is_relayed_by_user_space(channel) -> None:
     assert started.counts() == (0, 0)
 
 
-@pytest.mark.parametrize("there", Offload)
-@pytest.mark.parametrize("here", Offload)
-@BOTH
-def test_checksums_are_right_with_offloads_on_and_off(lab, channel, ipv6, here, there) -> None:
-    """``here``: at clients and peers, so how packets come in; ``there``: at the server, so who
-    completes them. What is completed before the last cable the receiver's kernel verifies."""
+@pytest.fixture(params=[(here, there) for here in Offload for there in Offload])
+def offloads(request, lab) -> Iterator[None]:
+    """Those of clients and peers, so how packets come in, and those of the server, so who completes
+    them. What is completed before the last cable the receiver's kernel verifies."""
+    here, there = request.param
     for host in ("alice", "peer"):
         set_offload(lab, host, "eth0", here)
     set_offload(lab, "server", "eth0", there)
-    try:
-        started, client, peer = channel(ipv6)
-        for size in (4, 5, 160, 161, 1200, 1401):
-            client.send_channel(NUMBER, PAYLOAD[:size])
-            assert peer.receive() == (PAYLOAD[:size], client.relayed)
-            peer.send(PAYLOAD[:size], client.relayed)
-            assert client.receive_channel() == (NUMBER, PAYLOAD[:size])
-        assert started.counts().packets == 12
-    finally:
-        for host in ("alice", "peer", "server"):
-            set_offload(lab, host, "eth0", Offload.ON)
+    yield
+    for host in ("alice", "peer", "server"):
+        set_offload(lab, host, "eth0", Offload.ON)
+
+
+@BOTH
+@pytest.mark.usefixtures("offloads")
+def test_checksums_are_right_with_offloads_on_and_off(channel, ipv6) -> None:
+    started, client, peer = channel(ipv6)
+    exchange(client, peer)
+    assert started.counts().packets == 2 * len(SIZES)
+
+
+@pytest.mark.parametrize("relayed_ipv6", [False, True], ids=["relayed-ipv4", "relayed-ipv6"])
+@BOTH
+@pytest.mark.usefixtures("offloads")
+def test_in_user_space_too_checksums_are_right_with_offloads_on_and_off(
+    channel, ipv6, relayed_ipv6
+) -> None:
+    """Singly, and in bursts that offloads cut, or join, or leave alone."""
+    _, client, peer = channel(ipv6, relayed_ipv6, accelerator=False)
+    exchange(client, peer)
+    pieces = [bytes([0x80, number]) + PAYLOAD[:999] for number in range(20)]
+    client.socket.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 4 + 1001)
+    message = NUMBER.to_bytes(2, "big") + (1001).to_bytes(2, "big")
+    client.send(b"".join(message + each for each in pieces), client.server)
+    assert [peer.receive() for _ in pieces] == [(each, client.relayed) for each in pieces]
+    peer.socket.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1001)
+    peer.send(b"".join(pieces), client.relayed)
+    assert [client.receive_channel() for _ in pieces] == [(NUMBER, each) for each in pieces]
+
+
+SIZES = (4, 5, 160, 161, 1200, 1401)
+
+
+def exchange(client: TurnEnd, peer: Socket) -> None:
+    """Each size there and back."""
+    for size in SIZES:
+        client.send_channel(NUMBER, PAYLOAD[:size])
+        assert peer.receive() == (PAYLOAD[:size], client.relayed)
+        peer.send(PAYLOAD[:size], client.relayed)
+        assert client.receive_channel() == (NUMBER, PAYLOAD[:size])
 
 
 def test_a_forbidden_peer_gets_no_entry(lab, relay, ends) -> None:
@@ -373,6 +404,47 @@ def test_when_routes_change_packets_take_the_new_way(lab, channel) -> None:
     while peer.receive()[0] != b"the last one":
         pass
     assert started.counts().packets > before
+
+
+def test_when_the_gateway_changes_the_kernel_sends_to_the_new_one(lab, channel) -> None:
+    """To one that is not there, and back."""
+    started, client, peer = channel()
+    client.send_channel(NUMBER, PAYLOAD[:100])
+    assert peer.receive()[0] == PAYLOAD[:100]
+    nobody = server_host(lab).rpartition(".")[0] + ".77"
+    other = ["ip", "route", "add", f"{peer.address.host}/32", "via", nobody, "dev", "eth0"]
+    other.append("onlink")
+
+    def arrives() -> bool:
+        before = started.counts().packets
+        client.send_channel(NUMBER, b"?")
+        until(lambda: started.counts().packets > before)
+        with contextlib.suppress(TimeoutError):
+            return bool(peer.receive(0.5))
+        return False
+
+    lab.run("server", other, check=True)
+    until(lambda: not arrives())
+    other[2] = "del"
+    lab.run("server", other, check=True)
+    until(arrives)
+
+
+def test_a_gateway_of_another_ip_version_is_sent_to(lab, channel) -> None:
+    peer_host = next(each for each in lab.hosts["peer"].addresses if ":" not in each)
+    shown = lab.run("server", ["ip", "-6", "route", "show", "default"], capture_output=True)
+    words = shown.stdout.decode().split()
+    gateway = words[words.index("via") + 1]
+    route = ["ip", "route", "add", f"{peer_host}/32", "via", "inet6", gateway, "dev", "eth0"]
+    lab.run("server", route, check=True)
+    try:
+        started, client, peer = channel()
+        client.send_channel(NUMBER, PAYLOAD[:100])
+        assert peer.receive() == (PAYLOAD[:100], client.relayed)
+        assert started.counts().packets == 1
+    finally:
+        route[2] = "del"
+        lab.run("server", route, check=True)
 
 
 def until(happens: Callable[[], bool]) -> None:
