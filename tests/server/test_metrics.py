@@ -17,7 +17,7 @@ from knothole.server.snapshot import ListenerReport, Snapshot, SwitchboardReport
 from knothole.server.vitals import Vitals
 
 RELAY = Report(
-    vitals=Vitals(10.0, 2000, 0.25),
+    vitals=Vitals(10.0, 2000, 0.25, 30, 4),
     is_draining=False,
     allocations=[AllocationCount("udp", "ipv4", 3), AllocationCount("tls", "ipv6", 1)],
     ended={"expired": 2},
@@ -35,7 +35,7 @@ RELAY = Report(
 SNAPSHOT = Snapshot(
     version="1.2.3",
     is_draining=True,
-    vitals=Vitals(20.0, 1000, 0.001),
+    vitals=Vitals(20.0, 1000, 0.001, 20, 3),
     switchboard=SwitchboardReport(5, 2, 6),
     listeners=[ListenerReport("udp 3478", "outside")],
     relay_processes=2,
@@ -65,6 +65,9 @@ def test_relay_processes_are_summed_up() -> None:
     assert found["knothole_relay_connections transport=tls"] == 2
     assert found["knothole_memory_bytes process=relay"] == 4000
     assert found["knothole_memory_bytes process=rendezvous"] == 1000
+    assert found["knothole_open_descriptors process=relay"] == 60
+    assert found["knothole_open_descriptors process=rendezvous"] == 20
+    assert found["knothole_tasks process=relay"] == 8
     assert found["knothole_loop_lag_seconds process=relay"] == 0.25
     assert found["knothole_process_up process=relay"] == 2
     assert found["knothole_accelerator_on"] == 2

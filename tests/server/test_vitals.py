@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 import time
 
+import pytest
+
 from knothole.server import vitals
-from knothole.server.vitals import VitalSigns, memory_bytes
+from knothole.server.vitals import VitalSigns, memory_bytes, open_descriptors
 
 
 async def test_a_loop_that_was_held_up_is_told(monkeypatch) -> None:
@@ -27,3 +31,22 @@ def test_memory_is_that_of_this_process() -> None:
     held = b"x" * 50_000_000
     assert memory_bytes() - before > 30_000_000
     del held
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not say")
+def test_descriptors_are_those_of_this_process() -> None:
+    before = open_descriptors()
+    with socket.socket(), socket.socket():
+        assert open_descriptors() == before + 2
+    assert open_descriptors() == before
+
+
+async def test_tasks_are_those_that_are_not_done() -> None:
+    signs = VitalSigns()
+    before = signs.read().tasks
+    sleeper = asyncio.create_task(asyncio.sleep(3600))
+    assert signs.read().tasks == before + 1
+    sleeper.cancel()
+    await asyncio.wait([sleeper])
+    assert signs.read().tasks == before
+    signs.stop()

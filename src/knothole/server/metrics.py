@@ -60,6 +60,12 @@ def _vitals(snapshot: Snapshot) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "knothole_memory_bytes", "Resident memory of the processes.", labels=["process"]
     )
+    descriptors = GaugeMetricFamily(
+        "knothole_open_descriptors", "Files and sockets that they have open.", labels=["process"]
+    )
+    tasks = GaugeMetricFamily(
+        "knothole_tasks", "Tasks of their event loops that are not done.", labels=["process"]
+    )
     lag = GaugeMetricFamily(
         "knothole_loop_lag_seconds",
         "How late the event loop was at worst in the last ten seconds.",
@@ -72,9 +78,11 @@ def _vitals(snapshot: Snapshot) -> Iterator[Metric]:
         found = [vitals for process, vitals in processes if process == kind]
         if found:
             memory.add_metric([kind], sum(each.memory_bytes for each in found))
+            descriptors.add_metric([kind], sum(each.descriptors for each in found))
+            tasks.add_metric([kind], sum(each.tasks for each in found))
             lag.add_metric([kind], max(each.loop_lag_seconds for each in found))
             uptime.add_metric([kind], max(each.uptime_seconds for each in found))
-    return iter((memory, lag, uptime))
+    return iter((memory, descriptors, tasks, lag, uptime))
 
 
 def _relays(relays: list[Report]) -> Iterator[Metric]:

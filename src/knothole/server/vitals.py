@@ -1,4 +1,4 @@
-"""How one process of the server is: its age, its memory, and how late its event loop is."""
+"""How one process of the server is: age, memory, descriptors, tasks, and how late its loop is."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ KEPT_LOOKS: Final = 20  # ours: the worst of ten seconds is told
 
 
 class Vitals(msgspec.Struct, frozen=True):
-    """``loop_lag_seconds`` is the worst of the last ten seconds."""
+    """``loop_lag_seconds`` is the worst of the last ten seconds; ``tasks`` are those of asyncio."""
 
     uptime_seconds: float
     memory_bytes: int
     loop_lag_seconds: float
+    descriptors: int = 0
+    tasks: int = 0
 
 
 class VitalSigns:
@@ -35,7 +37,13 @@ class VitalSigns:
     def read(self) -> Vitals:
         now = self._loop.time()
         late = max(0.0, now - self._due)  # while we are busy, the next look is overdue
-        return Vitals(now - self._begun, memory_bytes(), max(late, *self._lags))
+        return Vitals(
+            now - self._begun,
+            memory_bytes(),
+            max(late, *self._lags),
+            open_descriptors(),
+            len(asyncio.all_tasks(self._loop)),
+        )
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -62,3 +70,11 @@ def memory_bytes() -> int:
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def open_descriptors() -> int:
+    """How many this process has; 0 where the system does not say."""
+    try:
+        return len(os.listdir("/dev/fd")) - 1  # the one that lists them
+    except OSError:  # Windows
+        return 0

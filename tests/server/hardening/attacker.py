@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import socket
+import struct
 import time
+from typing import Self
 
 from knothole.engine.turn.authentication import PASSWORD_ALGORITHMS
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     Algorithm,
     Attribute,
+    Data,
     ErrorCode,
     Lifetime,
     Message,
@@ -20,11 +23,13 @@ from knothole.wire.stun import (
     Realm,
     RequestedTransport,
     Username,
+    XorPeerAddress,
     XorRelayedAddress,
     decode,
     encode,
     long_term_key,
 )
+from knothole.wire.turn import StreamFramer
 
 PATIENCE = 40.0
 AGAIN = 1.0  # seconds after which a request is sent again, as every client does
@@ -32,6 +37,8 @@ AGAIN = 1.0  # seconds after which a request is sent again, as every client does
 
 class Attacker:
     """Over UDP from a port of its own. Use as a context manager: it deletes what it got."""
+
+    transport = RequestedTransport()
 
     def __init__(
         self,
@@ -49,17 +56,21 @@ class Attacker:
         self.nonce = b""
         self.random = random.Random(seed)
         self._answered: set[bytes] = set()  # their requests may have been sent twice
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        self.socket.connect((host, port))
+        self.socket = self._open(host, port)
 
-    def __enter__(self) -> Attacker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.nonce:
             self.ask(Method.REFRESH, Lifetime(0))
         self.socket.close()
+
+    def _open(self, host: str, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_DGRAM)
+        opened.connect((host, port))
+        return opened
 
     def exchange(self, request: bytes) -> bytes:
         """Send it, again and again, until there is an answer to it."""
@@ -133,7 +144,55 @@ class Attacker:
         return 0 if error is None else error.code
 
     def allocate(self, *attributes: Attribute) -> Address:
-        answer = self.ask(Method.ALLOCATE, RequestedTransport(), *attributes)
+        answer = self.ask(Method.ALLOCATE, self.transport, *attributes)
         found = answer.get(XorRelayedAddress)
         assert found is not None, answer
         return found.address
+
+    def indicate(self, peer: Address, data: bytes) -> None:
+        """A Send indication."""
+        content = (XorPeerAddress(peer), Data(data))
+        self.socket.send(encode(Message(MessageClass.INDICATION, Method.SEND, bytes(12), content)))
+
+    def send_channel(self, number: int, data: bytes) -> None:
+        self.socket.send(struct.pack("!HH", number, len(data)) + data)
+
+
+class StreamAttacker(Attacker):
+    """Over TCP, for TCP allocations (RFC 6062); a connection may become one that carries data."""
+
+    transport = RequestedTransport(6)
+
+    def __exit__(self, *_: object) -> None:
+        """With its connection its allocation ends."""
+        self.socket.close()
+
+    def heard(self, seconds: float, until: bytes = b"") -> list[bytes]:
+        found: list[bytes] = []
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            try:
+                data = self.socket.recv(65_536)
+            except TimeoutError:
+                break
+            if not data:
+                raise EOFError("the server has closed the connection")
+            found += self._framer.feed(data)
+            if until and any(each[8:20] == until for each in found):
+                break
+        return found
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send it once: a stream loses nothing."""
+        self.socket.sendall(request)
+        for answer in self.heard(PATIENCE, until=request[8:20]):
+            if answer[8:20] == request[8:20]:
+                return answer
+            self.indications.append(answer)
+        raise AssertionError("the server does not answer")
+
+    def _open(self, host: str, port: int) -> socket.socket:
+        self._framer = StreamFramer()
+        self.indications: list[bytes] = []
+        return socket.create_connection((host, port), PATIENCE)

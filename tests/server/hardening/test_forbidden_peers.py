@@ -1,28 +1,29 @@
 """Hardened, point 2: peers that are nobody's business, in every spelling, at the borders of ranges.
 
-After a reload of the policy: tests/engine/turn/test_turn_policy_reload.py. What of ranges is right:
-tests/wire/test_prohibited.py. Malformed ranges in the configuration: tests/server/test_config.py.
+By CreatePermission, ChannelBind, Send, ChannelData and Connect, and by the accelerator. After a
+reload of the policy: test_policy_reload.py. What of ranges is right: tests/wire/test_prohibited.py.
 """
 
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
 import pytest
 
+from knothole.lab.fuzz.witness import read_figures
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     AddressFamily,
     ChannelNumber,
-    Data,
-    Message,
-    MessageClass,
     Method,
     RequestedAddressFamily,
     XorPeerAddress,
-    encode,
 )
+
+from .peer_attempts import attempts, spellings
+
+ALSO_ACCELERATED = True
 
 # Each range by its first and last address, or one of it. Without 127.0.0.1 and ::1: they are this
 # server's own relay hosts, for which there are permissions, by which nothing leaves the server.
@@ -51,62 +52,92 @@ NEXT_TO_THEM = [
 ]
 
 
-def spellings(host: str) -> list[str]:
-    """The IPv6 addresses that lead to an IPv4 address."""
-    value = int(IPv4Address(host))
-    numbers = {
-        "v4-mapped": 0xFFFF << 32 | value,
-        "v4-compatible": value,
-        "v4-translated": 0xFFFF << 48 | value,
-        "NAT64": 0x64_FF9B << 96 | value,
-        "local NAT64": 0x64_FF9B_0001 << 80 | value,
-        "6to4": 0x2002 << 112 | value << 80 | 1,
-        "Teredo server": 0x2001_0000 << 96 | value << 64,
-        "Teredo client": 0x2001_0000 << 96 | 0x0808_0808 << 64 | value ^ 0xFFFF_FFFF,
-        "ISATAP": 0x2A00_0001 << 96 | 0x0200_5EFE << 32 | value,
-    }
-    return [str(IPv6Address(number)) for number in numbers.values()]
+REFUSED = {403}
 
 
-def attempts(user, hosts: list[str], family: AddressFamily) -> dict[str, set[int]]:
-    """What each of ``hosts`` is answered, by CreatePermission and by ChannelBind."""
-    found: dict[str, set[int]] = {}
-    with user("alice") as attacker:
-        attacker.allocate(RequestedAddressFamily(family))
-        for number, host in enumerate(hosts):
-            peer = XorPeerAddress(Address(str(ip_address(host)), 7))
-            found[host] = {
-                attacker.code(Method.CREATE_PERMISSION, peer),
-                attacker.code(Method.CHANNEL_BIND, ChannelNumber(0x4000 + number), peer),
-            }
-    return found
+@pytest.fixture
+def attempted(patient, user, stream_user):
+    """``attempted(hosts, family)``: how each is answered; and that nothing is relayed to it."""
+
+    def attempt(hosts: list[str], family: AddressFamily) -> dict[str, set[int]]:
+        before = read_figures(patient.metrics_port)
+        found = attempts(user, stream_user, hosts, family)
+        after = read_figures(patient.metrics_port)
+        assert after.entries == 0
+        relayed = "knothole_relayed_packets_total"
+        assert after.sum(relayed) == before.sum(relayed)
+        assert after.sum("knothole_dropped_packets_total") >= (
+            before.sum("knothole_dropped_packets_total") + 2 * len(hosts)
+        )
+        return found
+
+    return attempt
 
 
-def test_forbidden_ipv4_peers_are_refused_up_to_the_borders(user) -> None:
-    assert attempts(user, IPV4, AddressFamily.IPV4) == {host: {403} for host in IPV4}
+def test_forbidden_ipv4_peers_are_refused_up_to_the_borders(attempted) -> None:
+    assert attempted(IPV4, AddressFamily.IPV4) == dict.fromkeys(IPV4, REFUSED)
 
 
-def test_forbidden_ipv6_peers_are_refused_up_to_the_borders(user) -> None:
-    assert attempts(user, IPV6, AddressFamily.IPV6) == {host: {403} for host in IPV6}
+def test_forbidden_ipv6_peers_are_refused_up_to_the_borders(attempted) -> None:
+    assert attempted(IPV6, AddressFamily.IPV6) == dict.fromkeys(IPV6, REFUSED)
 
 
 @pytest.mark.parametrize("host", IPV4)
-def test_no_spelling_of_a_forbidden_ipv4_peer_helps(user, host) -> None:
+def test_no_spelling_of_a_forbidden_ipv4_peer_helps(attempted, host) -> None:
     hosts = spellings(host)
-    assert attempts(user, hosts, AddressFamily.IPV6) == {each: {403} for each in hosts}
+    assert attempted(hosts, AddressFamily.IPV6) == dict.fromkeys(hosts, REFUSED)
+
+
+def test_a_peer_of_the_other_family_is_no_way_around(user, stream_user) -> None:
+    """An IPv4 address as it is, on an IPv6 relayed address, and the other way: 443."""
+    for family, host in ((AddressFamily.IPV6, "10.0.0.1"), (AddressFamily.IPV4, "::ffff:10.0.0.1")):
+        peer = XorPeerAddress(Address(str(ip_address(host)), 7))
+        named = RequestedAddressFamily(family)
+        with user("alice") as attacker, stream_user("alice", seed=2) as stream:
+            attacker.allocate(named)
+            stream.allocate(named)
+            codes = {
+                attacker.code(Method.CREATE_PERMISSION, peer),
+                attacker.code(Method.CHANNEL_BIND, ChannelNumber(0x4000), peer),
+                stream.code(Method.CREATE_PERMISSION, peer),
+                stream.code(Method.CONNECT, peer),
+            }
+            assert codes == {443}
 
 
 def test_what_lies_next_to_the_ranges_is_allowed(user) -> None:
-    assert attempts(user, NEXT_TO_THEM, AddressFamily.IPV4) == {host: {0} for host in NEXT_TO_THEM}
-
-
-def test_our_own_listeners_are_no_peers(patient, user) -> None:
-    """The ports at which clients come, of UDP, TCP and NAT discovery, by the address they use."""
+    """Nothing is sent there: permissions and channels alone are asked for."""
     with user("alice") as attacker:
         attacker.allocate()
+        for number, host in enumerate(NEXT_TO_THEM):
+            peer = XorPeerAddress(Address(host, 7))
+            assert attacker.code(Method.CREATE_PERMISSION, peer) == 0
+            assert attacker.code(Method.CHANNEL_BIND, ChannelNumber(0x4000 + number), peer) == 0
+
+
+def test_our_own_listeners_are_no_peers(patient, user, stream_user) -> None:
+    """The ports at which clients come, of UDP, TCP and NAT discovery, by the address they use, and
+    that of the metrics."""
+    with user("alice") as attacker, stream_user("alice", seed=2) as stream:
+        attacker.allocate()
+        stream.allocate()
         for number, port in enumerate((patient.port, patient.port + 1)):
             peer = XorPeerAddress(Address("127.0.0.1", port))
             assert attacker.code(Method.CHANNEL_BIND, ChannelNumber(0x4000 + number), peer) == 403
+            assert stream.code(Method.CONNECT, peer) in (403, 447)
+
+
+def test_a_service_on_the_servers_machine_is_not_connected_to(stream_user) -> None:
+    """447, permission or not, as if nothing were there: only other relayed addresses are."""
+    with socket.create_server(("127.0.0.1", 0)) as service, stream_user("alice") as attacker:
+        service.setblocking(False)
+        peer = XorPeerAddress(Address(*service.getsockname()))
+        attacker.allocate()
+        assert attacker.code(Method.CONNECT, peer) == 447
+        assert attacker.code(Method.CREATE_PERMISSION, peer) == 0
+        assert attacker.code(Method.CONNECT, peer) == 447
+        with pytest.raises(BlockingIOError):
+            service.accept()
 
 
 @pytest.mark.parametrize("with_permission", [False, True])
@@ -122,11 +153,9 @@ def test_send_indications_to_a_service_on_the_servers_machine_go_nowhere(
         if with_permission:
             assert attacker.code(Method.CREATE_PERMISSION, peer) == 0
             assert attacker.code(Method.CHANNEL_BIND, ChannelNumber(0x4000), peer) == 0
-        content = (peer, Data(b"give me your secrets"))
-        indication = Message(MessageClass.INDICATION, Method.SEND, bytes(12), content)
         for _ in range(20):
-            attacker.socket.send(encode(indication))
-            attacker.socket.send(b"\x40\x00\x00\x04data")
+            attacker.indicate(peer.address, b"give me your secrets")
+            attacker.send_channel(0x4000, b"data")
         assert attacker.code(Method.REFRESH) == 0  # it has seen all of them by now
         with pytest.raises(BlockingIOError):
             service.recv(100)

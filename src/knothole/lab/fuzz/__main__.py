@@ -1,8 +1,11 @@
-"""``./dev fuzz``: attack a real server on the wire for minutes, with its memory as the witness.
+"""``./dev fuzz``: attack a real server on the wire for minutes, with its metrics as the witness.
 
 A server is started on loopback. Attacks take turns; somebody who behaves, over UDP, TCP, TLS and
-DTLS, exchanges datagrams through it after each. It is an error when their allocations are lost or
-nothing gets through, when a process ends or writes to standard error, when descriptors are left.
+DTLS, exchanges datagrams through it after each, and /metrics and /healthz are asked every second.
+It is an error when those who behave lose an allocation or nothing gets through, when a process ends
+or writes to standard error, when /healthz says no or a request gets 500 (Server Error), when memory
+grows, and when at the end there are more allocations, connections, descriptors, tasks or entries of
+the accelerator than before the first attack.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from knothole.io.loop import run_loop
-from knothole.lab.fuzz.patient import Patient
+from knothole.lab.fuzz.patient import Patient, everything_on
 from knothole.lab.fuzz.siege import Outcome, Siege
 
 
@@ -26,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-accelerator", action="store_true", help="user space alone relays")
     parser.add_argument("--json", action="store_true", help="one object at the end")
     options = parser.parse_args(arguments)
     until = time.monotonic() + 60 * options.minutes
@@ -37,7 +42,12 @@ def main(arguments: Sequence[str]) -> int:
     tell(f"seed {options.seed}")
     with (
         tempfile.TemporaryDirectory(prefix="knothole-fuzz-") as folder,
-        Patient(Path(folder), free_port()) as patient,
+        Patient(
+            Path(folder),
+            free_port(),
+            *(["--no-accelerator"] if options.no_accelerator else []),
+            config=everything_on(Path(folder)),
+        ) as patient,
     ):
 
         async def siege() -> Outcome:
@@ -51,7 +61,15 @@ def main(arguments: Sequence[str]) -> int:
     else:
         attacks = sum(outcome.attacks.values())
         print(f"{attacks} attacks, {outcome.exchanges} exchanges of those who behave")
+        print(f"before:      {outcome.calm}")
+        print(f"at most:     {_listed(outcome.witness.most)}")
+        print(f"after all:   {outcome.said}")
         print(f"first round: {outcome.before}\nafter all:   {outcome.after}")
+        for title, name, label in _COUNTERS:
+            found = _since(outcome, name, label)
+            print(f"{title + ':':<12} {_listed(found) or 'nothing'}")
+        witness = outcome.witness
+        print(f"asked {witness.asked} times; loops at worst {witness.worst_lag:.3f} s late")
         for trouble in outcome.troubles:
             print(f"TROUBLE: {trouble}")
     return 1 if outcome.troubles else 0
@@ -72,8 +90,33 @@ def free_port() -> int:
         return port
 
 
+# Title, metric, label: what was counted during the siege.
+_COUNTERS: Final = (
+    ("ended", "knothole_allocations_ended_total", "reason"),
+    ("dropped", "knothole_dropped_packets_total", "reason"),
+    ("answered", "knothole_turn_requests_total", "code"),
+    ("relayed", "knothole_relayed_packets_total", "path"),
+)
+
+
+def _since(outcome: Outcome, name: str, label: str) -> dict[str, int]:
+    before = outcome.calm.by(name, label)
+    now = outcome.said.by(name, label)
+    return {each: now[each] - before.get(each, 0) for each in sorted(now)}
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
 def _facts(outcome: Outcome) -> dict[str, object]:
     return {
+        "held_before": outcome.calm.held,
+        "held_at_most": dict(outcome.witness.most),
+        "held_after": outcome.said.held,
+        **{title: _since(outcome, name, label) for title, name, label in _COUNTERS},
+        "asked": outcome.witness.asked,
+        "worst_lag_seconds": round(outcome.witness.worst_lag, 3),
         "attacks": dict(outcome.attacks),
         "exchanges": outcome.exchanges,
         "resident_kib": [outcome.before.resident_kib, outcome.after.resident_kib],

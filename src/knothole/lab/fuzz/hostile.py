@@ -11,17 +11,26 @@ from collections.abc import Sequence
 from knothole.engine.turn.authentication import PASSWORD_ALGORITHMS
 from knothole.wire.address import Address
 from knothole.wire.stun import (
+    AccessToken,
+    AdditionalAddressFamily,
     Attribute,
     ChannelNumber,
+    ConnectionId,
     Data,
+    DontFragment,
     EvenPort,
+    Icmp,
     Lifetime,
     Message,
     MessageClass,
     Method,
+    MobilityTicket,
     Nonce,
     Realm,
+    RequestedAddressFamily,
     RequestedTransport,
+    ReservationToken,
+    Userhash,
     Username,
     XorPeerAddress,
     encode,
@@ -115,6 +124,15 @@ def signed_requests(
                     RequestedTransport(rng.randrange(256)),
                     EvenPort(bool(rng.randrange(2))),
                     Data(rng.randbytes(rng.randrange(600))),
+                    MobilityTicket(rng.randbytes(rng.choice([0, 24, 32]))),
+                    AccessToken(b"\0\x0c" + rng.randbytes(rng.randrange(100))),
+                    ReservationToken(rng.randbytes(8)),
+                    RequestedAddressFamily(rng.randrange(4)),
+                    AdditionalAddressFamily(rng.randrange(4)),
+                    ConnectionId(rng.randrange(1 << 32)),
+                    DontFragment(),
+                    Icmp(rng.randrange(128), rng.randrange(512), rng.randrange(1 << 32)),
+                    Userhash(rng.randbytes(32)),
                 )
             )
             for _ in range(rng.randrange(5))

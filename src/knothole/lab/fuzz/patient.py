@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -15,17 +16,33 @@ from typing import Any, Final
 
 START_SECONDS: Final = 40.0
 STOP_SECONDS: Final = 40.0
+_LISTENING: Final = "0A"  # Linux's <net/tcp_states.h>: TCP_LISTEN
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """Of all processes of a server together."""
+    """Of all processes of a server together. ``ports`` are those that its sockets are bound to."""
 
     resident_kib: int
     descriptors: int
+    ports: int = 0
 
     def __str__(self) -> str:
-        return f"{self.resident_kib / 1024:.1f} MiB resident, {self.descriptors} descriptors"
+        return (
+            f"{self.resident_kib / 1024:.1f} MiB resident, {self.descriptors} descriptors, "
+            f"{self.ports} ports"
+        )
+
+
+def everything_on(folder: Path) -> str:
+    """A configuration with all that may be switched on, so that it is attacked too."""
+    key = folder / "north.key"
+    key.touch(0o600)
+    key.write_text(base64.b64encode(bytes(range(32))).decode())
+    return (
+        "classic-stun = true\n[relay]\nmobility = true\n[[oauth]]\nkid = 'north'\n"
+        f"key-file = '{key}'\nserver-name = 'turn.example.org'"
+    )
 
 
 def family_of(process: int) -> list[int]:
@@ -46,18 +63,39 @@ def vitals(processes: list[int]) -> Vitals:
         for line in Path(f"/proc/{each}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 resident += int(line.split()[1])
-    return Vitals(resident, sum(len(os.listdir(f"/proc/{each}/fd")) for each in processes))
+    descriptors = sum(len(os.listdir(f"/proc/{each}/fd")) for each in processes)
+    return Vitals(resident, descriptors, sum(map(_bound_ports, processes)))
+
+
+def _bound_ports(process: int) -> int:
+    """How many UDP sockets are bound, and TCP sockets listen, in a process."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            sockets.add(os.readlink(descriptor))
+    count = 0
+    for table in ("udp", "udp6", "tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            is_bound = table.startswith("udp") or fields[3] == _LISTENING
+            count += is_bound and f"socket:[{fields[9]}]" in sockets
+    return count
 
 
 class Patient:
-    """``knothole serve`` on loopback, with a folder of its own. Use as a context manager."""
+    """``knothole serve`` on loopback, with a folder of its own. Use as a context manager.
 
-    def __init__(self, folder: Path, port: int, *arguments: str) -> None:
-        """Raises RuntimeError when it does not start."""
+    Its metrics are at TCP ``metrics_port``, the next one.
+    """
+
+    def __init__(self, folder: Path, port: int, *arguments: str, config: str = "") -> None:
+        """``config`` is what stands in its file. Raises RuntimeError when it does not start."""
         self.folder = folder
         self.port = port
-        host, data = "127.0.0.1", str(folder / "data")
-        where = ["--host", host, "--port", str(port), "--data", data, "--json"]
+        self.metrics_port = port + 1
+        self.configure(config)
+        host, data, file = "127.0.0.1", str(folder / "data"), str(folder / "server.toml")
+        where = ["--host", host, "--port", str(port), "--data", data, "--config", file, "--json"]
         self._errors = (folder / "errors").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "knothole", "serve", *where, *arguments],
@@ -80,6 +118,11 @@ class Patient:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def configure(self, config: str) -> None:
+        """Write its file anew; it reads it when it is told to."""
+        metrics = f'[metrics]\nlisten = "127.0.0.1:{self.metrics_port}"\n'
+        (self.folder / "server.toml").write_text(f"{config}\n{metrics}")
 
     @property
     def secret(self) -> str:

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from knothole.engine.turn.credentials import Credentials
-from knothole.lab.fuzz.attacks import ATTACKS, Target
+from knothole.lab.fuzz.attacks import ATTACKS
+from knothole.lab.fuzz.ways import Target
 from knothole.lab.relay_user import say
 from knothole.wire.address import parse_address
 

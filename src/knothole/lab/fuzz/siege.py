@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -11,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from knothole.engine.turn.credentials import Credentials, rest_credentials
-from knothole.lab.fuzz.attacks import ATTACKS, Target
+from knothole.lab.fuzz.attacks import ATTACKS
 from knothole.lab.fuzz.patient import Patient, Vitals, vitals
+from knothole.lab.fuzz.ways import Target
+from knothole.lab.fuzz.witness import MOST_GROWTH, Figures, Witness
 from knothole.lab.relay_user import Pair
 from knothole.wire.address import Address, Transport
 
@@ -25,10 +28,17 @@ LIFETIME_SECONDS: Final = 24 * 3600
 
 @dataclass(slots=True)
 class Outcome:
-    """What a siege came to. ``troubles`` is empty when the server withstood."""
+    """What a siege came to. ``troubles`` is empty when the server withstood.
+
+    ``before`` and ``after`` are as the system saw it, ``calm`` and ``said`` as itself did: before
+    the first attack, and at the end.
+    """
 
     before: Vitals
     after: Vitals
+    calm: Figures
+    said: Figures
+    witness: Witness
     attacks: Counter[str] = field(default_factory=Counter)
     exchanges: int = 0
     troubles: list[str] = field(default_factory=list)
@@ -54,11 +64,44 @@ class Siege:
         await ATTACKS["half HTTP"](self._target, self._rng)
         for pair in self._pairs:
             await pair.open()
-        calm = self._vitals()
-        outcome = Outcome(calm, calm)
+            await pair.exchange()
+        witness = Witness(self._patient.metrics_port)
+        calm = await self._calm(witness)
+        witness.own = calm.allocations
+        outcome = Outcome(self._vitals(), self._vitals(), calm, calm, witness)
+        tell(f"before: {calm}")
+        watching = asyncio.create_task(witness.watch())
+        try:
+            await self._attack(outcome, goes_on, tell)
+            await self._settle(outcome, tell)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            for pair in self._pairs:
+                await pair.close()
+        outcome.troubles += witness.troubles
+        if complaints := self._patient.complaints():
+            outcome.troubles.append(f"the server complained: {complaints[:500]}")
+        return outcome
+
+    async def _calm(self, witness: Witness) -> Figures:
+        """How it is while those who behave are alone: once nothing changes any more."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        said = await witness.look()
+        while time.monotonic() < deadline:
+            await asyncio.sleep(1.0)
+            before, said = said, await witness.look()
+            if before.held == said.held:
+                break
+        witness.most.clear()
+        return said
+
+    async def _attack(
+        self, outcome: Outcome, goes_on: Callable[[int], bool], tell: Callable[[str], object]
+    ) -> None:
         begun = time.monotonic()
         rounds = 0
-        while goes_on(rounds) and not outcome.troubles:
+        while goes_on(rounds) and not (outcome.troubles or outcome.witness.troubles):
             names = list(ATTACKS)
             self._rng.shuffle(names)
             for name in names:
@@ -70,13 +113,9 @@ class Siege:
             outcome.course.append((time.monotonic() - begun, outcome.after))
             if rounds == 1:
                 outcome.before = outcome.after  # caches and tables are what they will be
-            tell(f"round {rounds}: {outcome.after}")
-        await self._settle(outcome, calm.descriptors, tell)
-        for pair in self._pairs:
-            await pair.close()
-        if complaints := self._patient.complaints():
-            outcome.troubles.append(f"the server complained: {complaints[:500]}")
-        return outcome
+            with contextlib.suppress(OSError, ValueError):  # the watch notes it
+                outcome.said = await outcome.witness.look()
+            tell(f"round {rounds}: {outcome.said}")
 
     async def _exchange(self, outcome: Outcome, after: str) -> None:
         for pair in self._pairs:
@@ -88,18 +127,28 @@ class Siege:
         if not self._patient.lives:
             outcome.troubles.append(f"after {after}: a process of the server has ended")
 
-    async def _settle(self, outcome: Outcome, wanted: int, tell: Callable[[str], object]) -> None:
-        """Until there are no more descriptors than those who behave need."""
+    async def _settle(self, outcome: Outcome, tell: Callable[[str], object]) -> None:
+        """Until nothing is left but what those who behave need."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while not outcome.troubles:
-            outcome.after = self._vitals()
-            if outcome.after.descriptors <= wanted:
+        while not (outcome.troubles or outcome.witness.troubles):
+            try:
+                outcome.said = await outcome.witness.look()
+            except (OSError, ValueError) as error:
+                outcome.troubles.append(f"after all the metrics do not answer: {error!r}")
+                break
+            left = outcome.said.left_of(outcome.calm)
+            if not left:
                 break
             if time.monotonic() > deadline:
-                left = outcome.after.descriptors
-                outcome.troubles.append(f"{left} descriptors are left, of {wanted}")
+                outcome.troubles += [
+                    f"{now} {name}, {was} before" for name, (now, was) in left.items()
+                ]
             await asyncio.sleep(0.5)
-        tell(f"after all: {outcome.after}")
+        outcome.after = self._vitals()
+        growth = (outcome.after.resident_kib - outcome.before.resident_kib) * 1024
+        if growth > MOST_GROWTH:
+            outcome.troubles.append(f"{growth / 2**20:.1f} MiB more than after the first round")
+        tell(f"after all: {outcome.said}")
 
     def _vitals(self) -> Vitals:
         return vitals(self._patient.processes)
