@@ -63,12 +63,12 @@ class Ground:
             self.client = self._namespace("client")
             self.peer = self._namespace("peer")
             self._lay(self.client, "direct", self.peer, "direct")
-            _address(self.client, "direct", "10.66.0.1/24", *(f"{each}/32" for each in direct))
+            _address(self.client, "direct", "10.66.0.1/24")
             _address(self.peer, "direct", "10.66.0.2/24")
             _route(self.peer, CLIENTS_DIRECTLY, "direct", "10.66.0.1")
             router = self._stand("router", 1, "forwarded by the kernel", hosts)
             router.namespace.sysctl({"net.ipv4.ip_forward": 1})
-            _address(self.client, "router", *(f"{each}/32" for each in hosts))
+            self._give(direct, hosts)
             _route(self.client, "10.66.101.0/24", "router", "10.66.1.1")
             _route(self.peer, CLIENTS, "router", "10.66.101.1")
             self.forwarded = router.way
@@ -98,6 +98,16 @@ class Ground:
     def _namespace(self, name: str) -> Namespace:
         self._made.append(Namespace(name))
         return self._made[-1]
+
+    def _give(self, direct: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+        """By turns: the kernel finds addresses sooner that came later, and no way is to gain by
+        that."""
+        with self.client.netlink() as netlink:
+            interfaces = [socket.if_nametoindex(name) for name in ("direct", "router")]
+            for number, pair in enumerate(zip(direct, hosts, strict=True)):
+                both = list(zip(interfaces, pair, strict=True))
+                for index, host in both if number % 2 else reversed(both):
+                    netlink.add_address(index, f"{host}/32")
 
     def _stand(self, name: str, number: int, way: str, hosts: tuple[str, ...]) -> Stand:
         """The clients' cable is 10.66.``number``.0/24, the peer's 100 further."""
