@@ -23,7 +23,7 @@ import msgspec
 from knothole.engine.turn.challenge import ChallengeResponder
 from knothole.engine.turn.credentials import rest_credentials
 from knothole.io.bpf import calls
-from knothole.io.bpf.layout import COUNT_SIZE, KEY_SIZE, Count, unpack_counts
+from knothole.io.bpf.layout import COUNT_SIZE, ENTRY_SIZE, KEY_SIZE, Count, unpack_counts
 from knothole.lab.netns.topology import Lab
 from knothole.server.certificate import own_certificate
 from knothole.server.link import (
@@ -127,7 +127,7 @@ class RelayProgram:
     def entries(self) -> int:
         """How many entries the program has."""
         count, key = 0, None
-        with _map_of(self.process.pid, 1) as descriptor:
+        with _map_of(self.process.pid, 1, ENTRY_SIZE) as descriptor:
             while (key := _next_key(descriptor, key)) is not None:
                 count += 1
         return count
@@ -153,18 +153,19 @@ class RelayProgram:
 
 def kernel_counts(process: int) -> Count:
     """What the kernel has relayed for a relay process, by the program's own map."""
-    with _map_of(process, 2) as descriptor:
-        counts = unpack_counts(calls.look_up_first(descriptor, 64, COUNT_SIZE))
+    with _map_of(process, 2, COUNT_SIZE) as descriptor:
+        counts = unpack_counts(calls.look_up_first(descriptor, 1024, COUNT_SIZE))
     return Count(sum(each.packets for each in counts), sum(each.octets for each in counts))
 
 
 @contextlib.contextmanager
-def _map_of(process: int, kind: int) -> Iterator[int]:
-    """A descriptor of a process's map of that BPF_MAP_TYPE."""
+def _map_of(process: int, kind: int, size: int) -> Iterator[int]:
+    """A descriptor of a process's map of that BPF_MAP_TYPE, with values of that size."""
     for entry in Path(f"/proc/{process}/fdinfo").iterdir():
         text = entry.read_text()
         number = re.search(r"^map_id:\s*(\d+)$", text, re.MULTILINE)
-        if number and re.search(rf"^map_type:\s*{kind}$", text, re.MULTILINE):
+        wanted = (f"map_type:\t{kind}", f"value_size:\t{size}")
+        if number and all(line in text.splitlines() for line in wanted):
             attributes = ctypes.create_string_buffer(struct.pack("=III", int(number[1]), 0, 0), 12)
             descriptor = calls.call(_MAP_GET_DESCRIPTOR, attributes)
             try:

@@ -13,7 +13,16 @@ import pytest
 
 from knothole.lab.netns.topology import Lab
 from knothole.wire.address import Address
-from knothole.wire.stun import ChannelNumber, Lifetime, Method, XorPeerAddress
+from knothole.wire.stun import (
+    ChannelNumber,
+    Data,
+    Lifetime,
+    Message,
+    MessageClass,
+    Method,
+    XorPeerAddress,
+    encode,
+)
 
 from .bpf_packets import may_use_bpf
 from .relay_place import Offload, RelayProgram, Socket, TurnEnd, attached_programs, set_offload
@@ -250,13 +259,42 @@ def test_when_the_allocation_ends_nothing_is_relayed_any_more(channel) -> None:
     assert started.counts().packets == 1
 
 
-def test_a_limit_holds_in_the_kernel_too(channel) -> None:
-    """128 datagrams pass at once and then ten in a second: of a thousand most are dropped."""
-    started, client, _ = channel(max_datagrams=10)
-    for _ in range(1000):
-        client.send_channel(NUMBER, PAYLOAD[:100])
-    assert client.code(Method.REFRESH, Lifetime(600)) == 0
-    assert 100 <= started.counts().packets <= 300
+@pytest.mark.parametrize("channels", [1, 128])
+def test_a_limit_holds_for_all_that_goes_by_the_kernel_and_by_the_server(
+    lab, relay, ends, channels: int
+) -> None:
+    """An attacker with many channels, who sends by Send indications at the same time."""
+    limit = 500
+    started = relay(max_datagrams=limit)
+    client = ends(TurnEnd, "alice", server_host(lab))
+    peers = [ends(Socket, "peer") for _ in range(channels)]
+    client.allocate()
+    for number, peer in enumerate(peers):
+        assert client.bind(peer.address, 0x4000 + number) == 0
+    begun, passed = time.monotonic(), 0
+    while time.monotonic() < begun + 3.0:
+        for number, peer in enumerate(peers):
+            for _ in range(256 // channels):
+                client.send_channel(0x4000 + number, PAYLOAD[:100])
+            content = (XorPeerAddress(peer.address), Data(PAYLOAD[:100]))
+            indication = Message(MessageClass.INDICATION, Method.SEND, bytes(12), content)
+            client.send(encode(indication), client.server)
+            passed += waiting(peer.socket)
+    assert client.code(Method.REFRESH, Lifetime(600)) == 0, "the server has seen all of it"
+    passed += sum(waiting(peer.socket) for peer in peers)
+    # A second's worth at once, and then what time brings.
+    assert limit <= passed <= limit * (1 + time.monotonic() - begun)
+    assert limit / 4 <= started.counts().packets <= passed, "the kernel has had its part"
+
+
+def waiting(sock: socket.socket) -> int:
+    """How many datagrams have come."""
+    sock.setblocking(False)
+    found = 0
+    with contextlib.suppress(BlockingIOError):
+        while sock.recv(65_536):
+            found += 1
+    return found
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])

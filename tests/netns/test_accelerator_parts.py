@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io.bpf.layout import Count
 from knothole.lab.netns.topology import Lab
@@ -46,6 +47,7 @@ class Place:
         self.key = ShortcutKey(self.client.address, self.listener.address, NUMBER)
         self.passed: list[tuple[ShortcutKey, Count]] = []
         self.broke: list[str] = []
+        self.budgets = (Budget(0, 0, time.monotonic()),)
 
     def run(self, story: Callable[[Accelerator], Awaitable[None]], **options: object) -> None:
         """The story in the server's namespace: the loop is only run inside."""
@@ -115,14 +117,14 @@ def test_an_entry_that_expires_lets_nothing_pass_any_more(place) -> None:
 
     async def story(accelerator: Accelerator) -> None:
         shortcut = place.shortcut(LASTS)
-        accelerator.install(place.key, shortcut, None)
+        accelerator.install(place.key, shortcut, place.budgets)
         place.send()
         assert place.peer.receive() == (b"data", place.relayed.address)
         await until(lambda: time.monotonic() >= shortcut.expires_at)
         place.send()
         received, source = place.listener.receive()
         assert (received[4:], source) == (b"data", place.client.address), "as it came"
-        accelerator.install(place.key, place.shortcut(60), None)
+        accelerator.install(place.key, place.shortcut(60), place.budgets)
         place.send()
         assert place.peer.receive() == (b"data", place.relayed.address)
 
@@ -131,7 +133,7 @@ def test_an_entry_that_expires_lets_nothing_pass_any_more(place) -> None:
 
 def test_what_has_passed_is_reported_every_second_and_at_the_removal(place) -> None:
     async def story(accelerator: Accelerator) -> None:
-        accelerator.install(place.key, place.shortcut(60), None)
+        accelerator.install(place.key, place.shortcut(60), place.budgets)
         place.send()
         await until(lambda: bool(place.passed))
         assert place.passed == [(place.key, Count(1, 4))]
@@ -152,7 +154,7 @@ def test_what_has_passed_is_reported_every_second_and_at_the_removal(place) -> N
 
 def test_without_tcx_links_it_is_a_classifier_that_close_removes(lab, place) -> None:
     async def story(accelerator: Accelerator) -> None:
-        accelerator.install(place.key, place.shortcut(60), None)
+        accelerator.install(place.key, place.shortcut(60), place.budgets)
         assert attached_programs(lab, "server", "eth0") == 0
         assert classifiers(lab) == 1
         place.send()
@@ -170,13 +172,13 @@ def test_a_classifier_of_a_killed_server_does_nothing_for_long_and_the_next_star
     async def killed(accelerator: Accelerator) -> None:
         shortcut = place.shortcut(LASTS)
         ends.append(shortcut.expires_at)
-        accelerator.install(place.key, shortcut, None)
+        accelerator.install(place.key, shortcut, place.budgets)
         assert classifiers(lab) == 1
         accelerator._attachments._attached.clear()  # what the kernel does not do at an end
 
     async def next_start(accelerator: Accelerator) -> None:
         assert classifiers(lab) == 0
-        accelerator.install(place.key, place.shortcut(60), None)
+        accelerator.install(place.key, place.shortcut(60), place.budgets)
         assert classifiers(lab) == 1
 
     async def another_server(accelerator: Accelerator) -> None:
@@ -214,7 +216,7 @@ def test_an_interface_that_vanishes_takes_its_attachment_along(lab, place) -> No
             await until(lambda: now() == (interfaces, entries))
 
         lay()
-        accelerator.install(key, place.shortcut(60), None)
+        accelerator.install(key, place.shortcut(60), place.budgets)
         await settled(("veth-a",), 1)
         cut()
         await settled((), 0)
@@ -244,7 +246,7 @@ def test_when_the_kernel_refuses_anything_user_space_goes_on_alone(
 
     async def story(accelerator: Accelerator) -> None:
         monkeypatch.setattr(f"knothole.io.bpf.{what}", refused)
-        accelerator.install(place.key, place.shortcut(60), None)
+        accelerator.install(place.key, place.shortcut(60), place.budgets)
         if what.endswith("remove"):
             accelerator.remove(place.key)
         await until(lambda: bool(place.broke))
@@ -252,7 +254,7 @@ def test_when_the_kernel_refuses_anything_user_space_goes_on_alone(
         assert not accelerator.status().on
         assert not accelerator.is_on, "what is new goes by routes"
         assert attached_programs(lab, "server", "eth0") == 0
-        accelerator.install(place.key, place.shortcut(60), None)
+        accelerator.install(place.key, place.shortcut(60), place.budgets)
         accelerator.remove(place.key)
         assert attached_programs(lab, "server", "eth0") == 0
         assert len(place.broke) == 1
@@ -264,7 +266,7 @@ def test_when_the_kernel_refuses_anything_user_space_goes_on_alone(
 
 def test_closing_leaves_no_descriptor_and_no_task(place) -> None:
     async def story(accelerator: Accelerator) -> None:
-        accelerator.install(place.key, place.shortcut(60), None)
+        accelerator.install(place.key, place.shortcut(60), place.budgets)
 
     place.run(story)
     before = len(os.listdir("/proc/self/fd"))

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from knothole.io.bpf import calls
+from knothole.io.bpf.allowances import Full
 from knothole.io.bpf.layout import Count, Pattern, Treatment
-from knothole.io.bpf.program import Full, ShortcutProgram
+from knothole.io.bpf.program import ShortcutProgram
 from knothole.wire.address import Address
 
 from .bpf_packets import ON_WITH_IT, REDIRECT, Packet, may_use_bpf, run_program
@@ -58,11 +59,11 @@ def treat(source: Address, destination: Address, channel: int = 0, **changes: ob
 
 
 def from_client(
-    program: ShortcutProgram, allowance: tuple[int, int] | None = None, **changes: object
+    program: ShortcutProgram, allowances: tuple[int, int] = (0, 0), **changes: object
 ) -> Pattern:
     """The way from CLIENT to PEER."""
     pattern = Pattern(CLIENT, SERVER, NUMBER)
-    program.put(pattern, treat(RELAYED, PEER, **changes), allowance)
+    program.put(pattern, treat(RELAYED, PEER, **changes), allowances)
     return pattern
 
 
@@ -327,21 +328,77 @@ def test_counts_are_told_once_and_go_on_when_an_entry_is_replaced(program) -> No
     assert list(program.read()) == [], "another entry in its place begins at nothing"
 
 
-@pytest.mark.parametrize("allowance", [(3, 10_000), (1000, 250)], ids=["packets", "octets"])
+def passes(program: ShortcutProgram, number: int) -> int:
+    """How many of so many packets do."""
+    packet = GOOD.encode()
+    returned = [run_program(program.descriptor, packet)[0] for _ in range(number)]
+    passed = returned.count(REDIRECT)
+    assert returned == [REDIRECT] * passed + [ON_WITH_IT] * (number - passed)
+    return passed
+
+
+@pytest.mark.parametrize("allowance", [(3, 10_000), (1000, 350)], ids=["packets", "octets"])
 def test_when_an_allowance_is_used_up_packets_go_on_until_there_is_a_new_one(
     program, allowance: tuple[int, int]
 ) -> None:
-    pattern = from_client(program, allowance)
-    packet = GOOD.encode()
-    returned = [run_program(program.descriptor, packet)[0] for _ in range(5)]
-    assert returned == [REDIRECT] * 3 + [ON_WITH_IT] * 2
-    from_client(program, allowance)
-    assert run_program(program.descriptor, packet)[0] == ON_WITH_IT, "not before it is reported"
-    assert list(program.read()) == [(pattern, Count(3, 300))]
-    from_client(program, allowance)
-    assert run_program(program.descriptor, packet)[0] == REDIRECT
-    from_client(program, (0, 0))
-    assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
+    number = program.allowances.take()
+    from_client(program, (number, 0))
+    assert passes(program, 2) == 0, "nothing before it is allowed"
+    program.allowances.allow(number, *allowance)
+    assert passes(program, 5) == 3, "what has not all of its octets left is not cut"
+    assert program.allowances.used(number) == Count(3, 300)
+    program.allowances.allow(number, *allowance)
+    assert passes(program, 2) == 0, "counted from when it was settled"
+    assert program.allowances.settle(number) == Count(3, 300)
+    assert program.allowances.used(number) == Count(0, 0)
+    program.allowances.allow(number, *allowance)
+    assert passes(program, 5) == 3
+    program.allowances.settle(number)
+    program.allowances.allow(number, 0, 0)
+    assert passes(program, 2) == 0
+
+
+def test_entries_of_one_allowance_share_it(program) -> None:
+    number = program.allowances.take()
+    program.allowances.allow(number, 10, 100_000)
+    numbers = range(0x4000, 0x4080)
+    for each in numbers:
+        program.put(Pattern(CLIENT, SERVER, each), treat(RELAYED, PEER), (number, 0))
+    packets = [GOOD.but(payload=channel_data(each, PAYLOAD)).encode() for each in numbers]
+    returned = [run_program(program.descriptor, packet)[0] for packet in packets]
+    assert returned.count(REDIRECT) == 10
+    assert sum(count.packets for _, count in program.read()) == 10
+
+
+def test_an_entry_with_two_allowances_takes_of_both_and_the_less_counts(program) -> None:
+    first, second = program.allowances.take(), program.allowances.take()
+    from_client(program, (first, second))
+    program.allowances.allow(first, 10, 10_000)
+    program.allowances.allow(second, 3, 10_000)
+    assert passes(program, 5) == 3
+    program.allowances.allow(second, 100, 10_000)
+    assert passes(program, 9) == 7
+    assert program.allowances.used(first) == Count(10, 1000)
+    assert program.allowances.used(second) == Count(10, 1000)
+
+
+def test_an_allowance_that_was_given_back_begins_anew_with_nothing(program) -> None:
+    number = program.allowances.take()
+    program.allowances.allow(number, 10, 10_000)
+    pattern = from_client(program, (number, 0))
+    assert passes(program, 4) == 4
+    program.remove(pattern)
+    program.allowances.give_back(number)
+    assert program.allowances.take() == number
+    from_client(program, (number, 0))
+    assert passes(program, 2) == 0
+    assert program.allowances.used(number) == Count(0, 0)
+
+
+def test_when_there_is_no_allowance_left_it_says_so(program) -> None:
+    with pytest.raises(Full):
+        for _ in range(1 << 17):
+            program.allowances.take()
 
 
 def test_another_ip_version_is_no_entry(program) -> None:
@@ -367,7 +424,7 @@ def test_when_it_is_full_it_says_so_and_room_is_made_by_removing(program) -> Non
 def test_closing_it_leaves_no_descriptor(program) -> None:
     before = len(os.listdir("/proc/self/fd"))
     other = ShortcutProgram()
-    assert len(os.listdir("/proc/self/fd")) == before + 4
+    assert len(os.listdir("/proc/self/fd")) == before + 6
     other.close()
     other.close()
     assert len(os.listdir("/proc/self/fd")) == before

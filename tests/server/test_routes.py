@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from knothole.engine.core import Datagram
-from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
+from knothole.engine.turn.budget import Budget
+from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io.bpf.layout import Count
 from knothole.io.udp import bind_socket
 from knothole.server.relay_socket import RelaySocket
@@ -29,6 +30,7 @@ class Ground:
     def __init__(self, host: str) -> None:
         self.to_engine: list[Datagram] = []
         self.passed: list[tuple[ShortcutKey, Count]] = []
+        self.free = Budget(0, 0, time.monotonic())
         self.engine: Callable[[Datagram], object] = lambda _: None
         self.sockets: dict[Address, RelaySocket] = {}
         self.routes = Routes(self.sockets.get, lambda *report: self.passed.append(report))
@@ -50,13 +52,13 @@ class Ground:
         for datagram in datagrams:
             self.engine(datagram)
 
-    def to_peer(self, *, lasts: float = 600.0, allowance: Allowance | None = None) -> None:
+    def to_peer(self, *budgets: Budget, lasts: float = 600.0) -> None:
         shortcut = Shortcut(self.relayed, _address(self.peer), 0, time.monotonic() + lasts)
-        self.routes.install(self.out, shortcut, allowance)
+        self.routes.install(self.out, shortcut, budgets or (self.free,))
 
     def to_client(self) -> None:
         shortcut = Shortcut(self.server, _address(self.client), CHANNEL, time.monotonic() + 600)
-        self.routes.install(self.back, shortcut, None)
+        self.routes.install(self.back, shortcut, (self.free,))
 
     def send(self, *payloads: bytes, channel: int = CHANNEL) -> None:
         """From the client, as ChannelData."""
@@ -120,7 +122,7 @@ async def test_what_a_peer_sends_comes_to_the_client_as_channel_data(ground: Gro
 async def test_between_two_clients_only_the_channel_number_changes(ground: Ground) -> None:
     expires_at = time.monotonic() + 600
     shortcut = Shortcut(ground.server, _address(ground.other), OTHER_CHANNEL, expires_at)
-    ground.routes.install(ground.out, shortcut, None)
+    ground.routes.install(ground.out, shortcut, (ground.free,))
     ground.send(b"payload")
     assert await received(ground.other, 1) == [
         encode_channel_data(OTHER_CHANNEL, b"payload", False)
@@ -221,17 +223,41 @@ async def test_a_route_that_is_removed_lets_nothing_pass_and_its_count_is_still_
     assert ground.passed == [(ground.out, Count(1, 7))]
 
 
-@pytest.mark.parametrize("allowance", [Allowance(100, 10), Allowance(1, 1000)])
-async def test_what_is_beyond_the_allowance_goes_to_the_engine_which_hears_at_once_why(
-    ground: Ground, allowance: Allowance
-) -> None:
-    ground.to_peer(allowance=allowance)
+def left(datagrams: float, octets: float) -> Budget:
+    """A budget with so much left, to which time brings nothing worth while."""
+    budget = Budget(1e-6, 1e-6, time.monotonic())
+    budget.datagrams, budget.octets = datagrams, octets
+    return budget
+
+
+@pytest.mark.parametrize("budget", [(100, 10), (100, 15.9), (1, 1000)])
+async def test_what_is_beyond_the_budget_goes_to_the_engine(ground: Ground, budget) -> None:
+    shared = left(*budget)
+    ground.to_peer(shared)
     ground.send(b"0123456789", b"beyond")
     assert await heard(ground, 1) == [encode_channel_data(CHANNEL, b"beyond", False)]
-    assert ground.passed == [(ground.out, Count(1, 10))]
-    ground.to_peer(allowance=allowance)
+    assert (shared.datagrams, shared.octets) == (budget[0] - 1, budget[1] - 10)
+    shared.datagrams, shared.octets = 1, 5  # as the engine does, when time has brought more
     ground.send(b"again")
     assert await received(ground.peer, 2) == [b"0123456789", b"again"]
+    ground.routes.report()
+    assert ground.passed == [(ground.out, Count(2, 15))]
+
+
+async def test_all_routes_of_a_budget_share_it_and_both_of_a_route_are_taken_from(ground) -> None:
+    mine, other = left(100, 1000), left(3, 1000)
+    ground.to_peer(mine, other)
+    shortcut = Shortcut(ground.relayed, _address(ground.other), 0, time.monotonic() + 600)
+    second = ShortcutKey(_address(ground.client), ground.server, OTHER_CHANNEL)
+    ground.routes.install(second, shortcut, (other,))
+    ground.send(b"one", b"two")
+    ground.send(b"three", channel=OTHER_CHANNEL)
+    ground.send(b"four")
+    assert await heard(ground, 1) == [encode_channel_data(CHANNEL, b"four", False)]
+    assert await received(ground.peer, 2) == [b"one", b"two"]
+    assert await received(ground.other, 1) == [b"three"]
+    assert (mine.datagrams, mine.octets) == (98, 994)
+    assert (other.datagrams, other.octets) == pytest.approx((0, 989), abs=0.01)
 
 
 async def test_counts_are_reported_by_and_by_without_being_asked_for(ground: Ground) -> None:
@@ -240,12 +266,12 @@ async def test_counts_are_reported_by_and_by_without_being_asked_for(ground: Gro
     await until(lambda: sum(count.octets for _, count in ground.passed) >= 6)
 
 
-async def test_what_was_not_reported_yet_counts_against_the_next_allowance(ground) -> None:
-    ground.to_peer(allowance=Allowance(3, 10_000))
+async def test_what_was_not_reported_yet_is_when_the_route_was_replaced(ground) -> None:
+    ground.to_peer()
     ground.send(b"one", b"two")
     assert await received(ground.peer, 2) == [b"one", b"two"]
-    ground.to_peer(allowance=Allowance(3, 10_000))  # of what was left when one and two were unknown
-    ground.send(b"three", b"four")
+    ground.to_peer()
+    ground.send(b"three")
     assert await received(ground.peer, 1) == [b"three"]
-    assert await heard(ground, 1) == [encode_channel_data(CHANNEL, b"four", False)]
+    ground.routes.report()
     assert ground.passed == [(ground.out, Count(3, 11))]

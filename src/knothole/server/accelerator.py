@@ -11,20 +11,28 @@ import asyncio
 import contextlib
 import errno
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
+from knothole.engine.turn.budget import Budget
+from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io.bpf import calls
+from knothole.io.bpf.allowances import Full
 from knothole.io.bpf.attach import Attachments
 from knothole.io.bpf.layout import Count, Pattern, Treatment
 from knothole.io.bpf.object import MalformedObject
-from knothole.io.bpf.program import Full, ShortcutProgram
+from knothole.io.bpf.program import ShortcutProgram
 from knothole.io.netlink import AddressEvents
 from knothole.io.rtnetlink import Link, RouteNetlink
+from knothole.server import loans
+from knothole.server.loans import Loans
 from knothole.wire.address import Address
+
+Budgets: TypeAlias = tuple[Budget, ...]
+"""The one or two that a shortcut takes from."""
 
 REPORT_SECONDS: Final = 1.0  # ours: how far counters of allocations lag behind
 # Ours: path MTUs change without a word, so each entry's way is looked up anew within that time.
@@ -80,10 +88,13 @@ class NoAccelerator:
     def status(self) -> AcceleratorStatus:
         return AcceleratorStatus(False, self._reason)
 
-    def install(self, key: ShortcutKey, shortcut: Shortcut, allowance: Allowance | None) -> None:
+    def install(self, key: ShortcutKey, shortcut: Shortcut, budgets: Budgets) -> None:
         """Nothing comes of it."""
 
     def remove(self, key: ShortcutKey) -> None:
+        """Nothing comes of it."""
+
+    def limits_changed(self) -> None:
         """Nothing comes of it."""
 
     def close(self) -> None:
@@ -123,7 +134,7 @@ class Accelerator:
         self._broken = ""
         self._packets = self._octets = 0
         self._wanted: dict[ShortcutKey, Shortcut] = {}
-        self._allowances: dict[ShortcutKey, Allowance | None] = {}
+        self._budgets: dict[ShortcutKey, Budgets] = {}
         self._known: dict[ShortcutKey, tuple[Pattern, Treatment]] = {}
         self._keys: dict[Pattern, ShortcutKey] = {}
         self._stale: deque[ShortcutKey] = deque()
@@ -145,7 +156,9 @@ class Accelerator:
         self._attachments = Attachments(self._program.descriptor, self._netlink, port, links=links)
         for interface in self._links:
             self._attachments.clean(interface)
+        self._loans = Loans(self._program.allowances)
         self._timer = self._loop.call_later(REPORT_SECONDS, self._report)
+        self._loan_timer = self._loop.call_later(loans.RENEW_SECONDS, self._renew_loans)
 
     @property
     def is_on(self) -> bool:
@@ -166,13 +179,13 @@ class Accelerator:
             self._octets,
         )
 
-    def install(self, key: ShortcutKey, shortcut: Shortcut, allowance: Allowance | None) -> None:
+    def install(self, key: ShortcutKey, shortcut: Shortcut, budgets: Budgets) -> None:
         """Have the kernel do that, if it can be done."""
         if self._broken:
             return
         before = self._wanted.get(key)
         self._wanted[key] = shortcut
-        self._allowances[key] = allowance
+        self._budgets[key] = budgets
         known = self._known.get(key)
         if known is None or before is None or _way(before) != _way(shortcut):
             self._renew(key)
@@ -184,12 +197,17 @@ class Accelerator:
     def remove(self, key: ShortcutKey) -> None:
         """Have the kernel do that no more."""
         self._wanted.pop(key, None)
-        self._allowances.pop(key, None)
         self._take_out(key)
+        self._budgets.pop(key, None)
+
+    def limits_changed(self) -> None:
+        """The budgets have other limits."""
+        self._loans.renew(time.monotonic(), every=True)
 
     def close(self) -> None:
         """Detach everything."""
         self._timer.cancel()
+        self._loan_timer.cancel()
         if self._work is not None:
             self._work.cancel()
         self._events.close()
@@ -207,10 +225,14 @@ class Accelerator:
             self._put(key, *found)
 
     def _put(self, key: ShortcutKey, pattern: Pattern, treatment: Treatment) -> None:
+        budgets, now = self._budgets[key], time.monotonic()
         try:
             self._attachments.attach(treatment.came_by)
-            self._program.put(pattern, treatment, self._allowances[key])
+            numbers = self._loans.use(key, budgets, now)
+            self._program.put(pattern, treatment, numbers)
         except Full:
+            if key not in self._known:
+                self._loans.leave(key, budgets, now)
             return
         except OSError as error:
             self._break(error)
@@ -228,6 +250,7 @@ class Accelerator:
         except OSError as error:
             self._break(error)
         else:
+            self._loans.leave(key, self._budgets[key], time.monotonic())
             self._count(key, count)
 
     def _resolve(self, key: ShortcutKey, shortcut: Shortcut) -> tuple[Pattern, Treatment] | None:
@@ -278,7 +301,8 @@ class Accelerator:
         """The kernel refuses: user space goes on alone."""
         self._broken = _reason(error)
         self._attachments.close()  # whatever the entries say, nothing comes to them any more
-        for kept in (self._known, self._keys, self._wanted, self._allowances, self._stale):
+        self._loans.end_all(time.monotonic())
+        for kept in (self._known, self._keys, self._wanted, self._budgets, self._stale):
             kept.clear()
         self._broke(self._broken)
 
@@ -299,6 +323,10 @@ class Accelerator:
         if self._until_renewal <= 0:
             self._until_renewal = RENEW_SECONDS
             self._renew_all()
+
+    def _renew_loans(self) -> None:
+        self._loan_timer = self._loop.call_later(loans.RENEW_SECONDS, self._renew_loans)
+        self._loans.renew(time.monotonic())
 
     def _count(self, key: ShortcutKey, count: Count) -> None:
         if count.packets:

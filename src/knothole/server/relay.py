@@ -22,6 +22,7 @@ from knothole.server.descriptors import raise_limit
 from knothole.server.link import (
     Accelerated,
     Answer,
+    Change,
     Order,
     Reached,
     RelayStart,
@@ -153,6 +154,8 @@ class Relay:
         now = time.monotonic()
         self._sockets.routes.report()  # it may end allocations
         answer = self._steering.obey(order, now)
+        if isinstance(order, Change):
+            self._accelerator.limits_changed()
         self._drain(now)
         return answer
 

@@ -118,7 +118,7 @@ class RelayInputs:
     def passed(self, by_kernel: bool, key: ShortcutKey, count: Count) -> None:
         """So much went by one shortcut, in the kernel or here."""
         now = time.monotonic()
-        self._turn.shortcut_passed(key, count.packets, count.octets, now, by_kernel=by_kernel)
+        self._turn.shortcut_passed(key, count.packets, count.octets, by_kernel=by_kernel)
         if not key.channel:
             seen = Datagram(key.source, key.destination, b"")
             self._evidence.came(Way.RELAY_RANGE, [seen])

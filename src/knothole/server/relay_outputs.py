@@ -92,10 +92,10 @@ class RelayOutputs:
                     case AllocationEnded(five_tuple, _, _, _, reason):
                         self._reporter.ended(reason)
                         self._keep(five_tuple, self._turn.has_allocation(five_tuple))
-                    case InstallShortcut(key, shortcut, allowance) if self._accelerator.is_on:
-                        self._accelerator.install(key, shortcut, allowance)
-                    case InstallShortcut(key, shortcut, allowance):
-                        self._sockets.routes.install(key, shortcut, allowance)
+                    case InstallShortcut(key, shortcut, budgets) if self._accelerator.is_on:
+                        self._accelerator.install(key, shortcut, budgets)
+                    case InstallShortcut(key, shortcut, budgets):
+                        self._sockets.routes.install(key, shortcut, budgets)
                     case RemoveShortcut(key):
                         self._accelerator.remove(key)
                         self._sockets.routes.remove(key)

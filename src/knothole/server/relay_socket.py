@@ -7,16 +7,16 @@ go the same way leave together (UDP_SEGMENT), as they may have come together (UD
 
 from __future__ import annotations
 
-import math
 import socket
 import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from knothole.engine.core import Datagram
+from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.burst import MAX_BURST, MAX_SEGMENTS
 from knothole.engine.turn.server_data import MAX_DATA
-from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
+from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io.error_queue import PeerError
 from knothole.io.gather import Received
 from knothole.io.offload import CONTROL_SPACE, SEGMENT_CONTROL, packed_size, segment_size_in
@@ -44,37 +44,34 @@ class Arena:
 class Route:
     """A shortcut carried out: datagrams that go it wait in ``parts`` until the turn is over.
 
-    ``datagrams`` and ``passed``, their octets of payload, are those since the last report.
+    ``datagrams`` and ``passed``, their octets of payload, are those since the last report. They are
+    taken from ``budget``, and from ``other`` where it leads from one client to another; what is
+    beyond that the engine refuses, or has where time has brought more.
     """
 
     __slots__ = (
-        *("_destination", "_outlet", "datagrams", "expires_at", "key", "most_datagrams"),
-        *("most_octets", "parts", "passed", "prefix", "room", "size"),
+        *("_destination", "_outlet", "budget", "datagrams", "expires_at", "key", "other"),
+        *("parts", "passed", "prefix", "room", "size"),
     )
 
     def __init__(
         self,
         key: ShortcutKey,
         shortcut: Shortcut,
-        allowance: Allowance | None,
+        budgets: tuple[Budget, ...],
         outlet: RelaySocket,
     ) -> None:
         self.key = key
         self.prefix = shortcut.channel.to_bytes(2, "big") if shortcut.channel else b""
         self.expires_at = shortcut.expires_at
-        self.most_datagrams: float = math.inf if allowance is None else allowance.datagrams
-        self.most_octets: float = math.inf if allowance is None else allowance.octets
+        self.budget = budgets[0]
+        self.other = budgets[1] if len(budgets) > 1 else None
         self.datagrams = self.passed = 0
         self.parts: list[memoryview] = []
         self.size = 0
         self.room = 0
         self._outlet = outlet
         self._destination = shortcut.destination
-
-    @property
-    def is_used_up(self) -> bool:
-        """Whether nothing of the allowance is left."""
-        return self.passed >= self.most_octets or self.datagrams >= self.most_datagrams
 
     def begin(self, part: memoryview, size: int) -> None:
         """The first of those that leave together: none is larger, and a smaller one is the last."""
@@ -94,7 +91,7 @@ class RelaySocket(UdpSocket):
     """Listens for clients, or is a relayed address.
 
     ``routes`` say what becomes of datagrams. A route is put into ``counted`` when something passes
-    for the first time after a report, and ``report`` is called when its allowance is used up.
+    for the first time after a report.
     """
 
     def __init__(
@@ -104,7 +101,6 @@ class RelaySocket(UdpSocket):
         *,
         arena: Arena,
         counted: list[Route],
-        report: Callable[[], None],
         listens: bool,
         crowd: Crowd | None = None,
         on_error: Callable[[PeerError], object] | None = None,
@@ -115,7 +111,7 @@ class RelaySocket(UdpSocket):
         super().__init__(sock, receiver, on_error=on_error)
         self.routes: dict[InletKey, Route] = {}
         self._arena, self._listens = arena, listens
-        self._counted, self._report = counted, report
+        self._counted = counted
 
     def send_parts(self, parts: list[memoryview], size: int, destination: Address) -> None:
         """Send datagrams of ``size`` bytes, the last perhaps shorter. What cannot be is lost."""
@@ -170,18 +166,20 @@ class RelaySocket(UdpSocket):
             end = start + size
             channel = octets[start] << 8 | octets[start + 1] if listens else 0
             route = routes.get((source, channel))
+            payload = size - header
+            if route is not None and route.budget.due <= now:
+                route.budget.refill(now)
             if (
                 route is None
                 or control
                 or route.expires_at <= now
-                or route.passed >= route.most_octets
-                or route.datagrams >= route.most_datagrams
+                or route.budget.octets < payload
+                or route.budget.datagrams < 1
                 or (listens and size != (octets[start + 2] << 8 | octets[start + 3]) + 4)
                 or not header < size <= MAX_DATA
+                or ((other := route.other) is not None and not other.take(1, payload, now))
             ):
                 _leave(going)
-                if route is not None and route.is_used_up:
-                    self._report()
                 others.append((bytes(view[start:end]), segment_size_in(control, size), source))
                 continue
             if others:
@@ -190,20 +188,21 @@ class RelaySocket(UdpSocket):
             if not route.datagrams:
                 self._counted.append(route)
             route.datagrams += 1
+            route.passed += payload
+            route.budget.datagrams -= 1
+            route.budget.octets -= payload
             if not listens:
-                route.passed += size
                 octets[start - 4 : start] = route.prefix + size.to_bytes(2, "big")
                 size += 4
                 part = view[start - 4 : end]
             elif route.prefix:
-                route.passed += size - 4
                 octets[start : start + 2] = route.prefix
                 part = view[start:end]
             else:
-                size -= 4
-                route.passed += size
+                size = payload
                 part = view[start + 4 : end]
             if not route.parts:
+                route.budget.taken_at = now
                 going.append(route)
                 route.begin(part, size)
             elif size > route.size or not route.room:

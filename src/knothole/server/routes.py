@@ -7,7 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from knothole.engine.turn.server_events import Allowance, Shortcut, ShortcutKey
+from knothole.engine.turn.budget import Budget
+from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io.bpf.layout import Count
 from knothole.io.error_queue import PeerError
 from knothole.io.udp import Receiver
@@ -51,20 +52,18 @@ class Routes:
             receiver,
             arena=self._arena,
             counted=self._counted,
-            report=self.report,
             listens=listens,
             crowd=None if listens else self._crowd,
             on_error=on_error,
         )
 
-    def install(self, key: ShortcutKey, shortcut: Shortcut, allowance: Allowance | None) -> None:
-        """What is beyond the ``allowance`` goes to the engine, until there is a new one."""
+    def install(self, key: ShortcutKey, shortcut: Shortcut, budgets: tuple[Budget, ...]) -> None:
+        """What is beyond one of the ``budgets`` goes to the engine."""
         inlet, outlet = self._sockets(key.destination), self._sockets(shortcut.source)
         if inlet is not None and outlet is not None:
-            route = Route(key, shortcut, allowance, outlet)
+            route = Route(key, shortcut, budgets, outlet)
             before = inlet.routes.get(_inlet_key(key))
-            if before is not None and before.datagrams:
-                # Not reported yet, so what it has passed is part of the new allowance.
+            if before is not None and before.datagrams:  # which are still to be reported
                 route.datagrams, route.passed = before.datagrams, before.passed
                 self._counted[self._counted.index(before)] = route
             inlet.routes[_inlet_key(key)] = route
@@ -77,8 +76,7 @@ class Routes:
             inlet.routes.pop(_inlet_key(key), None)
 
     def report(self) -> None:
-        """Tell what has passed so far: before anything that ends allocations, and when an allowance
-        is used up."""
+        """Tell what has passed so far: before anything that ends allocations."""
         counted = [(each.key, Count(each.datagrams, each.passed)) for each in self._counted]
         for route in self._counted:
             route.datagrams = route.passed = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from knothole.engine.rate import Rate
-from knothole.engine.turn.budget import LEAST_BURST_BYTES, LEAST_BURST_DATAGRAMS, Budget
+from knothole.engine.turn.budget import LEAST_BURST_BYTES, LEAST_BURST_DATAGRAMS, Budget, Loan
 from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.tally import Drop
 from knothole.wire.address import Address
@@ -41,6 +41,24 @@ class TestBudget:
         assert budget.take(1000, 1_000_000, 100.0)
         assert not budget.take(1, 1, 100.0)
 
+    def test_after_a_quiet_time_a_seconds_worth_comes_at_once_and_not_two(self) -> None:
+        budget = Budget(1000, 1_000_000, 0.0)
+        passed = sum(budget.take(1, 1, 5.0 + step / 100_000) for step in range(10_000))
+        assert 1000 <= passed <= 1100
+
+    @pytest.mark.parametrize("rate", [100, 500, 1000])
+    def test_whoever_keeps_to_the_limit_loses_nothing(self, rate: int) -> None:
+        budget = Budget(1000, 1_000_000, 0.0)
+        assert all(budget.take(1, 1000, step / rate) for step in range(60 * rate))
+
+    @pytest.mark.parametrize("quiet", [0.01, 0.3, 1.0, 2.0])
+    def test_bursts_after_pauses_of_any_length_keep_to_the_limit(self, quiet: float) -> None:
+        budget, passed = Budget(1000, 1_000_000, 0.0), 0
+        for step in range(int(60 / quiet)):
+            now = (step + 1) * quiet
+            passed += sum(budget.take(1, 1, now) for _ in range(3000))
+            assert passed <= 1000 + 1000 * now
+
     def test_over_a_long_time_the_rate_is_kept(self) -> None:
         budget = Budget(1000, 10_000_000, 0.0)
         passed = sum(budget.take(1, 100, step / 10_000) for step in range(100_000))
@@ -66,11 +84,76 @@ class TestBudget:
         budget.set_rates(0, 0, 0.5)
         assert budget.take(10**9, 10**12, 0.5)
 
-    def test_what_the_kernel_relayed_is_counted_late_and_may_leave_a_debt(self) -> None:
+    def test_what_is_counted_late_may_leave_a_debt(self) -> None:
         budget = Budget(1000, 1_000_000, 0.0)
         budget.spend(3000, 10, 0.0)
         assert not budget.take(1, 1, 1.9)
         assert budget.take(1, 1, 2.1)
+
+    def test_half_is_lent_and_what_was_not_used_of_it_comes_back(self) -> None:
+        budget = Budget(1000, 1_000_000, 0.0)
+        assert budget.lend(0.0) == Loan(500, 500_000)
+        assert not budget.take(501, 0, 0.0)
+        assert budget.take(500, 100_000, 0.0)
+        budget.give_back(200, 400_000, 0.0)
+        assert (budget.datagrams, budget.octets) == (300, 500_000)
+        assert budget.lend(0.0) == Loan(150, 250_000)
+
+    def test_what_is_lent_is_not_brought_back_by_time(self) -> None:
+        """Else half a second's worth would come on top of a second's."""
+        budget = Budget(1000, 1_000_000, 0.0)
+        loan = budget.lend(0.0)
+        assert not budget.take(501, 1, 100.0)
+        assert budget.take(500, 1, 100.0)
+        budget.give_back(*loan, 100.0)
+        assert not budget.take(1, 1, 100.0)
+
+    def test_of_little_nothing_is_lent(self) -> None:
+        budget = Budget(1000, 1_000_000, 0.0)
+        assert budget.take(940, 1000, 0.0)
+        assert budget.lend(0.0) == Loan(0, 0)
+        assert budget.take(60, 1000, 0.0)
+        assert budget.lend(0.1) == Loan(50, 500_000)
+        budget.spend(0, 2_000_000, 0.1)
+        budget.give_back(0, 0, 0.1)
+        assert budget.lend(0.1) == Loan(0, 0), "a debt is not lent"
+
+    def test_a_loan_without_a_limit_has_none(self) -> None:
+        budget = Budget(0, 1_000_000, 0.0)
+        assert budget.lend(0.0) == Loan(1 << 62, 500_000)
+        budget.give_back(1 << 40, 500_000, 0.0)
+        assert budget.take(1 << 40, 500_000, 0.0)
+
+    @pytest.mark.parametrize(("before", "after"), [(0, 1000), (100_000, 1000), (1000, 0)])
+    def test_a_loan_under_other_limits_leaves_no_more_than_they_allow(self, before, after) -> None:
+        budget = Budget(before, 0, 0.0)
+        budget.lend(0.0)
+        budget.set_rates(after, 0, 0.0)
+        budget.give_back(10, 10, 0.0)
+        assert budget.take(after or 1 << 40, 1, 0.0)
+        assert budget.take(1, 1, 0.0) is (after == 0)
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+    def test_with_loans_that_are_renewed_the_limit_is_reached_and_never_passed(self, share) -> None:
+        """Ten times as much is offered: ``share`` of it where the loan is, the rest here."""
+        budget, passed = Budget(1000, 0, 0.0), 0
+        for quarter in range(400):
+            now = quarter / 4
+            left = budget.lend(now).datagrams
+            used = min(left, int(2500 * share))
+            here = sum(budget.take(1, 1, now) for _ in range(2500 - used))
+            budget.give_back(used, used, now)
+            passed += used + here
+            assert passed <= 1000 + 1000 * now
+        assert passed >= 99_000
+
+    @pytest.mark.parametrize("rate", [100, 500, 1000])
+    def test_whoever_keeps_to_the_limit_never_needs_more_than_the_loan(self, rate) -> None:
+        """All of it goes where the loan is, which is renewed four times a second."""
+        budget = Budget(1000, 0, 0.0)
+        for quarter in range(400):
+            assert budget.lend(quarter / 4).datagrams >= rate / 4
+            budget.give_back(rate // 4, 0, (quarter + 1) / 4)
 
 
 @pytest.fixture

@@ -6,16 +6,17 @@ from ipaddress import ip_network
 
 import pytest
 
+from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.policy import PeerPolicy
 from knothole.engine.turn.quota import Limits
 from knothole.engine.turn.server_events import (
     AllocationEnded,
-    Allowance,
     InstallShortcut,
     RemoveShortcut,
     Shortcut,
     ShortcutKey,
 )
+from knothole.engine.turn.tally import Drop
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import (
     AddressFamily,
@@ -25,6 +26,7 @@ from knothole.wire.stun import (
     RequestedAddressFamily,
     XorPeerAddress,
 )
+from knothole.wire.turn import encode_channel_data
 
 from .conftest import RELAY_HOST, SERVER, RawClient, World
 
@@ -39,7 +41,7 @@ class Kernel:
     def __init__(self, world: World) -> None:
         self._world, self._heard = world, 0
         self._entries: dict[ShortcutKey, Shortcut] = {}
-        self.allowances: dict[ShortcutKey, Allowance | None] = {}
+        self.budgets: dict[ShortcutKey, tuple[Budget, ...]] = {}
         self.installs = 0
 
     @property
@@ -47,9 +49,9 @@ class Kernel:
         self._world._drain()
         for _, event in self._world.server_events[self._heard :]:
             match event:
-                case InstallShortcut(key, shortcut, allowance):
+                case InstallShortcut(key, shortcut, budgets):
                     self._entries[key] = shortcut
-                    self.allowances[key] = allowance
+                    self.budgets[key] = budgets
                     self.installs += 1
                 case RemoveShortcut(key):
                     del self._entries[key]
@@ -279,9 +281,9 @@ def test_what_has_passed_is_counted_for_the_allocation() -> None:
     world, kernel = make()
     raw, relayed = bound(world)
     client = raw.five_tuple.client
-    world.server.shortcut_passed(ShortcutKey(client, SERVER, NUMBER), 10, 1000, world.now)
-    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 2, 200, world.now)
-    world.server.shortcut_passed(ShortcutKey(OTHER, relayed, 0), 1, 7, world.now)
+    world.server.shortcut_passed(ShortcutKey(client, SERVER, NUMBER), 10, 1000)
+    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 2, 200)
+    world.server.shortcut_passed(ShortcutKey(OTHER, relayed, 0), 1, 7)
     world.server.end_allocations(None, world.now)
     world._drain()
     [ended] = world.server_said(AllocationEnded)
@@ -293,7 +295,7 @@ def test_what_passes_just_before_the_end_is_counted_when_it_is_reported_after_it
     world, kernel = make()
     raw, relayed = bound(world)
     world.run(301.0)
-    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 2, 200, world.now)
+    world.server.shortcut_passed(ShortcutKey(PEER, relayed, 0), 2, 200)
     world.run(320.0)
     assert kernel.held == {}
     assert raw.code(Method.REFRESH, Lifetime(0)) == 0
@@ -302,104 +304,79 @@ def test_what_passes_just_before_the_end_is_counted_when_it_is_reported_after_it
     assert ended.to_client == 200
 
 
-def test_without_limits_there_is_no_allowance() -> None:
-    _, kernel = limited(0, 0)
-    assert set(kernel.allowances.values()) == {None}
-
-
-def limited(datagrams: int, octets: int) -> tuple[World, Kernel]:
-    """A world with one channel, and alice's allocation with these limits a second."""
+def limited(datagrams: int, octets: int, channels: int = 1) -> tuple[World, Kernel, RawClient]:
+    """alice's allocation with these limits a second, and some channels."""
     limits = Limits(datagrams_per_second=datagrams, octets_per_second=octets)
     world, kernel = make(limits=limits)
-    bound(world)
-    assert kernel.held
-    return world, kernel
+    raw = RawClient(world)
+    raw.relayed = raw.allocate()
+    for number in range(channels):
+        bind(raw, Address("8.8.8.8", 7000 + number), NUMBER + number)
+    assert len(kernel.held) == 2 * channels
+    return world, kernel, raw
 
 
-def test_an_allowance_is_what_the_allocation_may_relay() -> None:
-    _, kernel = limited(1000, 1_000_000)
-    assert set(kernel.allowances.values()) == {Allowance(1000, 1_000_000)}
+def test_all_shortcuts_of_an_allocation_take_from_one_budget() -> None:
+    _, kernel, _ = limited(1000, 1_000_000, channels=128)
+    assert len(kernel.held) == 256
+    [(budget,)] = set(kernel.budgets.values())
+    assert (budget.datagrams, budget.octets) == (1000, 1_000_000)
 
 
-def test_an_allowance_is_renewed_when_half_of_it_is_used_and_not_before() -> None:
-    world, kernel = limited(1000, 1_000_000)
-    [first, _] = kernel.held
-    before = kernel.installs
-    world.server.shortcut_passed(first, 400, 4000, world.now)
-    assert kernel.held
-    assert kernel.installs == before
-    world.server.shortcut_passed(first, 200, 2000, world.now)
-    assert kernel.held
-    assert kernel.installs == before + 1
-    assert kernel.allowances[first] == Allowance(400, 994_000)
+def test_what_io_has_let_pass_the_engine_does_not_relay_again() -> None:
+    """And the other way round: it is one sum, with all channels, peers and Send indications."""
+    world, kernel, raw = limited(1000, 1_000_000, channels=3)
+    [(budget,)] = set(kernel.budgets.values())
+    assert budget.take(990, 10_000, world.now), "by any of the shortcuts"
+    for _ in range(4):
+        raw.send(encode_channel_data(NUMBER + 1, b"x", padded=False))
+        raw.indicate(PEER, b"x")
+    for _ in range(4):
+        world.server.receive_from_peer(raw.relayed, PEER, b"x", world.now)
+    raw.send(b"")
+    assert len(world.to_peers) + len(raw.replies) == 10
+    assert not budget.take(1, 1, world.now)
+    assert world.server.tally.dropped[Drop.OVER_LIMIT] == 2
+    assert budget.take(500, 5000, world.now + 0.5)
 
 
-def test_what_is_used_up_is_given_again_as_time_brings_it() -> None:
-    world, kernel = limited(1000, 1_000_000)
-    [first, _] = kernel.held
-    world.server.shortcut_passed(first, 1500, 1000, world.now)
-    assert kernel.held
-    assert kernel.allowances[first].datagrams == 0, "and there is a debt"
-    world.run(world.now + 0.4)
-    assert kernel.held
-    assert kernel.allowances[first].datagrams == 0
-    world.run(world.now + 0.4)
-    assert kernel.held
-    given = kernel.allowances[first].datagrams
-    assert 0 <= given < 64
-    world.run(world.now + 1.0)
-    assert kernel.held
-    assert kernel.allowances[first].datagrams >= 64
+def test_what_is_reported_is_not_taken_again() -> None:
+    world, kernel, _ = limited(1000, 1_000_000)
+    [(budget,)] = set(kernel.budgets.values())
+    assert budget.take(600, 6000, world.now)
+    for key in kernel.held:
+        world.server.shortcut_passed(key, 300, 3000)
+    assert (budget.datagrams, budget.octets) == (400, 994_000)
 
 
-def test_other_limits_count_at_once() -> None:
-    world, kernel = limited(0, 0)
-    limits = Limits(datagrams_per_second=1000, octets_per_second=1_000_000)
-    world.server.set_limits(limits, world.now)
-    assert kernel.held
-    assert set(kernel.allowances.values()) == {Allowance(1000, 1_000_000)}
-    world.server.set_limits(Limits(datagrams_per_second=0, octets_per_second=0), world.now)
-    assert kernel.held
-    assert set(kernel.allowances.values()) == {None}
-    world.server.shortcut_passed(next(iter(kernel.held)), 1 << 40, 1 << 50, world.now)
-    before = kernel.installs
-    world.run(world.now + 10)
-    assert kernel.held
-    assert kernel.installs == before
-
-
-def test_in_the_long_run_shortcuts_relay_no_more_than_the_limit() -> None:
-    """The kernel takes all that it may, and io reports it every second."""
-    world, kernel = limited(1000, 1 << 40)
-    taken, left = 0, dict.fromkeys(kernel.held, 0)
-    said = 0
-    for _ in range(60):
-        world._drain()
-        events = world.server_said(InstallShortcut)
-        for event in events[said:]:
-            left[event.key] = event.allowance.datagrams
-        said = len(events)
-        used, left = left, dict.fromkeys(left, 0)
-        for key, datagrams in used.items():
-            if datagrams:
-                taken += datagrams
-                world.server.shortcut_passed(key, datagrams, datagrams, world.now)
-        world.run(world.now + 1.0)
-    assert 30_000 < taken < 62_000
-
-
-def test_of_two_clients_both_have_to_have_it_to_spend() -> None:
-    limits = Limits(datagrams_per_second=1000, octets_per_second=0)
-    world, kernel = make(limits=limits)
+def test_between_two_clients_both_budgets_are_named() -> None:
+    world, kernel = make(limits=Limits(datagrams_per_second=1000, octets_per_second=0))
     alice, bob = RawClient(world), RawClient(world, "bob", client=Address("2.2.2.2", 1))
     relayed_alice, relayed_bob = alice.allocate(), bob.allocate()
     bind(alice, relayed_bob)
     bind(bob, relayed_alice)
-    key = ShortcutKey(alice.five_tuple.client, SERVER, NUMBER)
-    back = ShortcutKey(bob.five_tuple.client, SERVER, NUMBER)
-    assert kernel.held.keys() == {key, back}
-    world.server.shortcut_passed(key, 600, 600, world.now)
+    assert len(kernel.held) == 2
+    there = kernel.budgets[ShortcutKey(alice.five_tuple.client, SERVER, NUMBER)]
+    back = kernel.budgets[ShortcutKey(bob.five_tuple.client, SERVER, NUMBER)]
+    assert len(set(there)) == 2 and there == back[::-1]
+
+
+def test_a_client_that_relays_to_itself_pays_for_both_ways_as_without() -> None:
+    world, kernel = make()
+    raw = RawClient(world)
+    bind(raw, raw.allocate())
     assert kernel.held
-    world.server.shortcut_passed(back, 600, 600, world.now)
-    assert kernel.held
-    assert kernel.allowances[back].datagrams == 0, "1200 of 1000, in both budgets"
+    [(there, back)] = kernel.budgets.values()
+    assert there is back
+
+
+def test_other_limits_count_in_the_budgets_that_are_named_already() -> None:
+    world, kernel, _ = limited(0, 0)
+    [(budget,)] = set(kernel.budgets.values())
+    before = kernel.installs
+    limits = Limits(datagrams_per_second=1000, octets_per_second=1_000_000)
+    world.server.set_limits(limits, world.now)
+    assert kernel.held and kernel.installs == before
+    assert (budget.datagrams, budget.octets) == (1000, 1_000_000)
+    world.server.set_limits(Limits(datagrams_per_second=0, octets_per_second=0), world.now)
+    assert budget.take(1 << 40, 1 << 50, world.now)

@@ -60,14 +60,14 @@ def test_what_the_kernel_relayed_is_counted_apart(new_world, new_raw) -> None:
     relayed = bound(raw)
     there = ShortcutKey(raw.five_tuple.client, raw.five_tuple.server, NUMBER)
     back = ShortcutKey(PEER, relayed, 0)
-    world.server.shortcut_passed(there, 10, 1000, world.now)
-    world.server.shortcut_passed(back, 3, 300, world.now, by_kernel=False)
+    world.server.shortcut_passed(there, 10, 1000)
+    world.server.shortcut_passed(back, 3, 300, by_kernel=False)
     assert world.server.tally.by_kernel.to_peers == Flow(10, 1000)
     assert world.server.tally.by_us.to_clients == Flow(3, 300)
     assert world.server.tally.usage() == {"alice": Usage(1, 1000, 300)}
     world.server.end_allocations(None, world.now)
-    world.server.shortcut_passed(there, 2, 200, world.now)
-    world.server.shortcut_passed(back, 1, 50, world.now)
+    world.server.shortcut_passed(there, 2, 200)
+    world.server.shortcut_passed(back, 1, 50)
     assert world.server.tally.by_kernel.to_peers == Flow(12, 1200)
     assert world.server.tally.by_kernel.to_clients == Flow(1, 50)
 

@@ -11,7 +11,6 @@ from knothole.io.bpf.layout import (
     COUNT_SIZE,
     ENTRY_SIZE,
     KEY_SIZE,
-    NEVER,
     Count,
     Pattern,
     Treatment,
@@ -45,18 +44,19 @@ def test_a_treatment_has_its_end_in_nanoseconds_and_the_rest_in_its_place() -> N
     treatment = Treatment(
         RELAYED, PEER, 0, 12.5, came_by=3, leaves_by=4, mtu=1400, next_hop="192.0.2.254"
     )
-    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, Count(10, 1000))
-    assert len(packed) == ENTRY_SIZE == 112
-    assert struct.unpack_from("=QQQ", packed) == (12_500_000_000, 10, 1000)
-    assert packed[24:28] == bytes([198, 51, 100, 1])
-    assert struct.unpack_from("=HIII", packed, 62) == (1400, 9, 3, 4)
-    assert packed[88:] == struct.pack("=I", socket.AF_INET) + bytes([192, 0, 2, 254]) + bytes(16)
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, (5, 6))
+    assert len(packed) == ENTRY_SIZE == 104
+    assert struct.unpack_from("=Q", packed) == (12_500_000_000,)
+    assert packed[8:12] == bytes([198, 51, 100, 1])
+    assert struct.unpack_from("=HIII", packed, 46) == (1400, 9, 3, 4)
+    assert struct.unpack_from("=II", packed, 72) == (5, 6)
+    assert packed[80:] == struct.pack("=I", socket.AF_INET) + bytes([192, 0, 2, 254]) + bytes(16)
 
 
 def test_the_next_hop_may_be_of_the_other_ip_version() -> None:
     treatment = Treatment(RELAYED, PEER, 0, 1.0, 3, 4, 1400, next_hop="fe80::1")
-    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, NEVER)
-    assert packed[88:108] == struct.pack("=I", socket.AF_INET6) + socket.inet_pton(
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, (0, 0))
+    assert packed[80:100] == struct.pack("=I", socket.AF_INET6) + socket.inet_pton(
         socket.AF_INET6, "fe80::1"
     )
 
@@ -65,15 +65,15 @@ def test_an_mtu_and_a_time_beyond_the_fields_are_clamped() -> None:
     treatment = Treatment(
         RELAYED, PEER, 0, -1.0, came_by=3, leaves_by=0, mtu=1 << 20, next_hop=PEER.host
     )
-    packed = pack_treatment(Pattern(CLIENT, SERVER, 1), treatment, 0, NEVER)
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 1), treatment, 0, (0, 0))
     assert struct.unpack_from("=Q", packed) == (0,)
-    assert struct.unpack_from("=H", packed, 62) == (0xFFFF,)
+    assert struct.unpack_from("=H", packed, 46) == (0xFFFF,)
 
 
 def test_another_ip_version_is_refused() -> None:
     treatment = Treatment(Address("::1", 1), Address("::2", 2), 0, 1.0, 1, 1, 1500, "::2")
     with pytest.raises(ValueError, match="user space"):
-        pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, NEVER)
+        pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, (0, 0))
 
 
 def test_counts_are_read_back() -> None:

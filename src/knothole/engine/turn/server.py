@@ -230,15 +230,16 @@ class TurnServer:
         """Have other ``limits`` count: what there is stays, but may relay no more than they say."""
         self._requests.set_limits(limits)
         self._allocations.set_limits(limits, now)
-        if self._shortcuts is not None:
-            self._shortcuts.allow_anew(now)
 
     def shortcut_passed(
-        self, key: ShortcutKey, datagrams: int, octets: int, now: float, *, by_kernel: bool = True
+        self, key: ShortcutKey, datagrams: int, octets: int, *, by_kernel: bool = True
     ) -> None:
-        """io's report of payload that went by a shortcut since the last one."""
+        """io's report of payload that went by a shortcut since the last one.
+
+        It is for the figures: of the budgets io has taken it already.
+        """
         if self._shortcuts is not None:
-            self._shortcuts.passed(key, datagrams, octets, now, self.tally.flows(by_kernel))
+            self._shortcuts.passed(key, datagrams, octets, self.tally.flows(by_kernel))
 
     def revoke(self, owner: str, now: float) -> None:
         """Know no credential of ``owner`` any more, and end what they have; until restored."""

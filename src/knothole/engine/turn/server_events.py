@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from knothole.engine.core import Datagram, Transmit
+from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.wire.address import Address, Transport
 
@@ -176,25 +177,17 @@ class Shortcut:
     expires_at: float
 
 
-class Allowance(NamedTuple):
-    """So many datagrams and octets of payload."""
-
-    datagrams: int
-    octets: int
-
-
 @dataclass(frozen=True, slots=True)
 class InstallShortcut:
     """Such packets need not come to the engine; replaces what was said of the same key before.
 
-    With an ``allowance`` that holds for so many of them, counted from the last report
-    (``shortcut_passed``); the others are to come to the engine. Nothing depends on whether io can
-    do all that.
+    What passes is to be taken from the ``budgets``, of each of them; what is beyond one of them is
+    to come to the engine. Nothing depends on whether io can do all that.
     """
 
     key: ShortcutKey
     shortcut: Shortcut
-    allowance: Allowance | None
+    budgets: tuple[Budget, ...]
 
 
 @dataclass(frozen=True, slots=True)

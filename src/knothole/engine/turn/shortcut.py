@@ -6,19 +6,16 @@ would do with it. The kernel never decides anything, and what it has no entry fo
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from knothole.engine.core import least
-from knothole.engine.turn.budget import LEAST_BURST_BYTES, LEAST_BURST_DATAGRAMS
+from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.channel import Channel
 from knothole.engine.turn.deadlines import Deadlines
 from knothole.engine.turn.policy import PeerRules
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.engine.turn.server_events import (
-    Allowance,
     InstallShortcut,
     RemoveShortcut,
     ServerOutput,
@@ -30,9 +27,6 @@ from knothole.wire.address import Address, Transport
 
 # Ours: an entry that has expired lets nothing pass, and what has passed is still to be reported.
 REMOVED_AFTER: Final = 5.0
-# Ours: where little or nothing is left of an allocation's budget, time soon brings more.
-ALLOWED_AFTER: Final = 0.5
-_MOST: Final = 1 << 62  # what counters of 64 bits have room for, in practice no limit
 
 
 class _Entry(NamedTuple):
@@ -44,15 +38,13 @@ class _Entry(NamedTuple):
 
     @property
     def allocations(self) -> tuple[ServerAllocation, ...]:
-        """The one or two of which it takes from the budgets."""
+        """The one or two that it belongs to."""
         return tuple(each for each in self[1:] if each is not None)
 
-
-class _Granted(NamedTuple):
-    """An allowance, and what is left of it."""
-
-    whole: Allowance
-    left: Allowance
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """Of which every datagram is taken: of the same one twice, when it comes and goes there."""
+        return tuple(each.budget for each in self.allocations)
 
 
 class Shortcuts:
@@ -62,9 +54,11 @@ class Shortcuts:
     two clients of this server that have channels to each other's relayed addresses, ChannelData of
     the one becomes ChannelData of the other.
 
-    What passes is taken from the budgets of the allocations when io reports it, and no entry has a
-    greater allowance than they had left when it was given: in the long run nothing more is relayed
-    with shortcuts than without.
+    Each names the budgets of its allocations, and io takes from them whatever it lets pass. There
+    is one budget of an allocation, however many shortcuts it has and whatever else it sends: the
+    limit holds for all of that together, and at every moment. That is why io is handed the budgets
+    and not a part for each shortcut, which would be too little for the one that is used, or in sum
+    too much.
     """
 
     def __init__(
@@ -76,9 +70,7 @@ class Shortcuts:
         self._by_relayed, self._rules, self._outputs = by_relayed, rules, outputs
         self._entries: dict[ShortcutKey, _Entry] = {}
         self._of: dict[ServerAllocation, set[ShortcutKey]] = {}
-        self._granted: dict[ShortcutKey, _Granted] = {}
         self._deadlines: Deadlines[ShortcutKey] = Deadlines()
-        self._short: Deadlines[ShortcutKey] = Deadlines()
 
     def obey(self, rules: PeerRules, now: float) -> None:
         """Have ``rules`` count from now on, for what there is, too."""
@@ -103,14 +95,7 @@ class Shortcuts:
         for key in tuple(self._of.get(allocation, ())):
             self._remove(key)
 
-    def allow_anew(self, now: float) -> None:
-        """The budgets have other limits: what was allowed under the old ones counts no more."""
-        for key, entry in self._entries.items():
-            self._allow(key, entry, now)
-
-    def passed(
-        self, key: ShortcutKey, datagrams: int, octets: int, now: float, flows: Flows
-    ) -> None:
+    def passed(self, key: ShortcutKey, datagrams: int, octets: int, flows: Flows) -> None:
         """io reports that so much payload went by this entry; it is added to ``flows``, too."""
         entry = self._entries.get(key)
         if entry is None:  # it was taken out, and this is what had passed before
@@ -122,26 +107,13 @@ class Shortcuts:
         if entry.receiver is not None:
             entry.receiver.to_client += octets
             flows.to_clients.add(datagrams, octets)
-        for allocation in entry.allocations:
-            allocation.budget.spend(datagrams, octets, now)
-        granted = self._granted.get(key)
-        if granted is not None:
-            left = Allowance(granted.left.datagrams - datagrams, granted.left.octets - octets)
-            self._granted[key] = _Granted(granted.whole, left)
-            if (
-                2 * left.datagrams < granted.whole.datagrams
-                or 2 * left.octets < granted.whole.octets
-            ):
-                self._allow(key, entry, now)
 
     def handle_timeout(self, now: float) -> None:
         for key in self._deadlines.pop_due(now):
             self._remove(key)
-        for key in self._short.pop_due(now):
-            self._allow(key, self._entries[key], now)
 
     def next_timeout(self) -> float | None:
-        return least(self._deadlines.next(), self._short.next())
+        return self._deadlines.next()
 
     def _renew_channel(self, allocation: ServerAllocation, channel: Channel, now: float) -> None:
         found = dict(self._derive(allocation, channel, now))
@@ -150,7 +122,7 @@ class Shortcuts:
             if entry is None:
                 self._remove(key)
             elif entry != self._entries.get(key):
-                self._install(key, entry, now)
+                self._install(key, entry)
 
     def _derive(
         self, allocation: ServerAllocation, channel: Channel, now: float
@@ -181,7 +153,7 @@ class Shortcuts:
             shortcut = Shortcut(server, client, channel.number, expires_at)
             yield inward, _Entry(shortcut, None, allocation)
 
-    def _install(self, key: ShortcutKey, entry: _Entry, now: float) -> None:
+    def _install(self, key: ShortcutKey, entry: _Entry) -> None:
         before = self._entries.get(key)
         if before is not None and before[1:] != entry[1:]:
             self._remove(key)
@@ -189,29 +161,13 @@ class Shortcuts:
         for allocation in entry.allocations:
             self._of.setdefault(allocation, set()).add(key)
         self._deadlines.set(key, entry.shortcut.expires_at + REMOVED_AFTER)
-        self._allow(key, entry, now)
-
-    def _allow(self, key: ShortcutKey, entry: _Entry, now: float) -> None:
-        """Install it, with as much as may be had now."""
-        allowance = _allowance(entry, now)
-        self._granted.pop(key, None)
-        self._short.drop(key)
-        if allowance is not None:
-            self._granted[key] = _Granted(allowance, allowance)
-            if (
-                allowance.datagrams < LEAST_BURST_DATAGRAMS // 2
-                or allowance.octets < LEAST_BURST_BYTES // 2
-            ):
-                self._short.set(key, now + ALLOWED_AFTER)
-        self._outputs.append(InstallShortcut(key, entry.shortcut, allowance))
+        self._outputs.append(InstallShortcut(key, entry.shortcut, entry.budgets))
 
     def _remove(self, key: ShortcutKey) -> None:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
         self._deadlines.drop(key)
-        self._short.drop(key)
-        self._granted.pop(key, None)
         for allocation in set(entry.allocations):  # one, when a client relays to itself
             keys = self._of[allocation]
             keys.discard(key)
@@ -230,15 +186,3 @@ def _keys(allocation: ServerAllocation, channel: Channel) -> tuple[ShortcutKey, 
 def _expires_at(allocation: ServerAllocation, channel: Channel) -> float:
     permitted_until = allocation.permissions.expires_at.get(channel.peer.host, 0.0)
     return min(allocation.expires_at, channel.expires_at, permitted_until)
-
-
-def _allowance(entry: _Entry, now: float) -> Allowance | None:
-    """What all budgets concerned have left; None where none of them has a limit."""
-    budgets = [allocation.budget for allocation in entry.allocations]
-    for budget in budgets:
-        budget.refill(now)
-    datagrams = min(budget.datagrams for budget in budgets)
-    octets = min(budget.octets for budget in budgets)
-    if datagrams == octets == math.inf:
-        return None
-    return Allowance(*(int(max(0, min(each, _MOST))) for each in (datagrams, octets)))

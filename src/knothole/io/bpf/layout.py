@@ -14,7 +14,7 @@ from knothole.wire.turn import CHANNEL_HEADER_SIZE
 
 _ENDS: Final = struct.Struct("16s16s2s2s")
 _KEY: Final = struct.Struct("36s2sBx")
-_ENTRY: Final = struct.Struct("=QQQ36s2sHIIIIIII16s4x")
+_ENTRY: Final = struct.Struct("=Q36s2sHIIIIIIIII16s4x")
 _COUNT: Final = struct.Struct("=QQ8x")
 KEY_SIZE, ENTRY_SIZE, COUNT_SIZE = _KEY.size, _ENTRY.size, _COUNT.size
 # Of both versions: the 16 bits in which the number of hops left is, less one.
@@ -22,14 +22,10 @@ _ONE_HOP_LESS: Final = {4: 0xFEFF, 6: 0xFFFE}
 
 
 class Count(NamedTuple):
-    """What has passed by one entry, or may pass; ``octets`` of payload."""
+    """What has passed by one entry, or of one allowance; ``octets`` of payload."""
 
     packets: int
     octets: int
-
-
-NEVER: Final = Count((1 << 64) - 1, (1 << 64) - 1)
-"""No count reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +64,10 @@ def pack_pattern(pattern: Pattern) -> bytes:
     return _KEY.pack(ends, _word(pattern.channel), _version(pattern.source))
 
 
-def pack_treatment(pattern: Pattern, treatment: Treatment, slot: int, limit: Count) -> bytes:
-    """An entry that counts in ``slot``, until as much as ``limit`` in either stands there.
+def pack_treatment(
+    pattern: Pattern, treatment: Treatment, slot: int, allowances: tuple[int, int]
+) -> bytes:
+    """An entry that counts in ``slot``, and lets pass what two ``allowances`` have, 0 for none.
 
     Raises ValueError when it would change the IP version, which the program does not.
     """
@@ -87,7 +85,6 @@ def pack_treatment(pattern: Pattern, treatment: Treatment, slot: int, limit: Cou
     )
     return _ENTRY.pack(
         max(0, int(treatment.expires_at * 1e9)),
-        *limit,
         _pack_ends(treatment.source, treatment.destination),
         _word(treatment.channel),
         min(treatment.mtu, 0xFFFF),
@@ -97,6 +94,7 @@ def pack_treatment(pattern: Pattern, treatment: Treatment, slot: int, limit: Cou
         _as_loaded(addresses + longer + _ONE_HOP_LESS[version]),
         _as_loaded(addresses + longer),
         _as_loaded(ports + longer),
+        *allowances,
         _family(treatment.next_hop),
         socket.inet_pton(_family(treatment.next_hop), treatment.next_hop),
     )

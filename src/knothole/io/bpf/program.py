@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
 from knothole.io.bpf import calls
+from knothole.io.bpf.allowances import ALLOWANCE_SIZE, Allowances, Full
 from knothole.io.bpf.layout import (
     COUNT_SIZE,
     ENTRY_SIZE,
     KEY_SIZE,
-    NEVER,
     Count,
     Pattern,
     Treatment,
@@ -26,29 +27,36 @@ OBJECT_NAME: Final = "relay.bpf.o"
 _NOTHING: Final = Count(0, 0)
 
 
-class Full(Exception):
-    """There is no room for another entry."""
-
-
 class ShortcutProgram:
-    """Everything it makes is gone with its descriptors, when it is closed or the process dies."""
+    """Everything it makes is gone with its descriptors, when it is closed or the process dies.
+
+    ``allowances`` are what entries may name: how much those that name the same one may let pass.
+    """
 
     def __init__(self) -> None:
         """Load it. Raises OSError, with the verifier's word in its text, and MalformedObject."""
         found = read_object(files(__package__).joinpath(OBJECT_NAME).read_bytes())
         sizes = {name: (each.key_size, each.value_size) for name, each in found.maps.items()}
-        if sizes.get("entries") != (KEY_SIZE, ENTRY_SIZE) or sizes.get("counts") != (4, COUNT_SIZE):
+        wanted = {
+            "entries": (KEY_SIZE, ENTRY_SIZE),
+            "counts": (4, COUNT_SIZE),
+            "allowances": (4, ALLOWANCE_SIZE),
+        }
+        if any(sizes.get(name) != wanted[name] for name in wanted):
             raise MalformedObject(f"the program has structures of other sizes: {sizes}")
-        self._descriptors: dict[str, int] = {}
-        try:
+        with contextlib.ExitStack() as opened:
+            descriptors = {}
             for name, definition in found.maps.items():
-                self._descriptors[name] = calls.create_map(definition, name)
-            code = found.linked(self._descriptors)
+                descriptors[name] = calls.create_map(definition, name)
+                opened.callback(os.close, descriptors[name])
+            room = found.maps["allowances"].max_entries
+            self.allowances = Allowances(descriptors["allowances"], room)
+            opened.callback(self.allowances.close)
+            code = found.linked(descriptors)
             self.descriptor = calls.load_program(code, found.license, "knothole")
-        except BaseException:
-            self._close_maps()
-            raise
-        self._entries, self._counts = self._descriptors["entries"], self._descriptors["counts"]
+            opened.callback(os.close, self.descriptor)
+            self._opened = opened.pop_all()
+        self._entries, self._counts = descriptors["entries"], descriptors["counts"]
         self._room = found.maps["counts"].max_entries
         self._slots: dict[Pattern, int] = {}
         self._free: list[int] = []
@@ -58,22 +66,17 @@ class ShortcutProgram:
         return len(self._slots)
 
     def put(
-        self, pattern: Pattern, treatment: Treatment, allowance: tuple[int, int] | None = None
+        self, pattern: Pattern, treatment: Treatment, allowances: tuple[int, int] = (0, 0)
     ) -> None:
         """Set the entry for ``pattern`` or replace it, its count going on. Raises Full, OSError.
 
-        ``allowance``, packets and octets, is counted from what the last :meth:`read` told of. When
-        one of them is used up, packets go on to user space.
+        What is beyond one of the ``allowances`` goes on to user space; with 0 there is none.
         """
         slot = self._slots.get(pattern)
         if slot is None:
             slot = self._take_slot()
-        limit = NEVER
-        if allowance is not None:
-            seen = self._seen[slot]
-            limit = Count(seen.packets + allowance[0], seen.octets + allowance[1])
         try:
-            value = pack_treatment(pattern, treatment, slot, limit)
+            value = pack_treatment(pattern, treatment, slot, allowances)
             calls.update(self._entries, pack_pattern(pattern), value)
         except BaseException:
             if pattern not in self._slots:
@@ -104,9 +107,7 @@ class ShortcutProgram:
 
     def close(self) -> None:
         """Let go of it; it stays where it is attached by something else. Idempotent."""
-        if self._descriptors:
-            os.close(self.descriptor)
-            self._close_maps()
+        self._opened.close()
 
     def _take_slot(self) -> int:
         if self._free:
@@ -119,8 +120,3 @@ class ShortcutProgram:
     def _passed(self, slot: int, count: Count) -> Count:
         seen, self._seen[slot] = self._seen[slot], count
         return Count(count.packets - seen.packets, count.octets - seen.octets)
-
-    def _close_maps(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors = {}

@@ -59,7 +59,6 @@ struct key {
 
 struct entry {
     __u64 expires_at; // CLOCK_MONOTONIC, nanoseconds
-    __u64 packet_limit, byte_limit; // so much in its count, and user space decides again
     struct ends ends;
     __be16 channel; // 0: plain UDP to a peer
     __u16 mtu;      // of the way out
@@ -69,6 +68,8 @@ struct entry {
     __u32 ip_sum;     // to the header of IPv4 or IPv6
     __u32 pseudo_sum; // to the pseudo-header of UDP
     __u32 udp_sum;    // to UDP's header and payload
+    // Which of the allowances its packets are taken from, all that are named; 0: none.
+    __u32 allowances[2];
     struct bpf_redir_neigh next_hop; // or the kernel would look for the route of each packet
 };
 
@@ -77,10 +78,20 @@ struct count {
     __u64 held_until;     // as expires_at
 };
 
+// Of one allocation, whatever entries it has. User space writes the limits, and nobody but this
+// program the counts. Where two processors are in here at once each lets one more packet pass.
+struct allowance {
+    __u64 packet_limit, byte_limit; // so much in its counts, and user space decides again
+    __u64 packets, bytes;           // of payload
+};
+
 SECTION("maps") struct map entries = {
     BPF_MAP_TYPE_HASH, sizeof(struct key), sizeof(struct entry), 65536, BPF_F_NO_PREALLOC};
 // By themselves, so that an entry can be replaced without losing what is being counted.
 SECTION("maps") struct map counts = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct count), 65536, 0};
+// What user space has mapped takes no call to be read and written.
+SECTION("maps") struct map allowances = {
+    BPF_MAP_TYPE_ARRAY, 4, sizeof(struct allowance), 65536, BPF_F_MMAPABLE};
 SECTION("maps") struct map scratch = {BPF_MAP_TYPE_PERCPU_ARRAY, 4, LARGEST + 128, 1, 0};
 
 INLINE __u16 add_to_sum(__u16 sum, __u32 difference)
@@ -90,6 +101,19 @@ INLINE __u16 add_to_sum(__u16 sum, __u32 difference)
     total = (total & 0xffff) + (total >> 16);
     total = (total & 0xffff) + (total >> 16);
     return ~total;
+}
+
+INLINE int is_used_up(struct allowance *of, __u64 length)
+{
+    return of && (of->packets >= of->packet_limit || of->bytes + length > of->byte_limit);
+}
+
+INLINE void take(struct allowance *of, __u64 length)
+{
+    if (of) {
+        __sync_fetch_and_add(&of->packets, 1);
+        __sync_fetch_and_add(&of->bytes, length);
+    }
 }
 
 // A packet with UDP at `udp_at` whose `key` lacks the ports and the channel. `size` is what the
@@ -125,8 +149,7 @@ INLINE int relay(struct __sk_buff *packet, struct key *key, __u32 udp_at, __u32 
         count->held_until = now + HOLD;
         return ON_WITH_IT;
     }
-    if (now < count->held_until || count->packets >= entry->packet_limit ||
-        count->bytes >= entry->byte_limit)
+    if (now < count->held_until)
         return ON_WITH_IT;
 
     __u32 old_header = key->channel ? CHANNEL_HEADER : 0;
@@ -141,6 +164,13 @@ INLINE int relay(struct __sk_buff *packet, struct key *key, __u32 udp_at, __u32 
     length -= old_header;
     if ((old_header && SWAP16(channel_length) != length) ||
         payload_at + new_header + length - sizeof(struct ethhdr) > entry->mtu)
+        return ON_WITH_IT;
+    struct allowance *one = 0, *other = 0;
+    if (entry->allowances[0] && !(one = map_lookup(&allowances, &entry->allowances[0])))
+        return ON_WITH_IT;
+    if (entry->allowances[1] && !(other = map_lookup(&allowances, &entry->allowances[1])))
+        return ON_WITH_IT;
+    if (is_used_up(one, length) || is_used_up(other, length))
         return ON_WITH_IT;
 
     // All headers from UDP's on, and the payload behind them, as they shall be.
@@ -207,6 +237,8 @@ INLINE int relay(struct __sk_buff *packet, struct key *key, __u32 udp_at, __u32 
         update_sum(packet, entry->ip_sum);
     __sync_fetch_and_add(&count->packets, 1);
     __sync_fetch_and_add(&count->bytes, length);
+    take(one, length);
+    take(other, length);
     return entry->out ? redirect(entry->out, &entry->next_hop, sizeof(entry->next_hop), 0)
                       : ON_WITH_IT;
 }
