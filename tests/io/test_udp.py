@@ -132,7 +132,7 @@ async def test_a_burst_that_no_device_takes_leaves_one_by_one(links, monkeypatch
             calls.append(1)
             raise OSError(errno.EIO, "no checksum offload")
 
-    monkeypatch.setattr(udp, "make_offload", lambda sock, enabled: Refusing())
+    monkeypatch.setattr(udp, "make_offload", lambda sock, enabled, coalesce: Refusing())
     here = await links("127.0.0.1", Inbox())
     monkeypatch.undo()
     there = await links("127.0.0.1", inbox)
@@ -178,7 +178,7 @@ async def test_an_error_that_belongs_to_an_earlier_datagram_is_read_over(
                 raise failures.pop()
             return super().receive(sock)
 
-    monkeypatch.setattr(udp, "make_offload", lambda sock, enabled: Failing())
+    monkeypatch.setattr(udp, "make_offload", lambda sock, enabled, coalesce: Failing())
     here, there = await links("127.0.0.1", inbox), await links("127.0.0.1", Inbox())
     there.send(Datagram(there.address, here.address, b"hello"))
     assert await inbox.wait_for(1) == [b"hello"]
@@ -212,7 +212,7 @@ async def test_what_the_kernel_does_not_take_now_waits_in_order_and_bounded(
 ) -> None:
     inbox, made = Inbox(), []
 
-    def make(sock, enabled):
+    def make(sock, enabled, coalesce):
         made.append(Grudging(sock))
         return made[0]
 

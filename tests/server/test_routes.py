@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +13,11 @@ import pytest
 from knothole.engine.core import Datagram
 from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.server_events import Shortcut, ShortcutKey
+from knothole.io import udp
 from knothole.io.bpf.layout import Count
+from knothole.io.offload import NoOffload, make_offload
 from knothole.io.udp import bind_socket
+from knothole.server.crowd import A_TURN
 from knothole.server.relay_socket import RelaySocket
 from knothole.server.routes import Routes
 from knothole.wire.address import Address, parse_address
@@ -27,24 +31,31 @@ CHANNEL, OTHER_CHANNEL = 0x4001, 0x4002
 class Ground:
     """The relay's socket for clients and one relayed address; a client, another one, and a peer."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, batches: bool = True) -> None:
         self.to_engine: list[Datagram] = []
         self.passed: list[tuple[ShortcutKey, Count]] = []
         self.free = Budget(0, 0, time.monotonic())
         self.engine: Callable[[Datagram], object] = lambda _: None
         self.sockets: dict[Address, RelaySocket] = {}
-        self.routes = Routes(self.sockets.get, lambda *report: self.passed.append(report))
+        self.routes = Routes(
+            self.sockets.get, lambda *report: self.passed.append(report), batches=batches
+        )
         self.server = self._open(host, listens=True)
-        self.relayed = self._open(host, listens=False)
+        self.relayed = self.relay()
         self._plain = [bind_socket(Address(host, 0)) for _ in range(3)]
         self.client, self.other, self.peer = self._plain
         self.out = ShortcutKey(_address(self.client), self.server, CHANNEL)
         self.back = ShortcutKey(_address(self.peer), self.relayed, 0)
 
+    def relay(self) -> Address:
+        """One more relayed address."""
+        return self._open(self.server.host, listens=False)
+
     def _open(self, host: str, *, listens: bool) -> Address:
         sock = bind_socket(Address(host, 0))
         address = _address(sock)
-        self.sockets[address] = self.routes.socket(sock, self._engine, listens=listens)
+        make = self.routes.listening if listens else self.routes.relayed
+        self.sockets[address] = make(sock, self._engine)
         return address
 
     def _engine(self, datagrams: Sequence[Datagram]) -> None:
@@ -56,9 +67,10 @@ class Ground:
         shortcut = Shortcut(self.relayed, _address(self.peer), 0, time.monotonic() + lasts)
         self.routes.install(self.out, shortcut, budgets or (self.free,))
 
-    def to_client(self) -> None:
+    def to_client(self, relayed: Address | None = None) -> None:
         shortcut = Shortcut(self.server, _address(self.client), CHANNEL, time.monotonic() + 600)
-        self.routes.install(self.back, shortcut, (self.free,))
+        key = ShortcutKey(_address(self.peer), relayed, 0) if relayed else self.back
+        self.routes.install(key, shortcut, (self.free,))
 
     def send(self, *payloads: bytes, channel: int = CHANNEL) -> None:
         """From the client, as ChannelData."""
@@ -74,9 +86,15 @@ class Ground:
             each.close()
 
 
+@pytest.fixture(params=[True, False], ids=["batches", "single"])
+def batches(request: pytest.FixtureRequest) -> bool:
+    """Whether many datagrams may go in one system call."""
+    return bool(request.param)
+
+
 @pytest.fixture(params=["127.0.0.1", "::1"])
-async def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
-    made = Ground(request.param)
+async def ground(request: pytest.FixtureRequest, batches: bool) -> Iterator[Ground]:
+    made = Ground(request.param, batches)
     yield made
     made.close()
 
@@ -275,3 +293,114 @@ async def test_what_was_not_reported_yet_is_when_the_route_was_replaced(ground) 
     assert await received(ground.peer, 1) == [b"three"]
     ground.routes.report()
     assert ground.passed == [(ground.out, Count(3, 11))]
+
+
+async def test_bursts_of_a_peer_come_to_the_client_whole(ground: Ground) -> None:
+    """At first singly, and from then on as bursts, which are the engine's."""
+    ground.to_client()
+    ground.engine = lambda each: [
+        ground.sockets[ground.server].send(
+            Datagram(
+                ground.server, _address(ground.client), encode_channel_data(CHANNEL, part, False)
+            )
+        )
+        for part in each.segments()
+    ]
+    offload = make_offload(ground.peer)
+    for number in range(6):
+        parts = [bytes([0x80 + number, part]) * 400 for part in range(20)]
+        if offload.can_segment:
+            offload.send_burst(ground.peer, b"".join(parts), 800, ground.relayed)
+        else:
+            for part in parts:
+                ground.peer.sendto(part, ground.relayed)
+        assert await received(ground.client, 20) == [
+            encode_channel_data(CHANNEL, part, False) for part in parts
+        ]
+    assert not offload.can_segment or any(each.segment_size for each in ground.to_engine)
+
+
+async def test_a_socket_that_the_engine_closes_in_the_midst_of_a_turn_ends_nothing_else(
+    ground: Ground,
+) -> None:
+    ground.to_peer()
+    ground.to_client()
+    ground.engine = lambda _: ground.sockets[ground.relayed].close()
+    ground.send(b"first")
+    ground.send(b"to the engine", channel=OTHER_CHANNEL)
+    ground.send(b"too late")
+    ground.peer.sendto(b"too late", ground.relayed)
+    assert await received(ground.peer, 1) == [b"first"]
+    await heard(ground, 1)
+    shortcut = Shortcut(
+        ground.server, _address(ground.other), OTHER_CHANNEL, time.monotonic() + 600
+    )
+    ground.routes.install(ground.out, shortcut, (ground.free,))
+    ground.send(b"still there")
+    assert (await received(ground.other, 1))[0][4:] == b"still there"
+
+
+async def test_a_route_that_the_engine_ends_lets_nothing_pass_that_came_in_the_same_turn(
+    ground: Ground,
+) -> None:
+    ground.to_peer()
+    ground.engine = lambda _: ground.routes.remove(ground.out)
+    ground.send(b"first")
+    ground.send(b"the end", channel=OTHER_CHANNEL)
+    ground.send(b"too late")
+    assert await received(ground.peer, 1) == [b"first"]
+    assert await heard(ground, 2) == [
+        encode_channel_data(OTHER_CHANNEL, b"the end", False),
+        encode_channel_data(CHANNEL, b"too late", False),
+    ]
+
+
+async def test_many_relayed_addresses_are_read_from_whole_and_each_in_order(
+    ground: Ground,
+) -> None:
+    others = [ground.relay() for _ in range(2 * A_TURN)]
+    for address in others:
+        ground.to_client(address)
+    for number in range(7):
+        for address in others:
+            ground.peer.sendto(b"%d of %d" % (number, address.port), address)
+    messages = await received(ground.client, 7 * len(others))
+    for address in others:
+        mine = [each[4:] for each in messages if each.endswith(b" of %d" % address.port)]
+        assert mine == [b"%d of %d" % (number, address.port) for number in range(7)]
+
+
+class Grudging(NoOffload):
+    """A kernel that takes no burst until it is told to."""
+
+    can_segment = True
+    willing = False
+
+    def send_burst(self, sock, payload, segment_size, destination) -> None:
+        if not self.willing:
+            raise BlockingIOError(errno.EAGAIN, "full")
+        for start in range(0, len(payload), segment_size):
+            sock.sendto(payload[start : start + segment_size], destination)
+
+
+async def test_behind_what_the_kernel_does_not_take_now_everything_waits_in_order(
+    batches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Grudging()
+    monkeypatch.setattr(udp, "make_offload", lambda *_, **__: kernel)
+    ground = Ground("127.0.0.1", batches)
+    ground.to_client()
+    link, client = ground.sockets[ground.server], _address(ground.client)
+    link.send(Datagram(ground.server, client, b"\x80one\x80two", 4))
+    assert link.is_blocked
+    ground.peer.sendto(b"three", ground.relayed)
+    ground.peer.sendto(b"four", ground.relayed)
+    await until(lambda: sum(count.packets for _, count in ground.passed) == 2)
+    kernel.willing = True
+    assert await received(ground.client, 4) == [
+        b"\x80one",
+        b"\x80two",
+        encode_channel_data(CHANNEL, b"three", False),
+        encode_channel_data(CHANNEL, b"four", False),
+    ]
+    ground.close()

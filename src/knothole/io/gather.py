@@ -8,14 +8,14 @@ offload) are set end to end, which spares the engine its fixed costs for each of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Final, TypeAlias
 
 from knothole.engine.secure.bursts import LONGEST_BURST, MOST_SEGMENTS
 
-Source: TypeAlias = tuple[str, int]
+Source: TypeAlias = Hashable
 Received: TypeAlias = tuple[bytes, int, Source]
-"""Payload, segment size (0: a single datagram), source as the socket names it."""
+"""Payload, segment size (0: a single datagram), source in the way of whoever has read it."""
 
 # RFC 9443 Section 3: STUN, ZRTP, DTLS and the like begin below 64; ChannelData and QUIC do not.
 _FIRST_OF_PAYLOAD: Final = 0x40

@@ -7,6 +7,7 @@ network device refuses, each datagram is a call of its own. udp(7) has the contr
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
@@ -19,6 +20,7 @@ _UDP_GRO: Final = 104
 _SOL_UDP: Final = 17
 _SEGMENT_SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
+_GRO_MESSAGE: Final = struct.Struct("@Niii")  # struct cmsghdr, and an int
 CONTROL_SPACE: Final = 64  # one control message of an int, with room
 SEGMENT_CONTROL: Final = (_SOL_UDP, _UDP_SEGMENT)
 """Level and type of the control message that goes with a burst; its data is :func:`packed_size`."""
@@ -36,6 +38,10 @@ class Offload(Protocol):
     ) -> None:
         """Send ``payload`` as datagrams of ``segment_size`` bytes. Raises OSError like sendmsg."""
 
+    def coalesce(self, sock: socket.socket) -> bool:
+        """Have bursts come as one from now on; whether they may. There is no way back: those that
+        are on their way would come with nothing that says so."""
+
     def receive(self, sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
         """The next payload, its segment size (0: a single datagram) and its source address.
 
@@ -43,10 +49,13 @@ class Offload(Protocol):
         """
 
 
-def make_offload(sock: socket.socket, enabled: bool = True) -> Offload:
-    """The best that ``sock`` can do; plain system calls when not ``enabled``."""
+def make_offload(sock: socket.socket, enabled: bool = True, *, coalesce: bool = True) -> Offload:
+    """The best that ``sock`` can do; plain system calls when not ``enabled``.
+
+    Without ``coalesce``, not before :meth:`Offload.coalesce` may bursts come as one.
+    """
     if enabled and sys.platform == "linux":
-        return LinuxOffload(sock)
+        return LinuxOffload(sock, coalesce)
     return NoOffload()
 
 
@@ -63,6 +72,9 @@ class NoOffload:
     ) -> None:
         raise NotImplementedError("this socket sends one datagram a call")
 
+    def coalesce(self, sock: socket.socket) -> bool:
+        return False
+
     def receive(self, sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
         # Into a buffer that stays: allocating the largest size each time takes as long as the call.
         buffer = self._buffer
@@ -75,14 +87,19 @@ class NoOffload:
 class LinuxOffload(NoOffload):
     """UDP_SEGMENT and UDP_GRO, each used only where the kernel has it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, coalesce: bool) -> None:
         super().__init__()
         self.can_segment = _has_option(sock, _UDP_SEGMENT)
-        try:
-            sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
-            self._coalesces = True
-        except OSError:
-            self._coalesces = False
+        self._coalesces = False
+        if coalesce:
+            self.coalesce(sock)
+
+    def coalesce(self, sock: socket.socket) -> bool:
+        if not self._coalesces:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+                self._coalesces = True
+        return self._coalesces
 
     def send_burst(
         self, sock: socket.socket, payload: bytes, segment_size: int, destination: tuple[str, int]
@@ -106,9 +123,21 @@ def segment_size_in(control: Sequence[tuple[int, int, bytes]], length: int) -> i
     """The segment size of a payload of so many bytes that came with ``control``; 0: it is one."""
     for level, kind, data in control:
         if level == _SOL_UDP and kind == _UDP_GRO:
-            segment_size = int(_GRO_SIZE.unpack(data)[0])
-            return segment_size if segment_size < length else 0
+            return _segment_size(_GRO_SIZE.unpack(data)[0], length)
     return 0
+
+
+def segment_size_of(control: bytes | bytearray, length: int) -> int:
+    """The same with ``control`` as the kernel writes it: one message, or none."""
+    if len(control) >= _GRO_MESSAGE.size:
+        _, level, kind, size = _GRO_MESSAGE.unpack_from(control)
+        if level == _SOL_UDP and kind == _UDP_GRO:
+            return _segment_size(size, length)
+    return 0
+
+
+def _segment_size(told: int, length: int) -> int:
+    return told if told < length else 0
 
 
 def _has_option(sock: socket.socket, option: int) -> bool:

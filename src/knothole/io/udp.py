@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeAlias, cast
 from knothole.engine.core import Datagram
 from knothole.io.dont_fragment import clear_df, send_unfragmented
 from knothole.io.error_queue import PeerError, keep_errors, peer_errors
-from knothole.io.gather import Received, gather
+from knothole.io.gather import Received, Source, gather
 from knothole.io.offload import make_offload
 from knothole.wire.address import Address, parse_address
 
@@ -133,10 +133,12 @@ class UdpSocket:
         receiver: Receiver,
         *,
         offload: bool = True,
+        coalesce: bool = True,
         on_error: Callable[[PeerError], object] | None = None,
     ) -> None:
         """Takes over ``sock`` (from :func:`bind_socket`), within a running event loop.
 
+        With ``coalesce``, bursts may come as one from the start; else see :meth:`make_offload`.
         ``on_error`` gets what the network says of datagrams that were sent, where the system keeps
         it; no other datagram than those of :meth:`send_unfragmented` has the DF bit then.
         """
@@ -147,13 +149,13 @@ class UdpSocket:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._receiver = receiver
-        self._offload = make_offload(sock, enabled=offload)
+        self._offload = make_offload(sock, offload, coalesce=coalesce)
         self._refused_bursts = 0
         self._address = parse_address(*sock.getsockname()[:2])
         self._queue: deque[Datagram] = deque()
         self._queued_bytes = 0
         self._waiting: list[Callable[[], None]] = []
-        self._sources: dict[tuple[str, int], Address] = {}
+        self._sources: dict[Source, Address] = {}
         self._closed = False
         self._watch(True)
 
@@ -240,13 +242,18 @@ class UdpSocket:
             ]
         )
 
-    def _source(self, raw: tuple[str, int]) -> Address:
+    def _source(self, raw: Source) -> Address:
         address = self._sources.get(raw)
         if address is None:
             if len(self._sources) >= _CACHED_SOURCES:
                 self._sources.clear()
-            address = self._sources[raw] = parse_address(raw[0], raw[1])
+            address = self._sources[raw] = self._parse_source(raw)
         return address
+
+    def _parse_source(self, raw: Source) -> Address:
+        """The address that ``raw`` is, as :meth:`_deliver` got it."""
+        assert isinstance(raw, tuple)
+        return parse_address(raw[0], raw[1])
 
     # -------------------------------------------------------------------------------- sending
 

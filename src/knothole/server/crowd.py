@@ -9,35 +9,67 @@ from __future__ import annotations
 import asyncio
 import select
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
-A_TURN: Final = 16  # ours: sockets read from before others get their turn
+Member = TypeVar("Member")
+Member_contra = TypeVar("Member_contra", contravariant=True)
+Turn: TypeAlias = Callable[[Sequence[Member]], object]
+"""Called with those of which something has come, for as long as it is there to be read."""
+
+A_TURN: Final = 64  # ours: sockets read from before others get their turn
 
 
-class Crowd:
-    """An epoll of its own, within a running event loop. Linux."""
+class Crowd(Protocol[Member_contra]):
+    """Members that have a descriptor."""
 
-    def __init__(self) -> None:
-        """Not called directly: :meth:`make` looks whether there is such a thing."""
+    def add(self, descriptor: int, member: Member_contra) -> None:
+        """``member`` gets turns from now on."""
+
+    def remove(self, descriptor: int) -> None:
+        """No more after the turn that goes on. Before the descriptor is closed."""
+
+    def close(self) -> None: ...
+
+
+def make_crowd(turn: Turn[Member]) -> Crowd[Member]:
+    """The best that the system has, within a running event loop."""
+    return EpollCrowd(turn) if sys.platform == "linux" else LoopCrowd(turn)
+
+
+class LoopCrowd(Generic[Member]):
+    """Each with a place of its own in the event loop, and a turn of its own."""
+
+    def __init__(self, turn: Turn[Member]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._turn = turn
+
+    def add(self, descriptor: int, member: Member) -> None:
+        self._loop.add_reader(descriptor, self._turn, (member,))
+
+    def remove(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+
+    def close(self) -> None:
+        """Those that are left are removed one by one."""
+
+
+class EpollCrowd(Generic[Member]):
+    """An epoll of its own. Linux."""
+
+    def __init__(self, turn: Turn[Member]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._turn = turn
         self._epoll = select.epoll()
-        self._readers: dict[int, Callable[[], object]] = {}
+        self._members: dict[int, Member] = {}
         self._loop.add_reader(self._epoll.fileno(), self._readable)
 
-    @classmethod
-    def make(cls) -> Crowd | None:
-        """None where the system has no epoll."""
-        return cls() if sys.platform == "linux" else None
-
-    def add(self, descriptor: int, reader: Callable[[], object]) -> None:
-        """Have ``reader`` called when ``descriptor`` has something, for as long as it has."""
-        self._readers[descriptor] = reader
+    def add(self, descriptor: int, member: Member) -> None:
+        self._members[descriptor] = member
         self._epoll.register(descriptor, select.EPOLLIN)
 
     def remove(self, descriptor: int) -> None:
-        """Before it is closed."""
-        if self._readers.pop(descriptor, None) is not None and not self._epoll.closed:
+        if self._members.pop(descriptor, None) is not None and not self._epoll.closed:
             self._epoll.unregister(descriptor)
 
     def close(self) -> None:
@@ -46,7 +78,5 @@ class Crowd:
             self._epoll.close()
 
     def _readable(self) -> None:
-        for descriptor, _ in self._epoll.poll(0, A_TURN):
-            reader = self._readers.get(descriptor)
-            if reader is not None:  # what another one brought may have closed it
-                reader()
+        members = self._members
+        self._turn([members[descriptor] for descriptor, _ in self._epoll.poll(0, A_TURN)])

@@ -37,7 +37,6 @@ from knothole.server.relay_report import Reporter
 from knothole.server.relay_settings import Steering, limits_of, policy_of, tls_of
 from knothole.server.relay_sockets import RelaySockets
 from knothole.server.relay_users import RelayUsers
-from knothole.server.routes import ROUTES_WORK
 from knothole.server.tcp_relay import TcpRelay
 from knothole.server.turn_connection import TurnConnection
 from knothole.server.wall_clock import WallClock
@@ -88,7 +87,7 @@ class Relay:
             tokens=users.tokens,
             dont_fragment=CAN_SEND_UNFRAGMENTED,
             server_addresses=start.own_addresses,
-            shortcuts=self._accelerator.is_on or ROUTES_WORK,
+            shortcuts=True,
         )
         self._sockets = RelaySockets(
             start.relay_hosts, lambda key, count: self._inputs.passed(False, key, count)

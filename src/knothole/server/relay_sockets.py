@@ -39,16 +39,14 @@ class RelaySockets:
             sock = given or bind_socket(address)
         except OSError as error:
             raise cannot_listen("udp", address, error) from error
-        self._listening[address] = self.routes.socket(sock, receiver, listens=True)
+        self._listening[address] = self.routes.listening(sock, receiver)
 
     def open(
         self, relayed: Address, receiver: Receiver, on_error: Callable[[PeerError], object]
     ) -> None:
         """Open the relayed address ``relayed``. Raises OSError."""
         sock = bind_socket(Address(self._here[relayed.host], relayed.port))
-        self._relayed[relayed] = self.routes.socket(
-            sock, receiver, listens=False, on_error=on_error
-        )
+        self._relayed[relayed] = self.routes.relayed(sock, receiver, on_error)
 
     def close(self, relayed: Address) -> None:
         """Close the relayed address ``relayed``, if it is open."""

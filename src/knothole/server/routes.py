@@ -12,12 +12,13 @@ from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io.bpf.layout import Count
 from knothole.io.error_queue import PeerError
 from knothole.io.udp import Receiver
-from knothole.server.crowd import Crowd
-from knothole.server.relay_socket import Arena, InletKey, RelaySocket, Route
+from knothole.server.crowd import Crowd, make_crowd
+from knothole.server.listening_socket import ListeningSocket
+from knothole.server.relay_socket import Common, RelaySocket
+from knothole.server.relayed_socket import RelayedSocket
+from knothole.server.relayed_turn import RelayedTurn
+from knothole.server.route import Route
 from knothole.wire.address import Address
-
-ROUTES_WORK: Final = hasattr(socket.socket, "recvmsg_into")
-"""Windows has none of it."""
 
 REPORT_SECONDS: Final = 1.0  # ours: how old the engine's counts may be
 
@@ -29,57 +30,56 @@ class Routes:
         self,
         sockets: Callable[[Address], RelaySocket | None],
         passed: Callable[[ShortcutKey, Count], object],
+        *,
+        batches: bool = True,
     ) -> None:
-        """``sockets`` finds the one of an address; ``passed`` is told what has gone by a route."""
-        self._arena = Arena()
-        self._crowd = Crowd.make()
+        """``sockets`` finds the one of an address; ``passed`` is told what has gone by a route.
+
+        ``batches`` permits system calls for many datagrams, where there are some.
+        """
+        self._common = Common(batches)
         self._counted: list[Route] = []
+        self._crowd: Crowd[RelayedSocket] = make_crowd(RelayedTurn(self._common))
         self._sockets, self._passed = sockets, passed
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
-    def socket(
+    def listening(self, sock: socket.socket, receiver: Receiver) -> RelaySocket:
+        """A socket for clients."""
+        return ListeningSocket(sock, receiver, self._common)
+
+    def relayed(
         self,
         sock: socket.socket,
         receiver: Receiver,
-        *,
-        listens: bool,
         on_error: Callable[[PeerError], object] | None = None,
     ) -> RelaySocket:
-        """A socket that has its routes from here; ``listens``: for clients, else it is relayed."""
-        return RelaySocket(
-            sock,
-            receiver,
-            arena=self._arena,
-            counted=self._counted,
-            listens=listens,
-            crowd=None if listens else self._crowd,
-            on_error=on_error,
-        )
+        """A relayed address; ``on_error`` as for any UDP socket."""
+        return RelayedSocket(sock, receiver, self._common, self._crowd, on_error)
 
     def install(self, key: ShortcutKey, shortcut: Shortcut, budgets: tuple[Budget, ...]) -> None:
         """What is beyond one of the ``budgets`` goes to the engine."""
         inlet, outlet = self._sockets(key.destination), self._sockets(shortcut.source)
         if inlet is not None and outlet is not None:
-            route = Route(key, shortcut, budgets, outlet)
-            before = inlet.routes.get(_inlet_key(key))
+            route = Route(key, shortcut, budgets, outlet, self._counted)
+            before = inlet.route(key.source, key.channel)
             if before is not None and before.datagrams:  # which are still to be reported
-                route.datagrams, route.passed = before.datagrams, before.passed
+                route.datagrams, route.octets = before.datagrams, before.octets
                 self._counted[self._counted.index(before)] = route
-            inlet.routes[_inlet_key(key)] = route
+            inlet.set_route(key.source, key.channel, route)
             if self._timer is None:
                 self._timer = self._loop.call_later(REPORT_SECONDS, self._on_timer)
 
     def remove(self, key: ShortcutKey) -> None:
         inlet = self._sockets(key.destination)
         if inlet is not None:
-            inlet.routes.pop(_inlet_key(key), None)
+            inlet.set_route(key.source, key.channel, None)
 
     def report(self) -> None:
         """Tell what has passed so far: before anything that ends allocations."""
-        counted = [(each.key, Count(each.datagrams, each.passed)) for each in self._counted]
+        counted = [(each.key, Count(each.datagrams, each.octets)) for each in self._counted]
         for route in self._counted:
-            route.datagrams = route.passed = 0
+            route.datagrams = route.octets = 0
         self._counted.clear()
         for key, count in counted:
             self._passed(key, count)
@@ -87,17 +87,10 @@ class Routes:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._crowd is not None:
-            self._crowd.close()
+        self._crowd.close()
 
     def _on_timer(self) -> None:
         self._timer = None
         if self._counted:
             self.report()
             self._timer = self._loop.call_later(REPORT_SECONDS, self._on_timer)
-
-
-def _inlet_key(key: ShortcutKey) -> InletKey:
-    """As RelaySocket looks it up: IPv6 sources come with a flow and a scope."""
-    source = (*key.source, 0, 0) if key.source.is_ipv6 else key.source
-    return source, key.channel
