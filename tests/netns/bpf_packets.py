@@ -34,6 +34,9 @@ class Packet:
     trailer: bytes = b""
     checksum: int | None = None
     udp_length: int | None = None
+    identification: int = 7
+    flow_label: int = 0
+    ip_checksum: int | None = None
 
     def but(self, **changes: object) -> Packet:
         return replace(self, **changes)  # type: ignore[arg-type]
@@ -51,14 +54,17 @@ class Packet:
             udp[6:8] = self.checksum.to_bytes(2, "big")
         if is_ipv6:
             kind = 0x86DD
-            first = 6 << 28 | self.traffic_class << 20
+            first = 6 << 28 | self.traffic_class << 20 | self.flow_label
             ip = struct.pack("!IHBB", first, len(udp), self.protocol, self.hops) + ends
         else:
             kind = 0x0800
             size = 20 + len(self.options)
-            words = (4 << 12 | size << 6 | self.traffic_class, size + len(udp), 7, self.fragment)
+            words = (4 << 12 | size << 6 | self.traffic_class, size + len(udp))
+            words += (self.identification, self.fragment)
             fields = struct.pack("!HHHHBB", *words, self.hops, self.protocol)
             sum_ = internet_checksum(fields + bytes(2) + ends + self.options)
+            if self.ip_checksum is not None:
+                sum_ = self.ip_checksum
             ip = fields + sum_.to_bytes(2, "big") + ends + self.options
         ethernet = self.mac + bytes(6) + (self.kind or kind).to_bytes(2, "big")
         return ethernet + ip + udp + self.trailer
@@ -74,7 +80,7 @@ def internet_checksum(data: bytes) -> int:
 
 
 def run_program(
-    program: int, packet: bytes, *, gso_size: int = 0, repeat: int = 1
+    program: int, packet: bytes, *, gso_size: int = 0, repeat: int = 1, flags: int = 0
 ) -> tuple[int, bytes, int]:
     """What the program returns for a packet from loopback, what it makes of it, and how long it
     takes (ns)."""
@@ -87,9 +93,9 @@ def run_program(
     at = ctypes.addressof
     attributes = ctypes.create_string_buffer(
         struct.pack(
-            "=IIIIQQIIIIQQ24x",
+            "=IIIIQQIIIIQQI20x",
             *(program, 0, len(packet), len(out), at(data), at(out), repeat, 0),
-            *(len(context), 0, at(seen), 0),
+            *(len(context), 0, at(seen), 0, flags),
         ),
         88,
     )

@@ -205,8 +205,10 @@ class Offload(enum.Enum):
 
 
 def set_offload(lab: Lab, host: str, interface: str, offload: Offload) -> None:
+    """All that there are. On loopback nobody computes checksums, and that cannot be changed."""
+    commands = _ETHTOOL_SETS if interface != "lo" else _ETHTOOL_SETS[3:]
     with lab.inside(host), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
-        for command in _ETHTOOL_SETS:
+        for command in commands:
             value = ctypes.create_string_buffer(struct.pack("=II", command, offload.value))
             name = interface.encode("ascii")
             request = struct.pack("=16sQ16x", name, ctypes.addressof(value))

@@ -24,14 +24,25 @@ from knothole.wire.stun import (
     encode,
 )
 
-from .bpf_packets import may_use_bpf
-from .relay_place import Offload, RelayProgram, Socket, TurnEnd, attached_programs, set_offload
+from .bpf_packets import Packet, may_use_bpf
+from .relay_place import (
+    PATIENCE,
+    Offload,
+    RelayProgram,
+    Socket,
+    TurnEnd,
+    attached_programs,
+    set_offload,
+)
 
 pytestmark = pytest.mark.netns
 
 NUMBER, OTHER_NUMBER = 0x4001, 0x5002
 PAYLOAD = bytes(range(256)) * 16
 BOTH = pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+RELAYED = pytest.mark.parametrize(
+    "relayed_ipv6", [False, True], ids=["relayed-ipv4", "relayed-ipv6"]
+)
 UDP_SEGMENT = 103
 
 
@@ -101,9 +112,10 @@ def test_it_is_on_where_there_are_the_rights_and_attached_when_it_is_needed(lab,
     assert client.code(Method.REFRESH, Lifetime(0)) == 0
 
 
+@RELAYED
 @BOTH
-def test_a_channel_is_relayed_by_the_kernel_in_both_directions(channel, ipv6) -> None:
-    started, client, peer = channel(ipv6)
+def test_a_channel_is_relayed_by_the_kernel_in_both_directions(channel, ipv6, relayed_ipv6) -> None:
+    started, client, peer = channel(ipv6, relayed_ipv6)
     for size in (1, 160, 161, 1000):
         client.send_channel(NUMBER, PAYLOAD[:size])
         assert peer.receive() == (PAYLOAD[:size], client.relayed)
@@ -114,19 +126,32 @@ def test_a_channel_is_relayed_by_the_kernel_in_both_directions(channel, ipv6) ->
     assert started.counts() == (8, 1322 + 1325)
 
 
-@pytest.mark.parametrize("relayed_ipv6", [False, True], ids=["relayed-ipv4", "relayed-ipv6"])
+@pytest.fixture
+def pair(lab, relay, ends) -> Callable[..., tuple[RelayProgram, TurnEnd, TurnEnd]]:
+    """Two clients with channels to each other."""
+
+    def make(
+        ipv6: bool, other_ipv6: bool, relayed_ipv6: bool = False
+    ) -> tuple[RelayProgram, TurnEnd, TurnEnd]:
+        started = relay()
+        alice = ends(TurnEnd, "alice", server_host(lab, ipv6), ipv6=ipv6)
+        bob = ends(TurnEnd, "bob", server_host(lab, other_ipv6), ipv6=other_ipv6)
+        for each in (alice, bob):
+            each.allocate(ipv6=relayed_ipv6)
+        assert alice.bind(bob.relayed, NUMBER) == 0
+        assert bob.bind(alice.relayed, OTHER_NUMBER) == 0
+        return started, alice, bob
+
+    return make
+
+
+@pytest.mark.parametrize("other_ipv6", [False, True], ids=["other-ipv4", "other-ipv6"])
+@RELAYED
 @BOTH
 def test_two_clients_are_relayed_to_each_other_by_the_kernel(
-    lab, relay, ends, ipv6, relayed_ipv6
+    pair, ipv6, other_ipv6, relayed_ipv6
 ) -> None:
-    started = relay()
-    alice, bob = (
-        ends(TurnEnd, name, server_host(lab, ipv6), ipv6=ipv6) for name in ("alice", "bob")
-    )
-    for each in (alice, bob):
-        each.allocate(ipv6=relayed_ipv6)
-    assert alice.bind(bob.relayed, NUMBER) == 0
-    assert bob.bind(alice.relayed, OTHER_NUMBER) == 0
+    started, alice, bob = pair(ipv6, other_ipv6, relayed_ipv6)
     for size in (1, 160, 161, 1400):
         alice.send_channel(NUMBER, PAYLOAD[:size])
         assert bob.receive_channel() == (OTHER_NUMBER, PAYLOAD[:size])
@@ -135,18 +160,9 @@ def test_two_clients_are_relayed_to_each_other_by_the_kernel(
     assert started.counts().packets == 8
 
 
-@BOTH
-def test_between_ipv4_and_ipv6_user_space_relays(channel, ipv6) -> None:
-    started, client, peer = channel(ipv6, relayed_ipv6=not ipv6)
-    client.send_channel(NUMBER, b"to the other version")
-    assert peer.receive() == (b"to the other version", client.relayed)
-    peer.send(b"and back", client.relayed)
-    assert client.receive_channel() == (NUMBER, b"and back")
-    assert started.counts() == (0, 0)
-
-
-def test_what_the_kernel_does_not_take_is_relayed_by_user_space(channel) -> None:
-    started, client, peer = channel()
+@RELAYED
+def test_what_the_kernel_does_not_take_is_relayed_by_user_space(channel, relayed_ipv6) -> None:
+    started, client, peer = channel(relayed_ipv6=relayed_ipv6)
     client.send_channel(NUMBER, b"padded!", padding=1)
     assert peer.receive() == (b"padded!", client.relayed)
     client.send_channel(NUMBER, b"")
@@ -171,14 +187,81 @@ def test_what_the_kernel_does_not_take_is_relayed_by_user_space(channel) -> None
     assert started.counts().packets == 1
 
 
-def test_a_burst_in_one_piece_is_relayed_by_user_space(channel) -> None:
-    started, client, peer = channel()
+@RELAYED
+def test_a_burst_in_one_piece_is_relayed_by_user_space(channel, relayed_ipv6) -> None:
+    started, client, peer = channel(relayed_ipv6=relayed_ipv6)
     client.socket.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 104)
     message = bytes.fromhex("40010064") + PAYLOAD[:100]
     client.send(message * 10, client.server)
     for _ in range(10):
         assert peer.receive() == (PAYLOAD[:100], client.relayed)
     assert started.counts() == (0, 0)
+
+
+@BOTH
+def test_an_ipv6_header_must_have_room_too(channel, ipv6) -> None:
+    """Of 1500 bytes it takes 20 more; what is a byte too long is relayed in fragments."""
+    started, client, peer = channel(ipv6, relayed_ipv6=not ipv6)
+    for size, kernel in ((1448 if ipv6 else 1452, 1), (1449 if ipv6 else 1453, 0)):
+        before = started.counts().packets
+        if ipv6:
+            peer.send(PAYLOAD[:size], client.relayed)
+            assert client.receive_channel() == (NUMBER, PAYLOAD[:size])
+        else:
+            client.send_channel(NUMBER, PAYLOAD[:size])
+            assert peer.receive() == (PAYLOAD[:size], client.relayed)
+        assert started.counts().packets == before + kernel
+
+
+@pytest.mark.parametrize("here", Offload)
+@RELAYED
+@BOTH
+def test_a_capture_shows_the_packet_that_is_expected_to_the_last_bit(
+    lab, channel, ipv6, relayed_ipv6, here
+) -> None:
+    """With one hop less than a router would leave, and checksums that the server has completed."""
+    set_offload(lab, "alice", "eth0", here)
+    set_offload(lab, "server", "eth0", Offload.OFF)
+    try:
+        started, client, peer = channel(ipv6, relayed_ipv6)
+        level, hops, mark = (
+            (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, socket.IPV6_TCLASS)
+            if ipv6
+            else (socket.IPPROTO_IP, socket.IP_TTL, socket.IP_TOS)
+        )
+        client.socket.setsockopt(level, hops, 40)
+        client.socket.setsockopt(level, mark, 0xB8 | 2)  # EF, ECT(0)
+        with lab.inside("peer"):
+            capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        with capture:
+            capture.settimeout(PATIENCE)
+            for size in SIZES:
+                client.send_channel(NUMBER, PAYLOAD[:size])
+                assert peer.receive() == (PAYLOAD[:size], client.relayed)
+                seen = captured(capture, PAYLOAD[:size])
+                label = int.from_bytes(seen[14:18], "big") & 0xFFFFF if relayed_ipv6 else 0
+                expected = Packet(
+                    *(client.relayed, peer.address, PAYLOAD[:size]),
+                    hops=40 - 3,  # a router, the relay, a router
+                    traffic_class=0xB8 | 2,
+                    identification=int.from_bytes(seen[18:20], "big"),
+                    fragment=int.from_bytes(seen[20:22], "big") & 0x4000 if not ipv6 else 0,
+                    flow_label=label,
+                )
+                assert seen[14:] == expected.encode()[14:]
+                assert bool(label) == relayed_ipv6
+        assert started.counts().packets == len(SIZES)
+    finally:
+        for host in ("alice", "server"):
+            set_offload(lab, host, "eth0", Offload.ON)
+
+
+def captured(capture: socket.socket, payload: bytes) -> bytes:
+    """The next frame that ends with this."""
+    while True:
+        frame = capture.recv(65536)
+        if frame.endswith(payload):
+            return frame
 
 
 @pytest.fixture(params=[(here, there) for here in Offload for there in Offload])
@@ -194,15 +277,28 @@ def offloads(request, lab) -> Iterator[None]:
         set_offload(lab, host, "eth0", Offload.ON)
 
 
+@RELAYED
 @BOTH
 @pytest.mark.usefixtures("offloads")
-def test_checksums_are_right_with_offloads_on_and_off(channel, ipv6) -> None:
-    started, client, peer = channel(ipv6)
+def test_checksums_are_right_with_offloads_on_and_off(channel, ipv6, relayed_ipv6) -> None:
+    started, client, peer = channel(ipv6, relayed_ipv6)
     exchange(client, peer)
     assert started.counts().packets == 2 * len(SIZES)
 
 
-@pytest.mark.parametrize("relayed_ipv6", [False, True], ids=["relayed-ipv4", "relayed-ipv6"])
+@BOTH
+@pytest.mark.usefixtures("offloads")
+def test_between_clients_of_two_ip_versions_they_are_right_too(pair, ipv6) -> None:
+    started, alice, bob = pair(ipv6, not ipv6)
+    for size in SIZES:
+        alice.send_channel(NUMBER, PAYLOAD[:size])
+        assert bob.receive_channel() == (OTHER_NUMBER, PAYLOAD[:size])
+        bob.send_channel(OTHER_NUMBER, PAYLOAD[:size])
+        assert alice.receive_channel() == (NUMBER, PAYLOAD[:size])
+    assert started.counts().packets == 2 * len(SIZES)
+
+
+@RELAYED
 @BOTH
 @pytest.mark.usefixtures("offloads")
 def test_in_user_space_too_checksums_are_right_with_offloads_on_and_off(
@@ -357,6 +453,54 @@ def test_on_loopback_it_relays_two_clients_over_ipv6(relay, ends) -> None:
     first.send_channel(NUMBER, PAYLOAD[:100])
     assert second.receive_channel() == (OTHER_NUMBER, PAYLOAD[:100])
     assert started.counts().packets == 1
+
+
+@pytest.mark.parametrize("offload", Offload)
+@pytest.mark.parametrize("ipv6", [False, True], ids=["from-ipv4", "from-ipv6"])
+@pytest.mark.parametrize("which", ["loopback", "own"])
+def test_on_loopback_it_relays_between_the_ip_versions(
+    lab, relay, ends, which, ipv6, offload
+) -> None:
+    """Whichever address of this machine it is."""
+    own = {False: "127.0.0.1", True: "::1"}
+    if which == "own":
+        own = {each: server_host(lab, each) for each in (False, True)}
+    hosts = list(own.values())
+    set_offload(lab, "server", "lo", offload)
+    try:
+        started = relay(hosts=hosts, relay_hosts={each: each for each in hosts}, machine=hosts)
+        first, second = (
+            ends(TurnEnd, "server", own[each], ipv6=each, address=own[each])
+            for each in (ipv6, not ipv6)
+        )
+        for each in (first, second):
+            each.allocate()
+        assert first.bind(second.relayed, NUMBER) == 0
+        assert second.bind(first.relayed, OTHER_NUMBER) == 0
+        for size in (1, 160, 1201, 3000):
+            first.send_channel(NUMBER, PAYLOAD[:size])
+            assert second.receive_channel() == (OTHER_NUMBER, PAYLOAD[:size])
+            second.send_channel(OTHER_NUMBER, PAYLOAD[:size])
+            assert first.receive_channel() == (NUMBER, PAYLOAD[:size])
+        assert started.counts().packets == 8
+    finally:
+        set_offload(lab, "server", "lo", Offload.ON)
+
+
+def test_on_loopback_it_relays_from_ipv6_to_a_peer_of_ipv4_and_back(relay, ends) -> None:
+    hosts = ["127.0.0.1", "::1"]
+    places = {each: each for each in hosts}
+    started = relay(hosts=hosts, relay_hosts=places, machine=hosts, allow_peers=["127.0.0.0/8"])
+    client = ends(TurnEnd, "server", "::1", ipv6=True, address="::1")
+    peer = ends(Socket, "server", address="127.0.0.2")
+    client.allocate()
+    assert client.bind(peer.address, NUMBER) == 0
+    for size in (4, 161, 3000):
+        client.send_channel(NUMBER, PAYLOAD[:size])
+        assert peer.receive() == (PAYLOAD[:size], client.relayed)
+        peer.send(PAYLOAD[:size], client.relayed)
+        assert client.receive_channel() == (NUMBER, PAYLOAD[:size])
+    assert started.counts().packets == 6
 
 
 def test_a_client_on_the_servers_machine_reaches_a_peer_outside(lab, relay, ends) -> None:

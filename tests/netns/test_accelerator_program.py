@@ -401,12 +401,6 @@ def test_when_there_is_no_allowance_left_it_says_so(program) -> None:
             program.allowances.take()
 
 
-def test_another_ip_version_is_no_entry(program) -> None:
-    with pytest.raises(ValueError, match="user space"):
-        program.put(Pattern(CLIENT, SERVER, NUMBER), treat(RELAYED_6, PEER_6))
-    assert len(program) == 0
-
-
 def test_when_it_is_full_it_says_so_and_room_is_made_by_removing(program) -> None:
     peers = [Address(f"10.{a}.{b}.1", 1) for a in range(256) for b in range(256)]
     for peer in peers:

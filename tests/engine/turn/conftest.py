@@ -239,13 +239,14 @@ class RawClient:
         name: str = "alice",
         *,
         client: Address = RAW_CLIENT,
+        server: Address = SERVER,
         transport: Transport = Transport.UDP,
         password: str | None = None,
         sha256: bool = True,
     ) -> None:
         self.world, self.name, self.sha256 = world, name, sha256
         self.password = USERS.get(name, "") if password is None else password
-        self.five_tuple = FiveTuple(transport, client, SERVER)
+        self.five_tuple = FiveTuple(transport, client, server)
         self.transaction_id = b""
         self.nonce = b""
         self.challenged_at = 0.0
@@ -257,7 +258,7 @@ class RawClient:
         self.replies = []
         for output in self.world.server.outputs():
             match output:
-                case Transmit(datagram) if datagram.source == SERVER:
+                case Transmit(datagram) if datagram.source == self.five_tuple.server:
                     if datagram.destination == self.five_tuple.client:
                         self.replies.append(datagram.payload)
                 case Transmit(datagram):

@@ -257,13 +257,32 @@ def test_between_a_client_by_udp_and_one_by_tcp_there_is_none() -> None:
     assert kernel.held == {}
 
 
-def test_between_ipv4_and_ipv6_there_is_none() -> None:
+def test_between_ipv4_and_ipv6_it_is_the_same() -> None:
     world, kernel = make(relay_hosts=[RELAY_HOST_6])
     raw = RawClient(world)
     raw.challenge()
-    raw.allocate(RequestedAddressFamily(AddressFamily.IPV6))
+    relayed = raw.allocate(RequestedAddressFamily(AddressFamily.IPV6))
     bind(raw, PEER_6)
-    assert kernel.held == {}
+    client = raw.five_tuple.client
+    assert kernel.relays(client, SERVER, NUMBER) == (relayed, PEER_6, 0)
+    assert kernel.relays(PEER_6, relayed) == (SERVER, client, NUMBER)
+
+
+def test_two_clients_of_different_ip_versions_have_one_for_both_steps_too() -> None:
+    world, kernel = make(relay_hosts=[RELAY_HOST_6])
+    server = Address("2a00::1", SERVER.port)
+    alice = RawClient(world)
+    bob = RawClient(world, "bob", client=Address("2a00::2", 1), server=server)
+    for each in (alice, bob):
+        each.challenge()
+    wanted = RequestedAddressFamily(AddressFamily.IPV6)
+    relayed_alice, relayed_bob = alice.allocate(wanted), bob.allocate(wanted)
+    bind(alice, relayed_bob, 0x4001)
+    bind(bob, relayed_alice, 0x4002)
+    here, there = alice.five_tuple.client, bob.five_tuple.client
+    assert kernel.relays(here, SERVER, 0x4001) == (server, there, 0x4002)
+    assert kernel.relays(there, server, 0x4002) == (SERVER, here, 0x4001)
+    assert len(kernel.held) == 2
 
 
 def test_a_refresh_that_changes_nothing_says_nothing() -> None:

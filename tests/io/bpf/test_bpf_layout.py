@@ -50,7 +50,9 @@ def test_a_treatment_has_its_end_in_nanoseconds_and_the_rest_in_its_place() -> N
     assert packed[8:12] == bytes([198, 51, 100, 1])
     assert struct.unpack_from("=HIII", packed, 46) == (1400, 9, 3, 4)
     assert struct.unpack_from("=II", packed, 72) == (5, 6)
-    assert packed[80:] == struct.pack("=I", socket.AF_INET) + bytes([192, 0, 2, 254]) + bytes(16)
+    assert packed[80:84] == struct.pack("=I", socket.AF_INET)
+    assert packed[84:100] == bytes([192, 0, 2, 254]) + bytes(12)
+    assert packed[100:] == bytes(4), "the IP version stays"
 
 
 def test_the_next_hop_may_be_of_the_other_ip_version() -> None:
@@ -70,9 +72,27 @@ def test_an_mtu_and_a_time_beyond_the_fields_are_clamped() -> None:
     assert struct.unpack_from("=H", packed, 46) == (0xFFFF,)
 
 
-def test_another_ip_version_is_refused() -> None:
+def test_a_header_of_the_other_ip_version_begins_with_that_and_a_flow_label() -> None:
     treatment = Treatment(Address("::1", 1), Address("::2", 2), 0, 1.0, 1, 1, 1500, "::2")
-    with pytest.raises(ValueError, match="user space"):
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, (0, 0))
+    assert packed[100] == 0x60
+    assert packed[101] < 0x10, "the traffic class is that of the packet"
+    assert pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, (0, 0)) == packed
+    back = pack_treatment(
+        Pattern(Address("::2", 2), Address("::1", 1)),
+        Treatment(SERVER, CLIENT, 0x4001, 1.0, 1, 1, 1500, CLIENT.host),
+        *(0, (0, 0)),
+    )
+    assert back[100:] == b"\x45\x00\x00\x00"
+
+
+@pytest.mark.parametrize("mixed", [(CLIENT, Address("::1", 1)), (Address("::1", 1), CLIENT)])
+def test_ends_of_two_ip_versions_in_one_packet_are_refused(mixed: tuple[Address, Address]) -> None:
+    treatment = Treatment(RELAYED, PEER, 0, 1.0, 1, 1, 1500, PEER.host)
+    with pytest.raises(ValueError, match="one IP version"):
+        pack_treatment(Pattern(*mixed, 0x4001), treatment, 0, (0, 0))
+    treatment = Treatment(*mixed, 0, 1.0, 1, 1, 1500, PEER.host)
+    with pytest.raises(ValueError, match="one IP version"):
         pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 0, (0, 0))
 
 

@@ -50,9 +50,9 @@ class _Entry(NamedTuple):
 class Shortcuts:
     """All of them. Called after whatever changed an allocation; outputs say what io is to do.
 
-    Only for clients over UDP, for channels, and where client and peer have the same IP version. Of
-    two clients of this server that have channels to each other's relayed addresses, ChannelData of
-    the one becomes ChannelData of the other.
+    Only for clients over UDP and for channels, between IPv4 and IPv6 too. Of two clients of this
+    server that have channels to each other's relayed addresses, ChannelData of the one becomes
+    ChannelData of the other.
 
     Each names the budgets of its allocations, and io takes from them whatever it lets pass. There
     is one budget of an allocation, however many shortcuts it has and whatever else it sends: the
@@ -140,12 +140,12 @@ class Shortcuts:
                 return
             expires_at = min(expires_at, _expires_at(other, back))
             _, to, source = other.five_tuple
-            if expires_at > now and to.is_ipv6 == client.is_ipv6:
+            if expires_at > now:
                 shortcut = Shortcut(source, to, back.number, expires_at)
                 yield outward, _Entry(shortcut, allocation, other)
             return
         # What is sent to a relay host stays inside, and nothing comes from one by a socket.
-        if peer.is_ipv6 != client.is_ipv6 or self._rules.is_relay_host(peer.host):
+        if self._rules.is_relay_host(peer.host):
             return
         if self._rules.refusal(peer) is None:
             shortcut = Shortcut(relayed, peer, 0, expires_at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import socket
 import struct
 import sys
@@ -14,11 +16,14 @@ from knothole.wire.turn import CHANNEL_HEADER_SIZE
 
 _ENDS: Final = struct.Struct("16s16s2s2s")
 _KEY: Final = struct.Struct("36s2sBx")
-_ENTRY: Final = struct.Struct("=Q36s2sHIIIIIIIII16s4x")
+_ENTRY: Final = struct.Struct("=Q36s2sHIIIIIIIII16s4s")
 _COUNT: Final = struct.Struct("=QQ8x")
 KEY_SIZE, ENTRY_SIZE, COUNT_SIZE = _KEY.size, _ENTRY.size, _COUNT.size
 # Of both versions: the 16 bits in which the number of hops left is, less one.
 _ONE_HOP_LESS: Final = {4: 0xFEFF, 6: 0xFFFE}
+_SAME_VERSION: Final = bytes(4)
+# RFC 6437 Section 3: a flow label is drawn from the flow's 5-tuple, and others cannot foresee it.
+_LABEL_KEY: Final = secrets.token_bytes(16)
 
 
 class Count(NamedTuple):
@@ -69,34 +74,41 @@ def pack_treatment(
 ) -> bytes:
     """An entry that counts in ``slot``, and lets pass what two ``allowances`` have, 0 for none.
 
-    Raises ValueError when it would change the IP version, which the program does not.
+    Raises ValueError when ends of two IP versions are to be in one packet.
     """
-    version = _version(pattern.source)
-    if _version(treatment.source) != version:
-        raise ValueError("IPv4 becomes IPv6 in user space only")
+    version, new_version = (
+        _one_version(each.source, each.destination) for each in (pattern, treatment)
+    )
     header = CHANNEL_HEADER_SIZE * (bool(treatment.channel) - bool(pattern.channel))
     longer = header & 0xFFFF if header >= 0 else header - 1 & 0xFFFF  # -n is ~n
-    old = [_words(_host(each)) for each in (pattern.source, pattern.destination)]
-    new = [_words(_host(each)) for each in (treatment.source, treatment.destination)]
-    addresses = _difference((*old[0], *old[1]), (*new[0], *new[1]))
+    old, new = (
+        _words(_host(each.source) + _host(each.destination)) for each in (pattern, treatment)
+    )
+    addresses = _difference(old, new)
     ports = _difference(
         (pattern.source.port, pattern.destination.port, pattern.channel),
         (treatment.source.port, treatment.destination.port, treatment.channel),
     )
+    ends = _pack_ends(treatment.source, treatment.destination)
+    if version == new_version:
+        ip_sum, beginning = addresses + longer + _ONE_HOP_LESS[version], _SAME_VERSION
+    else:
+        ip_sum, beginning = sum(new), _beginning(new_version, ends)
     return _ENTRY.pack(
         max(0, int(treatment.expires_at * 1e9)),
-        _pack_ends(treatment.source, treatment.destination),
+        ends,
         _word(treatment.channel),
         min(treatment.mtu, 0xFFFF),
         slot,
         treatment.came_by,
         treatment.leaves_by,
-        _as_loaded(addresses + longer + _ONE_HOP_LESS[version]),
+        _as_loaded(ip_sum),
         _as_loaded(addresses + longer),
         _as_loaded(ports + longer),
         *allowances,
         _family(treatment.next_hop),
         socket.inet_pton(_family(treatment.next_hop), treatment.next_hop),
+        beginning,
     )
 
 
@@ -121,12 +133,26 @@ def _version(address: Address) -> int:
     return 6 if address.is_ipv6 else 4
 
 
+def _one_version(source: Address, destination: Address) -> int:
+    if source.is_ipv6 != destination.is_ipv6:
+        raise ValueError("a packet has addresses of one IP version")
+    return _version(source)
+
+
+def _beginning(version: int, ends: bytes) -> bytes:
+    """Of a header of that version: its own, and IPv4's length or IPv6's flow label."""
+    if version == 4:
+        return bytes([0x45, 0, 0, 0])
+    digest = hashlib.blake2s(ends, key=_LABEL_KEY, digest_size=4).digest()
+    return (6 << 28 | int.from_bytes(digest, "big") & 0xFFFFF).to_bytes(4, "big")
+
+
 def _word(number: int) -> bytes:
     return number.to_bytes(2, "big")
 
 
-def _words(data: bytes) -> Iterable[int]:
-    return (word for (word,) in struct.iter_unpack("!H", data))
+def _words(data: bytes) -> list[int]:
+    return [word for (word,) in struct.iter_unpack("!H", data)]
 
 
 def _difference(old: Iterable[int], new: Iterable[int]) -> int:
