@@ -50,7 +50,7 @@ def patched(offset: int, data: bytes) -> bytes:
 def test_the_committed_object_has_the_maps_that_layout_knows() -> None:
     found = read_object(OBJECT)
     assert found.license == b"Apache-2.0\0"
-    assert found.maps.keys() == {"entries", "counts", "scratch"}
+    assert found.maps.keys() == {"entries", "counts", "allowances", "scratch"}
     assert (found.maps["entries"].key_size, found.maps["entries"].value_size) == (
         KEY_SIZE,
         ENTRY_SIZE,
