@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
 from knothole.io.bpf import calls
+from knothole.io.bpf.program import ShortcutProgram
 from knothole.wire.address import Address
 from knothole.wire.segment import encode_udp
 
@@ -102,6 +107,21 @@ def run_program(
     calls.call(_PROG_TEST_RUN, attributes)
     _, returned, _, size, _, _, _, took = struct.unpack_from("=IIIIQQII", attributes.raw)
     return returned, out.raw[:size], took
+
+
+@contextlib.contextmanager
+def loaded_program() -> Iterator[ShortcutProgram]:
+    """The program by itself; without the rights for it the test is skipped."""
+    if (refusal := calls.unsupported()) is not None:
+        pytest.skip(refusal)
+    try:
+        loaded = ShortcutProgram()
+    except PermissionError as error:
+        if may_use_bpf():
+            raise
+        pytest.skip(f"no rights to load eBPF programs here: {error}")
+    with contextlib.closing(loaded):
+        yield loaded
 
 
 def may_use_bpf() -> bool:

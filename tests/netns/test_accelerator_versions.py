@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from knothole.io.bpf import calls
 from knothole.io.bpf.layout import Count, Pattern, Treatment
 from knothole.io.bpf.program import ShortcutProgram
 from knothole.wire.address import Address
 
-from .bpf_packets import ON_WITH_IT, REDIRECT, Packet, may_use_bpf, run_program
+from .bpf_packets import ON_WITH_IT, REDIRECT, Packet, loaded_program, run_program
 
 pytestmark = pytest.mark.netns
 
@@ -40,16 +39,8 @@ CHANNELS = pytest.mark.parametrize(
 
 @pytest.fixture
 def program() -> Iterator[ShortcutProgram]:
-    if (refusal := calls.unsupported()) is not None:
-        pytest.skip(refusal)
-    try:
-        loaded = ShortcutProgram()
-    except PermissionError as error:
-        if may_use_bpf():
-            raise
-        pytest.skip(f"no rights to load eBPF programs here: {error}")
-    yield loaded
-    loaded.close()
+    with loaded_program() as loaded:
+        yield loaded
 
 
 def put(
