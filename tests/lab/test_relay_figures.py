@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import random
 
-from knothole.lab.bench.relay_demands import verdicts
+from knothole.lab.bench.relay_demands import over_several, verdicts
 from knothole.lab.bench.relay_figures import (
     Cell,
     Figures,
+    Handled,
     Sample,
     added_cost,
     added_latency,
@@ -23,7 +24,8 @@ BURSTS = Cell(500, 160, "to peer", bursts=True)
 
 
 def way(name: str, *costs: float, cell: Cell = CELL, per_core: float = 1, latency: float = 10):
-    return figures(name, cell, [Sample(1, per_core, 1, cost, 0, latency) for cost in costs])
+    samples = [Sample(1, per_core, 1, cost, 0, latency) for cost in costs]
+    return figures(name, cell, samples, Handled((), 0))
 
 
 def drifting(name: str, added: float, noise: float = 0.0) -> Figures:
@@ -99,6 +101,21 @@ def test_bursts_are_judged_by_their_own_demand_alone() -> None:
     said = list(verdicts(found))
     assert said[3].endswith("not measured")
     assert "NOT reached, in 0 of 1 cells" in said[4]
+
+
+def test_several_processes_are_set_against_one_with_who_did_how_much() -> None:
+    samples = [Sample(1.5, 90, 1, 9, 0, 10)] * 3
+    two = figures("user-space-2", CELL, samples, Handled((60, 140), 3))
+    assert list(over_several([way("user-space", 9, 9, 9, per_core=100), two])) == [
+        "user-space-2 against user-space: most/s, datagrams per core, who relayed how much",
+        "    500 allocations, 160 bytes to peer, singles: "
+        "1.50 (1.50-1.50), 0.90 (0.90-0.90), 30% 70%, 3 astray of 200",
+    ]
+    assert list(over_several([two])) == []
+
+
+def test_what_was_handled_before_does_not_count() -> None:
+    assert Handled((5, 7), 2).since(Handled((1, 2), 2)) == Handled((4, 5), 0)
 
 
 def test_the_table_shows_what_there_is_without_the_ways_that_are_not() -> None:

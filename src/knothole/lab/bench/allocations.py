@@ -21,17 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from knothole.lab.bench.batch_socket import BatchSocket
-from knothole.lab.bench.relay_clients import BenchClient, open_allocations
-from knothole.lab.bench.relay_ground import Ground, Stand
-from knothole.lab.bench.relay_servers import (
-    Coturn,
-    Knothole,
-    Relay,
+from knothole.lab.bench.process_figures import (
     cpu_seconds,
-    descriptors,
     kernel_kibibytes,
     resident_kibibytes,
 )
+from knothole.lab.bench.relay_clients import BenchClient, open_allocations
+from knothole.lab.bench.relay_ground import Ground, Stand
+from knothole.lab.bench.relay_servers import Coturn, Knothole, Relay, descriptors
 from knothole.lab.netns.namespace import Namespace
 from knothole.wire.address import Address
 
@@ -84,7 +81,7 @@ def measure(count: int, hold: int) -> Iterator[Figures]:
         with Ground(min(HOSTS, max(count, hold))) as ground:
             os.sched_setaffinity(0, {cores[0]})
             stand = ground.stands[0]
-            place = (stand.namespace, cores[-1], stand.listener)
+            place = (stand.namespace, cores[-1:], stand.listener)
             relays: list[tuple[str, int, Callable[[Path], Relay]]] = [
                 ("coturn", count, lambda folder: Coturn(*place, folder)),
                 ("knothole", count, lambda folder: Knothole(*place, folder)),

@@ -13,6 +13,7 @@ from knothole.lab.bench.relay_figures import (
     Figures,
     added_latency,
     cost_ratio,
+    most_ratio,
     per_core_ratio,
 )
 from knothole.lab.bench.relay_table import COTURN, DIRECT, FORWARDED, spread, title
@@ -79,6 +80,25 @@ def verdicts(figures: Sequence[Figures]) -> Iterator[str]:
     """A line for each demand: reached or not, and in which cells."""
     for demand in DEMANDS:
         yield f"{demand.text}: {_verdict(demand, figures)}"
+
+
+def over_several(figures: Sequence[Figures]) -> Iterator[str]:
+    """A block for each relay of several processes: what that gains, and who has done the work."""
+    cells = _cells(figures)
+    for name in dict.fromkeys(each.way for each in figures):
+        alone = name.rstrip("0123456789").removesuffix("-")
+        found = {cell: ways for cell, ways in cells.items() if ways.keys() >= {name, alone}}
+        if name == alone or not found:
+            continue
+        yield f"{name} against {alone}: most/s, datagrams per core, who relayed how much"
+        for cell, ways in found.items():
+            way, one = ways[name], ways[alone]
+            said = f"    {title(cell)}: {spread(most_ratio(way, one))}, "
+            said += spread(per_core_ratio(way, one))
+            if total := sum(way.handled.by_process):
+                parts = " ".join(f"{each / total:.0%}" for each in way.handled.by_process)
+                said += f", {parts}, {way.handled.astray} astray of {total}"
+            yield said
 
 
 def _verdict(demand: Demand, figures: Sequence[Figures]) -> str:

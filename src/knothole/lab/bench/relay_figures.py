@@ -46,8 +46,23 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Handled:
+    """How many datagrams each process of a relay has relayed; ``astray`` are those that came to
+    one which does not have their allocation."""
+
+    by_process: tuple[int, ...]
+    astray: int
+
+    def since(self, before: Handled) -> Handled:
+        """What has been added to the same relay's."""
+        pairs = zip(self.by_process, before.by_process, strict=True)
+        return Handled(tuple(now - then for now, then in pairs), self.astray - before.astray)
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
-    """One way with one cell: the median of each field of its ``samples``."""
+    """One way with one cell: the median of each field of its ``samples``; ``handled`` where the
+    relay tells."""
 
     way: str
     cell: Cell
@@ -58,6 +73,7 @@ class Figures:
     lost: float
     latency_us: float
     samples: tuple[Sample, ...]
+    handled: Handled
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,7 @@ class Estimate:
     high: float
 
 
-def figures(way: str, cell: Cell, samples: Sequence[Sample]) -> Figures:
+def figures(way: str, cell: Cell, samples: Sequence[Sample], handled: Handled) -> Figures:
     def median(value: Callable[[Sample], float]) -> float:
         return statistics.median(map(value, samples))
 
@@ -83,6 +99,7 @@ def figures(way: str, cell: Cell, samples: Sequence[Sample]) -> Figures:
         lost=median(lambda each: each.lost),
         latency_us=median(lambda each: each.latency_us),
         samples=tuple(samples),
+        handled=handled,
     )
 
 
@@ -92,6 +109,18 @@ def per_core_ratio(way: Figures, reference: Figures) -> Estimate:
         lambda rounds: _ratio(
             _median(rounds, lambda number: way.samples[number].per_core),
             _median(rounds, lambda number: reference.samples[number].per_core),
+        ),
+        way,
+        reference,
+    )
+
+
+def most_ratio(way: Figures, reference: Figures) -> Estimate:
+    """Datagrams a second at most, as a ratio."""
+    return _estimate(
+        lambda rounds: _ratio(
+            _median(rounds, lambda number: way.samples[number].per_second),
+            _median(rounds, lambda number: reference.samples[number].per_second),
         ),
         way,
         reference,
