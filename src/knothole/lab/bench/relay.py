@@ -55,11 +55,13 @@ Sockets: TypeAlias = tuple[BatchSocket, BatchSocket]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One of the ways that are measured side by side, and the relay that serves it."""
+    """One of the ways that are measured side by side, and the relay that serves it, on one core or
+    everywhere."""
 
     name: str
     traffic: Callable[[Cell], Traffic]
     relay: Relay | None = None
+    is_everywhere: bool = False
 
     @property
     def processes(self) -> Sequence[int]:
@@ -141,7 +143,7 @@ def _lanes(
         running.callback(relay.stop)
         clients = _open(stand, sockets[0], count)
         traffic = partial(relayed_traffic, stand, sockets, clients)
-        lanes.append(Lane(name, traffic, relay))
+        lanes.append(Lane(name, traffic, relay, is_everywhere=_parts(name)[1] > 1))
     return lanes
 
 
@@ -165,6 +167,8 @@ def _measure(
     lanes: Sequence[Lane], cell: Cell, options: argparse.Namespace, failed: list[str]
 ) -> Iterator[Figures]:
     traffic = {lane.name: lane.traffic(cell) for lane in lanes}
+    for lane in lanes:
+        traffic[lane.name].yields = lane.is_everywhere
     samples: dict[str, list[Sample]] = {lane.name: [] for lane in lanes}
     for each in next(iter(traffic.values())).sockets:
         each.coalesce(cell.bursts)

@@ -29,7 +29,8 @@ class Traffic:
     """Datagrams of ``size`` payload bytes, all of them ``shots`` in turn, each one (or its burst)
     coming in at ``target`` as a datagram that begins with ``head``. Every way is sent the same
     number at the same moments, in calls of the same size, and read at the same moments. ``window``
-    is how many may be on their way at once, as far as is known."""
+    is how many may be on their way at once, as far as is known. ``yields``: a relay may want the
+    core that sends."""
 
     sender: BatchSocket
     target: BatchSocket
@@ -38,6 +39,12 @@ class Traffic:
     head: bytes
     per_shot: int = 1
     window: int = WINDOW
+    yields: bool = False
+
+    def pause(self) -> None:
+        """Between one look and the next."""
+        if self.yields:
+            os.sched_yield()
 
     @property
     def sockets(self) -> tuple[BatchSocket, BatchSocket]:
@@ -84,7 +91,7 @@ def most_per_second(
             came += arrived
             last = now
         elif now - last <= LOST_SECONDS:
-            os.sched_yield()  # a relay with several cores may be on this one
+            traffic.pause()
         else:
             lost = sent - came // size
             window = max(window // 2, 1)  # more than the relay's sockets have room for
@@ -119,14 +126,14 @@ def cost_at_rate(traffic: Traffic, servers: Sequence[int], rate: float, seconds:
     cpu, kernel_cpu = _used(servers), _used(kernel)
     started = clock()
     while (tick := started + ticks * TICK_SECONDS) < started + seconds or not sent:
-        _pass_until(tick)
+        _pass_until(traffic, tick)
         ticks += 1
         due = int(ticks * TICK_SECONDS * rate) // traffic.per_shot
         before = own_clock()
         while sent < due:
             sent += traffic.sender.send(shots, due - sent)
         own += own_clock() - before
-        _pass_until(tick + TICK_SECONDS / 2)
+        _pass_until(traffic, tick + TICK_SECONDS / 2)
         before = own_clock()
         while arrived := traffic.target.receive():
             came += arrived
@@ -157,10 +164,10 @@ def pings(traffic: Traffic, count: int) -> float:
         while not traffic.target.receive():
             if clock() - sent > PATIENCE_SECONDS:
                 raise Lost("a single datagram did not come")
-            os.sched_yield()
+            traffic.pause()
         came = clock()
         taken.append((came - sent) * 1e6)
-        _pass_until(came + PAUSE_SECONDS)
+        _pass_until(traffic, came + PAUSE_SECONDS)
     return statistics.median(taken)
 
 
@@ -192,10 +199,9 @@ def _settle(traffic: Traffic, missing: int, seconds: float) -> int:
     return came
 
 
-def _pass_until(moment: float) -> None:
-    """Awake, but out of the way of who else wants this core."""
+def _pass_until(traffic: Traffic, moment: float) -> None:
     while time.perf_counter() < moment:
-        os.sched_yield()
+        traffic.pause()
 
 
 @functools.cache
