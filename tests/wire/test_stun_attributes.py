@@ -197,6 +197,10 @@ def test_reason_that_is_no_text_is_shown_as_far_as_it_goes() -> None:
     [
         stun.MappedAddress(Address("192.0.2.1", 65536)),
         stun.MappedAddress(Address("example.org", 1)),
+        stun.MappedAddress(Address("192.0.2", 1)),
+        stun.MappedAddress(Address("192.0.2.256", 1)),
+        stun.MappedAddress(Address("192.0.2.1.1", 1)),
+        stun.XorMappedAddress(Address("", 1)),
         stun.Username("\u00e4" * 255),
         stun.Realm("a" * 128),
         stun.Software("a" * 128),
@@ -224,6 +228,13 @@ def test_reason_that_is_no_text_is_shown_as_far_as_it_goes() -> None:
 def test_what_no_message_can_hold_is_the_callers_error(attribute: Attribute) -> None:
     with pytest.raises(ValueError):
         stun.encode(message_with(attribute))
+
+
+def test_what_is_encoded_once_is_sent_as_it_would_be_each_time() -> None:
+    offer = stun.PasswordAlgorithms((stun.PasswordAlgorithm(2), stun.PasswordAlgorithm(1, b"x")))
+    once = stun.encoded(offer)
+    assert stun.encode(message_with(once)) == stun.encode(message_with(offer))
+    assert stun.decode(stun.encode(message_with(once))).get(stun.PasswordAlgorithms) == offer
 
 
 def test_reason_is_cut_to_what_may_be_sent() -> None:

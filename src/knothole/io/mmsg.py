@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import sys
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 from typing import Any, Final
 
 from knothole.wire.address import Address
@@ -89,10 +89,12 @@ def name_of(address: Address) -> bytes:
 
 def address_of(name: bytes) -> Address:
     """What ``name`` says, with the scope of a link-local one as the socket module writes it."""
-    is_ipv6 = _FAMILY.unpack_from(name)[0] == socket.AF_INET6
-    port, packed = (_IPV6 if is_ipv6 else _IPV4).unpack_from(name, _FAMILY.size)
-    host = str(ip_address(packed))
-    scope = _SCOPE.unpack_from(name, NAME_SIZE - _SCOPE.size)[0] if is_ipv6 else 0
+    if _FAMILY.unpack_from(name)[0] != socket.AF_INET6:
+        port, packed = _IPV4.unpack_from(name, _FAMILY.size)
+        return Address(socket.inet_ntoa(packed), port)  # the canonical text, in a tenth of the time
+    port, packed = _IPV6.unpack_from(name, _FAMILY.size)
+    host = str(IPv6Address(packed))
+    scope = _SCOPE.unpack_from(name, NAME_SIZE - _SCOPE.size)[0]
     return Address(f"{host}%{socket.if_indextoname(scope)}" if scope else host, port)
 
 

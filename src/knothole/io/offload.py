@@ -8,6 +8,7 @@ network device refuses, each datagram is a call of its own. udp(7) has the contr
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import struct
 import sys
@@ -89,7 +90,7 @@ class LinuxOffload(NoOffload):
 
     def __init__(self, sock: socket.socket, coalesce: bool) -> None:
         super().__init__()
-        self.can_segment = _has_option(sock, _UDP_SEGMENT)
+        self.can_segment = _kernel_has(_UDP_SEGMENT)
         self._coalesces = False
         if coalesce:
             self.coalesce(sock)
@@ -140,9 +141,12 @@ def _segment_size(told: int, length: int) -> int:
     return told if told < length else 0
 
 
-def _has_option(sock: socket.socket, option: int) -> bool:
-    try:
-        sock.getsockopt(_SOL_UDP, option)
-    except OSError:
-        return False
-    return True
+@functools.cache
+def _kernel_has(option: int) -> bool:
+    """Whether a UDP socket knows ``option``; a server opens tens of thousands, and asks once."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.getsockopt(_SOL_UDP, option)
+        except OSError:
+            return False
+        return True

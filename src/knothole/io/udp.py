@@ -151,7 +151,7 @@ class UdpSocket:
         self._receiver = receiver
         self._offload = make_offload(sock, offload, coalesce=coalesce)
         self._refused_bursts = 0
-        self._address = parse_address(*sock.getsockname()[:2])
+        self._address = _named(sock.getsockname())
         self._queue: deque[Datagram] = deque()
         self._queued_bytes = 0
         self._waiting: list[Callable[[], None]] = []
@@ -253,7 +253,7 @@ class UdpSocket:
     def _parse_source(self, raw: Source) -> Address:
         """The address that ``raw`` is, as :meth:`_deliver` got it."""
         assert isinstance(raw, tuple)
-        return parse_address(raw[0], raw[1])
+        return _named(raw)
 
     # -------------------------------------------------------------------------------- sending
 
@@ -379,6 +379,11 @@ class EndpointUdp(asyncio.DatagramProtocol):
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
+
+
+def _named(raw: tuple[str, int]) -> Address:
+    """The address that a socket names; of IPv4 it is canonical as it is, and there is no scope."""
+    return parse_address(raw[0], raw[1]) if ":" in raw[0] else Address(raw[0], raw[1])
 
 
 def _enlarge(sock: socket.socket, option: int, force: int) -> None:

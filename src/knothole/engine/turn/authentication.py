@@ -24,6 +24,7 @@ from knothole.wire.stun import (
     ThirdPartyAuthorization,
     Userhash,
     Username,
+    encoded,
     verify_integrity,
     verify_integrity_sha256,
 )
@@ -32,6 +33,7 @@ from knothole.wire.stun import (
 PASSWORD_ALGORITHMS: Final = PasswordAlgorithms(
     (PasswordAlgorithm(Algorithm.SHA256), PasswordAlgorithm(Algorithm.MD5))
 )
+_OFFER: Final = encoded(PASSWORD_ALGORITHMS)
 
 
 class Doorkeeper:
@@ -48,7 +50,7 @@ class Doorkeeper:
         tokens: TokenUsers | None = None,
     ) -> None:
         self.revoked: set[str] = set()
-        self._realm, self._tokens = Realm(realm), tokens
+        self._realm, self._tokens = encoded(Realm(realm)), tokens
         self._authenticator, self._mint = authenticator, mint
         self._nobody = User("", (bytes(32),), -math.inf)
 
@@ -150,7 +152,7 @@ class Doorkeeper:
 
     def _challenge(self, code: int, five_tuple: FiveTuple, now: float) -> Refusal:
         nonce = Nonce(self._mint.mint(five_tuple, now))
-        refusal = Refusal(code, self._realm, nonce, PASSWORD_ALGORITHMS)
+        refusal = Refusal(code, self._realm, nonce, _OFFER)
         if self._tokens is not None and self.takes_tokens:
             refusal.attributes += (ThirdPartyAuthorization(self._tokens.server_name),)
         return refusal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import hashlib
 import hmac
 
 from knothole.engine.turn.five_tuple import FiveTuple
@@ -65,4 +66,6 @@ class NonceMint:
     def _mac(self, made: bytes, five_tuple: FiveTuple) -> bytes:
         transport, client, server = five_tuple
         text = f"{transport.value} {client} {server} ".encode() + made
-        return hmac.digest(self._key, text, "sha256")[:_MAC_SIZE]
+        # RFC 7693: "BLAKE2 can be directly keyed, making it functionally equivalent to a Message
+        # Authentication Code (MAC)". It takes a third of an HMAC's time.
+        return hashlib.blake2s(text, key=self._key, digest_size=_MAC_SIZE).digest()

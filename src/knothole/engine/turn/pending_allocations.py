@@ -138,12 +138,13 @@ class PendingAllocations:
 
     def _within_quota(self, request: AllocateRequest, holder: Holder) -> AllocateRequest:
         """As much of ``request`` as there is room for. Raises Refusal: 486 or 508."""
-        for count in sorted({request.count, 1 + request.reserve}, reverse=True):
+        wanted, least = request.count, 1 + request.reserve
+        for count in (wanted, least) if wanted > least else (wanted,):
             if self._quota.is_at_limit(holder, count):
                 code = 486
             elif self._quota.is_full(count):
                 code = 508
-            elif count < request.count:
+            elif count < wanted:
                 return request.without(request.families[1])
             else:
                 return request

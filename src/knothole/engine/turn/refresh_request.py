@@ -33,7 +33,7 @@ def by_ticket(
         return None
     if allocations.mobility is None:
         raise Refusal(405)
-    if is_tunnelled(five_tuple.client.host):
+    if five_tuple.client.is_ipv6 and is_tunnelled(five_tuple.client.host):
         raise Refusal(403)  # as when one is made there
     return allocations.mobility.find(ticket, five_tuple, requester.account, now)
 

@@ -61,14 +61,16 @@ class RelayPool:
         chosen at random, so that nobody can guess them (RFC 6056 Section 3.3.1).
         """
         hosts = self._hosts.get(family, [])
-        for host in sorted(hosts, key=lambda host: host != near):
+        for host in hosts if hosts[:1] == [near] else sorted(hosts, key=lambda each: each != near):
             start = int.from_bytes(self._random(4), "big") % self._count
             for step in range(min(self._count, _PROBES)):
                 port = self._first + (start + step) % self._count
                 if even and port & 1:
                     continue
-                wanted = tuple(Address(host, port + more) for more in range(1 + pair))
-                if wanted[-1].port < self._first + self._count and self._taken.isdisjoint(wanted):
+                wanted: tuple[Address, ...] = (Address(host, port),)
+                if pair:
+                    wanted += (Address(host, port + 1),)
+                if port + pair < self._first + self._count and self._taken.isdisjoint(wanted):
                     self._taken.update(wanted)
                     return wanted
         return ()

@@ -162,7 +162,7 @@ class ServerRequests:
         self, five_tuple: FiveTuple, message: Message, requester: Requester, now: float
     ) -> None:
         """RFC 8656 Section 7.2."""
-        if is_tunnelled(five_tuple.client.host):
+        if five_tuple.client.is_ipv6 and is_tunnelled(five_tuple.client.host):
             raise Refusal(403)
         request = read_allocate(
             message,

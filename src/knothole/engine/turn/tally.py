@@ -6,11 +6,13 @@ import enum
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from knothole.engine.turn.server_allocation import ServerAllocation
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import Method
+
+_NAMES: Final = {int(method): method.name.lower().replace("_", "-") for method in Method}
 
 
 class Drop(enum.StrEnum):
@@ -75,7 +77,7 @@ class Tally:
 
     def answered(self, method: int, code: int = 0) -> None:
         """A request of one of TURN's methods was answered."""
-        self.answers[Method(method).name.lower().replace("_", "-"), code] += 1
+        self.answers[_NAMES[method], code] += 1
 
     def kinds(self) -> Counter[tuple[Transport, bool]]:
         """Relayed addresses there are by the client's transport, and whether they are IPv6."""

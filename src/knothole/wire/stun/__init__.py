@@ -18,6 +18,7 @@ from knothole.wire.stun.attributes import (
     Userhash,
     Username,
     XorMappedAddress,
+    encoded,
 )
 from knothole.wire.stun.discovery_attributes import (
     CacheTimeout,
@@ -142,6 +143,7 @@ __all__ = [
     "XorRelayedAddress",
     "decode",
     "encode",
+    "encoded",
     "long_term_key",
     "looks_like_stun",
     "nonce_cookie",

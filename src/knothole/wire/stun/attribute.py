@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from typing import ClassVar, Final, TypeVar
 
 from knothole.wire.address import Address
@@ -182,12 +182,15 @@ def _decode_address(value: bytes) -> Address:
 
 
 def _encode_address(address: Address) -> bytes:
-    if not 0 <= address.port <= 0xFFFF:
-        raise ValueError(f"{address.port} is not a port number (0-65535)")
-    port = address.port.to_bytes(2, "big")
-    if address.is_ipv6:
-        return b"\0\x02" + port + IPv6Address(address.host).packed
-    return b"\0\x01" + port + IPv4Address(address.host).packed
+    host, port = address
+    if not 0 <= port <= 0xFFFF:
+        raise ValueError(f"{port} is not a port number (0-65535)")
+    if ":" in host:
+        return b"\0\x02" + port.to_bytes(2, "big") + IPv6Address(host).packed
+    packed = bytes(map(int, host.split(".")))  # canonical text, for which IPv4Address is too slow
+    if len(packed) != 4:
+        raise ValueError(f"{host} is not an IPv4 address")
+    return b"\0\x01" + port.to_bytes(2, "big") + packed
 
 
 def _xor_address(value: bytes, mask: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Final
 
 from knothole.wire.malformed import MalformedMessage
@@ -215,6 +216,12 @@ class UnknownAttribute(Attribute):
         return self.value
 
 
+def encoded(attribute: Attribute) -> UnknownAttribute:
+    """The same with its value encoded already: for one that is sent again and again, and has no
+    address in it."""
+    return UnknownAttribute(attribute.TYPE, attribute.encode(b""))
+
+
 def decode_error(value: bytes) -> tuple[int, str]:
     """Code and reason from a 4-byte head and text, as much of it as the RFC allows.
 
@@ -237,6 +244,11 @@ def encode_error(first_byte: int, code: int, reason: str) -> bytes:
 
 
 def _decode_algorithms(value: bytes) -> tuple[PasswordAlgorithm, ...]:
+    # Every request of a client has the same few bytes; others are rare, and as long as they like.
+    return _decode_short_algorithms(value) if len(value) <= 16 else _read_algorithms(value)
+
+
+def _read_algorithms(value: bytes) -> tuple[PasswordAlgorithm, ...]:
     found = []
     at = 0
     while at < len(value):
@@ -247,6 +259,9 @@ def _decode_algorithms(value: bytes) -> tuple[PasswordAlgorithm, ...]:
         found.append(PasswordAlgorithm(number, parameters))
         at += 4 + length + -length % 4
     return tuple(found)
+
+
+_decode_short_algorithms = lru_cache(64)(_read_algorithms)
 
 
 def _encode_algorithms(algorithms: tuple[PasswordAlgorithm, ...]) -> bytes:

@@ -51,16 +51,8 @@ def opaque_string(text: str) -> str:
     return unicodedata.normalize("NFC", plain)
 
 
-def message_integrity(message: bytes, at: int, key: bytes, *, sha256: bool = False) -> bytes:
-    """The HMAC over what stands before ``at``, where the integrity attribute begins or will.
-
-    The length in the header is taken as if the message ended with the attribute, at its full size
-    or, in a received message, at the size it has there.
-    """
-    size = INTEGRITY_SHA256_SIZE if sha256 else INTEGRITY_SIZE
-    if len(message) > at:
-        size = attribute_size(message, at)
-    text = _with_length(message, at, _ATTRIBUTE_HEADER_SIZE + size)
+def integrity_of(text: bytes, key: bytes, *, sha256: bool = False) -> bytes:
+    """The HMAC that an integrity attribute holds; ``text`` is what it is made over."""
     return hmac.digest(key, text, "sha256" if sha256 else "sha1")
 
 
@@ -68,7 +60,7 @@ def integrity_matches(message: bytes, at: int, key: bytes, *, sha256: bool = Fal
     """Whether the attribute at ``at`` holds the right HMAC, compared in constant time."""
     size = attribute_size(message, at)
     found = message[at + _ATTRIBUTE_HEADER_SIZE : at + _ATTRIBUTE_HEADER_SIZE + size]
-    expected = message_integrity(message, at, key, sha256=sha256)
+    expected = integrity_of(text_before(message, at), key, sha256=sha256)
     return hmac.compare_digest(expected[:size], found)
 
 
@@ -77,12 +69,13 @@ def attribute_size(message: bytes, at: int) -> int:
     return message[at + 2] << 8 | message[at + 3]
 
 
-def fingerprint(message: bytes, at: int) -> int:
-    """The value of the FINGERPRINT attribute that begins, or will begin, at ``at``."""
-    text = _with_length(message, at, _ATTRIBUTE_HEADER_SIZE + 4)
-    return zlib.crc32(text) ^ _FINGERPRINT_XOR
-
-
-def _with_length(message: bytes, at: int, attribute_size: int) -> bytes:
-    length = at - _HEADER_SIZE + attribute_size
+def text_before(message: bytes, at: int) -> bytes:
+    """What integrity and fingerprint of an attribute at ``at`` are made over: all that stands
+    before it, with the length in the header as if the message ended with that attribute."""
+    length = at - _HEADER_SIZE + _ATTRIBUTE_HEADER_SIZE + attribute_size(message, at)
     return message[:2] + length.to_bytes(2, "big") + message[4:at]
+
+
+def fingerprint(text: bytes) -> int:
+    """The value of the FINGERPRINT attribute over ``text``."""
+    return zlib.crc32(text) ^ _FINGERPRINT_XOR

@@ -21,7 +21,8 @@ from knothole.wire.stun.integrity import (
     INTEGRITY_SIZE,
     attribute_size,
     integrity_matches,
-    message_integrity,
+    integrity_of,
+    text_before,
 )
 from knothole.wire.stun.integrity import (
     fingerprint as fingerprint_of,
@@ -39,6 +40,11 @@ _UINT32 = struct.Struct("!I")
 _MESSAGE_INTEGRITY = 0x0008
 _MESSAGE_INTEGRITY_SHA256 = 0x001C
 _FINGERPRINT = 0x8028
+
+_INTEGRITY_HEAD = _HEAD.pack(_MESSAGE_INTEGRITY, INTEGRITY_SIZE)
+_INTEGRITY_SHA256_HEAD = _HEAD.pack(_MESSAGE_INTEGRITY_SHA256, INTEGRITY_SHA256_SIZE)
+_FINGERPRINT_HEAD = _HEAD.pack(_FINGERPRINT, 4)
+_PADDING = tuple(bytes(-size & 3) for size in range(4))
 
 
 class MessageClass(enum.IntEnum):
@@ -164,7 +170,7 @@ def decode(data: bytes, *, classic: bool = False) -> Message:
         if kind == _FINGERPRINT:
             if length != 4 or end != size:
                 raise MalformedMessage("FINGERPRINT is not the last attribute")
-            if _UINT32.unpack_from(data, start)[0] != fingerprint_of(data, at):
+            if _UINT32.unpack_from(data, start)[0] != fingerprint_of(text_before(data, at)):
                 raise MalformedMessage("FINGERPRINT does not match")
             has_fingerprint = True
         elif integrity_sha256_at:
@@ -214,16 +220,18 @@ def encode(
     if len(message.transaction_id) != size:
         raise ValueError(f"a transaction ID of {len(message.transaction_id)} bytes, not {size}")
     mask = _COOKIE + message.transaction_id if message.cookie else message.transaction_id
-    parts = []
+    parts = [mask]
+    length = 0
     for attribute in message.attributes:
         value = attribute.encode(mask)
         kind = attribute.type if isinstance(attribute, UnknownAttribute) else attribute.TYPE
-        if len(value) > 0xFFFF:
-            raise ValueError(f"attribute {kind:#06x} of {len(value)} bytes")
-        parts.append(_HEAD.pack(kind, len(value)) + value + bytes(-len(value) & 3))
-    body = b"".join(parts)
-    if len(body) > 0xFF00:
-        raise ValueError(f"a message of {len(body)} bytes")
+        size = len(value)
+        if size > 0xFFFF:
+            raise ValueError(f"attribute {kind:#06x} of {size} bytes")
+        parts += (_HEAD.pack(kind, size), value, _PADDING[size & 3])
+        length += 4 + size + (-size & 3)
+    if length > 0xFF00:
+        raise ValueError(f"a message of {length} bytes")
     method, kind = message.method, message.message_class
     message_type = (
         (method & 0xF80) << 2
@@ -232,16 +240,20 @@ def encode(
         | (kind & 2) << 7
         | (kind & 1) << 4
     )
-    data = _HEAD.pack(message_type, len(body)) + mask + body
+    rest = b"".join(parts)
+    # The length in the header is always as if the message ended with the attribute that is made.
     if key is not None:
-        hashed = message_integrity(data, len(data), key)
-        data += _HEAD.pack(_MESSAGE_INTEGRITY, len(hashed)) + hashed
+        length += 4 + INTEGRITY_SIZE
+        rest += _INTEGRITY_HEAD + integrity_of(_HEAD.pack(message_type, length) + rest, key)
     if sha256_key is not None:
-        hashed = message_integrity(data, len(data), sha256_key, sha256=True)
-        data += _HEAD.pack(_MESSAGE_INTEGRITY_SHA256, len(hashed)) + hashed
+        length += 4 + INTEGRITY_SHA256_SIZE
+        text = _HEAD.pack(message_type, length) + rest
+        rest += _INTEGRITY_SHA256_HEAD + integrity_of(text, sha256_key, sha256=True)
     if fingerprint:
-        data += _HEAD.pack(_FINGERPRINT, 4) + _UINT32.pack(fingerprint_of(data, len(data)))
-    return data[:2] + (len(data) - HEADER_SIZE).to_bytes(2, "big") + data[4:]
+        length += 8
+        value = _UINT32.pack(fingerprint_of(_HEAD.pack(message_type, length) + rest))
+        rest += _FINGERPRINT_HEAD + value
+    return _HEAD.pack(message_type, length) + rest
 
 
 def verify_integrity(message: Message, key: bytes) -> bool:
