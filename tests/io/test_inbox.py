@@ -12,7 +12,7 @@ from knothole.io.arena import LARGEST_DATAGRAM, SLOTS, Arena
 from knothole.io.inbox import BatchInbox, Inbox, SingleInbox, make_inbox
 from knothole.io.mmsg import HAS_MMSG
 from knothole.io.offload import make_offload
-from knothole.io.udp import bind_socket
+from knothole.io.udp_bind import bind_socket
 from knothole.wire.address import Address, parse_address
 
 PATIENCE = 40.0

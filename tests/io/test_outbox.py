@@ -10,7 +10,7 @@ from knothole.io import mmsg, outbox
 from knothole.io.arena import SLOTS, Arena
 from knothole.io.mmsg import HAS_MMSG
 from knothole.io.outbox import BatchOutbox, Destination, SingleOutbox, make_outbox
-from knothole.io.udp import bind_socket
+from knothole.io.udp_bind import bind_socket
 from knothole.wire.address import Address, parse_address
 
 PATIENCE = 40.0

@@ -12,7 +12,8 @@ import pytest
 from knothole.engine.core import Datagram
 from knothole.io import udp
 from knothole.io.offload import NoOffload
-from knothole.io.udp import EndpointUdp, UdpLink, UdpSocket, bind_socket, open_udp
+from knothole.io.udp import EndpointUdp, UdpLink, UdpSocket, open_udp
+from knothole.io.udp_bind import bind_socket
 from knothole.wire.address import Address
 
 HOSTS = ["127.0.0.1", "::1"]

@@ -11,7 +11,8 @@ import pytest
 
 from knothole.engine.core import Datagram
 from knothole.io.error_queue import PeerError
-from knothole.io.udp import UdpSocket, bind_socket
+from knothole.io.udp import UdpSocket
+from knothole.io.udp_bind import bind_socket
 from knothole.wire.address import Address, parse_address
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="IP_RECVERR is Linux")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from knothole.engine.turn.server_events import ToNeighbour
-from knothole.io.udp import bind_shared, bind_socket
+from knothole.io.udp_bind import bind_shared, bind_socket
 from knothole.server.config import ServerConfig
 from knothole.server.link import RelaySettings, RelayStart
 from knothole.server.neighbours import Given, Neighbours, neighbour_pair, slices

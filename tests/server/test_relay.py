@@ -22,7 +22,7 @@ from knothole.engine.turn.client import (
     RelayedDataReceived,
 )
 from knothole.engine.turn.credentials import Credentials, rest_credentials
-from knothole.io.udp import bind_socket
+from knothole.io.udp_bind import bind_socket
 from knothole.server import relay as relay_module
 from knothole.server import wall_clock
 from knothole.server.certificate import own_certificate

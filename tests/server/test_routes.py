@@ -16,7 +16,7 @@ from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io import udp
 from knothole.io.bpf.layout import Count
 from knothole.io.offload import NoOffload, make_offload
-from knothole.io.udp import bind_socket
+from knothole.io.udp_bind import bind_socket
 from knothole.server.crowd import A_TURN
 from knothole.server.relay_socket import RelaySocket
 from knothole.server.routes import Routes

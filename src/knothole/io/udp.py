@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from knothole.io.dont_fragment import clear_df, send_unfragmented
 from knothole.io.error_queue import PeerError, keep_errors, peer_errors
 from knothole.io.gather import Received, Source, gather
 from knothole.io.offload import make_offload
+from knothole.io.udp_bind import bind_socket
 from knothole.wire.address import Address, parse_address
 
 Receiver: TypeAlias = Callable[[Sequence[Datagram]], None]
@@ -34,8 +34,6 @@ or ChannelData. All others come singly.
 READS_A_TURN: Final = 64  # ours: then others get their turn
 # Ours: what waits while the kernel takes no more. About 20 ms at 1 Gbit/s; more would only be late.
 QUEUE_BYTES: Final = 4 * 1024 * 1024
-# Ours: one QUIC flow control window comes in one burst. As the kernel counts, with its overhead.
-KERNEL_BUFFER_BYTES: Final = 8 * 1024 * 1024
 
 # The kernel's "not now": its buffer is full, or the device's (Linux, BSD), or memory is short.
 _TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM})
@@ -43,10 +41,6 @@ _TRY_LATER: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, e
 _NO_BURST: Final = frozenset({errno.EMSGSIZE, errno.EIO, errno.EINVAL, errno.EOPNOTSUPP})
 _REFUSED_BURSTS_BEFORE_GIVING_UP: Final = 8
 _CACHED_SOURCES: Final = 1024
-_SMALLEST_BUFFER_ASKED: Final = 256 * 1024
-# <asm-generic/socket.h>: as SO_SNDBUF and SO_RCVBUF, beyond the system's limit, for the superuser.
-_SO_SNDBUFFORCE: Final = 32
-_SO_RCVBUFFORCE: Final = 33
 
 
 class UdpLink(Protocol):
@@ -82,46 +76,6 @@ async def open_udp(address: Address, receiver: Receiver, *, offload: bool = True
         return UdpSocket(sock, receiver, offload=offload)
     except NotImplementedError:  # no add_reader: the proactor loop of Windows
         return await EndpointUdp.open(sock, receiver)
-
-
-def bind_socket(address: Address, *, shared: bool = False) -> socket.socket:
-    """A non-blocking UDP socket, bound, with large buffers; an IPv6 one takes no IPv4.
-
-    A ``shared`` one is bound where :func:`bind_shared` has begun.
-    """
-    family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        if address.is_ipv6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _enlarge(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
-        _enlarge(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(tuple(address))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def bind_shared(address: Address, count: int) -> list[socket.socket]:
-    """So many sockets with one address: the kernel keeps each flow at one of them (SO_REUSEPORT).
-
-    They share it with each other and not with another program, unless that is of the same user and
-    means to: the first is bound alone. Linux. Raises OSError.
-    """
-    sockets = [bind_socket(address)]
-    try:
-        sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        while len(sockets) < count:
-            sockets.append(bind_socket(address, shared=True))
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
 
 
 class UdpSocket:
@@ -384,20 +338,3 @@ class EndpointUdp(asyncio.DatagramProtocol):
 def _named(raw: tuple[str, int]) -> Address:
     """The address that a socket names; of IPv4 it is canonical as it is, and there is no scope."""
     return parse_address(raw[0], raw[1]) if ":" in raw[0] else Address(raw[0], raw[1])
-
-
-def _enlarge(sock: socket.socket, option: int, force: int) -> None:
-    """Give ``sock`` as large a buffer as the system lets us."""
-    if sys.platform == "linux":
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, force, KERNEL_BUFFER_BYTES)
-            return
-        except PermissionError:
-            pass
-    size = KERNEL_BUFFER_BYTES
-    while size >= _SMALLEST_BUFFER_ASKED:  # BSD refuses what is too large instead of clamping
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, option, size)
-            return
-        except OSError:
-            size //= 2

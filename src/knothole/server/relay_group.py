@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from knothole.io.udp import bind_shared
+from knothole.io.udp_bind import bind_shared
 from knothole.server.link import (
     Answer,
     Change,

@@ -9,7 +9,8 @@ from knothole.engine.core import Datagram
 from knothole.engine.turn.server_events import ShortcutKey
 from knothole.io.bpf.layout import Count
 from knothole.io.error_queue import PeerError
-from knothole.io.udp import Receiver, bind_socket
+from knothole.io.udp import Receiver
+from knothole.io.udp_bind import bind_socket
 from knothole.server.listener import cannot_listen
 from knothole.server.relay_socket import RelaySocket
 from knothole.server.routes import Routes

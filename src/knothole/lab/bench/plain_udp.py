@@ -19,7 +19,7 @@ from typing import Any
 from knothole.engine.secure.bursts import LONGEST_BURST, MOST_SEGMENTS
 from knothole.engine.secure.library import DATAGRAM_BYTES
 from knothole.io.offload import make_offload
-from knothole.io.udp import bind_socket
+from knothole.io.udp_bind import bind_socket
 from knothole.wire.address import Address
 
 SEGMENTS = min(MOST_SEGMENTS, LONGEST_BURST // DATAGRAM_BYTES)

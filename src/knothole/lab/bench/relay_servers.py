@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from knothole.engine.turn.tally import Drop
-from knothole.io.udp import bind_shared
+from knothole.io.udp_bind import bind_shared
 from knothole.lab.bench.relay_clients import REALM, SECRET
 from knothole.lab.bench.relay_figures import Handled
 from knothole.lab.netns.namespace import Namespace
