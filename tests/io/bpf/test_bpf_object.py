@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knothole.io.bpf.allowances import ALLOWANCE_SIZE
 from knothole.io.bpf.layout import COUNT_SIZE, ENTRY_SIZE, KEY_SIZE
 from knothole.io.bpf.object import BpfObject, MalformedObject, MapDefinition, read_object
 from knothole.io.bpf.program import OBJECT_NAME
@@ -56,6 +57,7 @@ def test_the_committed_object_has_the_maps_that_layout_knows() -> None:
         ENTRY_SIZE,
     )
     assert found.maps["counts"].value_size == COUNT_SIZE
+    assert found.maps["allowances"].value_size == ALLOWANCE_SIZE
     assert found.maps["counts"].max_entries == found.maps["entries"].max_entries
     assert {name for _, name in found.uses} == found.maps.keys()
 

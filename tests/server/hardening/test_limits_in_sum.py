@@ -1,6 +1,6 @@
 """Hardened, point 3: the limits of an allocation hold for all its channels together.
 
-With the accelerator: tests/netns/test_accelerator.py. In virtual time: tests/engine/turn.
+By the kernel's interfaces: tests/netns/test_accelerator.py. In virtual time: tests/engine/turn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,28 +18,26 @@ from knothole.wire.address import Address
 from knothole.wire.stun import ChannelNumber, Method, XorPeerAddress
 from knothole.wire.turn import encode_channel_data
 
+from .conftest import running
+
 CHANNELS = 128
 DATAGRAMS, MEGABITS = 400, 1
 ATTACK_SECONDS = 2.5
-CONFIG = f"""
-[relay]
+CONFIG = f"""[relay]
 max-datagrams = {DATAGRAMS}
 max-megabits = {MEGABITS}
 allow-peers = ["127.0.0.2"]
 """
+ALSO_ACCELERATED = True
 
 
 @pytest.fixture(scope="module")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    from ..conftest import free_port
-
-    folder: Path = tmp_path_factory.mktemp("patient")
-    (folder / "server.toml").write_text(f'data = "{folder / "data"}"\n{CONFIG}')
-    arguments = ("--config", str(folder / "server.toml"), "--no-accelerator")
-    with Patient(folder, free_port(), *arguments) as running:
-        yield running
-        assert running.lives
-        assert running.complaints() == ""
+def patient(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Patient]:
+    """Limits that are met within a second, and peers beside the server."""
+    with running(tmp_path_factory.mktemp("patient"), request.param, CONFIG) as started:
+        yield started
 
 
 class Peers:
@@ -83,8 +80,8 @@ def peers() -> Iterator[Peers]:
     made.close()
 
 
-def bind_all(attacker, peers: Peers) -> None:
-    for number, peer in enumerate(peers.addresses):
+def bind_all(attacker, addresses: list[Address]) -> None:
+    for number, peer in enumerate(addresses):
         channel = ChannelNumber(0x4000 + number), XorPeerAddress(peer)
         assert attacker.code(Method.CHANNEL_BIND, *channel) == 0
 
@@ -99,8 +96,6 @@ def flood(attacker, peers: Peers, seconds: float, size: int) -> None:
         for message in messages:
             attacker.socket.send(message)
         peers.look()
-    while peers.look(1.0):
-        pass
 
 
 @pytest.mark.parametrize("size", [10, 1000])
@@ -108,9 +103,11 @@ def test_a_hundred_channels_carry_no_more_than_one_would(user, peers, size: int)
     """Small datagrams meet the limit of datagrams, large ones that of octets."""
     with user("alice") as attacker:
         attacker.allocate()
-        bind_all(attacker, peers)
+        bind_all(attacker, peers.addresses)
         begun = time.monotonic()
         flood(attacker, peers, ATTACK_SECONDS, size)
+        while peers.look(1.0):
+            pass
         seconds = time.monotonic() - begun
     assert len(peers.reached) == CHANNELS
     # A second's worth at once, and then what time brings.
@@ -118,3 +115,16 @@ def test_a_hundred_channels_carry_no_more_than_one_would(user, peers, size: int)
     burst = max(131_072, MEGABITS * 125_000)
     assert peers.octets <= burst + MEGABITS * 125_000 * seconds
     assert peers.datagrams >= DATAGRAMS if size == 10 else peers.octets >= burst - size
+
+
+def test_an_allocation_that_is_made_anew_again_and_again_carries_no_more(user, peers) -> None:
+    """With the same name, and then with others from the same host."""
+    begun = time.monotonic()
+    for name in ("alice", "alice", "bob", "carol") * 2:
+        with user(name) as attacker:
+            attacker.allocate()
+            bind_all(attacker, peers.addresses[:8])
+            flood(attacker, peers, 0.2, 10)
+    while peers.look(1.0):
+        pass
+    assert DATAGRAMS <= peers.datagrams <= DATAGRAMS * (1 + time.monotonic() - begun)

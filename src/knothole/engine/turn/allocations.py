@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from knothole.engine.core import least
+from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.deadlines import Deadlines
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.mobility import Mobility
@@ -21,6 +23,7 @@ from knothole.engine.turn.server_events import (
     ServerOutput,
 )
 from knothole.engine.turn.shortcut import Shortcuts
+from knothole.engine.turn.spent_budgets import SpentBudgets, spender
 from knothole.engine.turn.tally import Tally
 from knothole.wire.address import Address
 
@@ -37,6 +40,7 @@ class Allocations:
         self._pool, self._quota, self._outputs = pool, quota, outputs
         self.tally = Tally(self.by_relayed)
         self._deadlines: Deadlines[ServerAllocation] = Deadlines()
+        self._spent = SpentBudgets()
         self.on_end: Callable[[ServerAllocation], None] = lambda _: None
         """What else ends with an allocation."""
         self.shortcuts: Shortcuts | None = None
@@ -49,6 +53,14 @@ class Allocations:
         self._quota.limits = limits
         for allocation in self.by_relayed.values():
             allocation.budget.set_rates(limits.datagrams_per_second, limits.octets_per_second, now)
+        self._spent.set_rates(limits.datagrams_per_second, limits.octets_per_second, now)
+
+    def budget(self, holder: Holder, five_tuple: FiveTuple, now: float) -> Budget:
+        """For a new allocation: the one that its client has used up before, or else a new one."""
+        limits = self._quota.limits
+        return self._spent.take_up(spender(holder, five_tuple)) or Budget(
+            limits.datagrams_per_second, limits.octets_per_second, now
+        )
 
     def add(self, halves: Sequence[ServerAllocation]) -> None:
         """Keep a new allocation, in one half or two."""
@@ -88,13 +100,15 @@ class Allocations:
         if self.mobility is not None and mobile is not None and mobile.moving_to == five_tuple:
             self.mobility.arrive(allocation, self.shortcuts, now)
 
-    def end(self, allocation: ServerAllocation, reason: EndReason) -> None:
+    def end(self, allocation: ServerAllocation, reason: EndReason, now: float) -> None:
         """Free all that ``allocation`` held; of a dual one, only that half."""
         twin = allocation.twin
         if twin is None:
             if self.mobility is not None:
                 self.mobility.ending(allocation)
             del self.by_five_tuple[allocation.five_tuple]
+            whose = spender(allocation.holder, allocation.five_tuple)
+            self._spent.keep(allocation.budget, whose, now)
         else:
             for five_tuple in allocation.five_tuples:
                 self.by_five_tuple[five_tuple] = twin
@@ -148,7 +162,7 @@ class Allocations:
             return
         if self.mobility is None or allocation.mobile is None:
             for half in allocation.halves:
-                self.end(half, EndReason.DISCONNECTED)
+                self.end(half, EndReason.DISCONNECTED, now)
         elif allocation.mobile.moving_to == five_tuple:
             self.mobility.give_up(allocation)
         elif allocation.mobile.moving_to is not None:
@@ -161,10 +175,11 @@ class Allocations:
     def handle_timeout(self, now: float) -> None:
         for ended in self._deadlines.pop_due(now):
             by_lifetime = ended.lifetime_until <= now
-            self.end(ended, EndReason.EXPIRED if by_lifetime else EndReason.CREDENTIALS)
+            self.end(ended, EndReason.EXPIRED if by_lifetime else EndReason.CREDENTIALS, now)
+        self._spent.handle_timeout(now)
 
     def next_timeout(self) -> float | None:
-        return self._deadlines.next()
+        return least(self._deadlines.next(), self._spent.next_timeout())
 
     def _set_expiry(self, allocation: ServerAllocation) -> None:
         allocation.expires_at = min(allocation.lifetime_until, allocation.credentials_until)

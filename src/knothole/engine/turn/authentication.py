@@ -108,7 +108,7 @@ class Doorkeeper:
         for allocation in tuple(allocations.by_relayed.values()):
             valid_until = self.valid_until(allocation.requester, now)
             if valid_until is None:
-                allocations.end(allocation, EndReason.CREDENTIALS)
+                allocations.end(allocation, EndReason.CREDENTIALS, now)
             else:
                 allocations.vouch(allocation, valid_until, now)
 

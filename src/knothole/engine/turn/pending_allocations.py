@@ -12,7 +12,6 @@ from knothole.engine.core import Datagram, Transmit
 from knothole.engine.turn.allocate_request import AllocateRequest
 from knothole.engine.turn.allocations import Allocations, whole_seconds
 from knothole.engine.turn.answer import Refusal, Requester, error_answer, success_answer
-from knothole.engine.turn.budget import Budget
 from knothole.engine.turn.channel import Channels
 from knothole.engine.turn.deadlines import Deadlines
 from knothole.engine.turn.five_tuple import FiveTuple
@@ -237,7 +236,7 @@ class PendingAllocations:
                 *extra,
             ),
         )
-        budget = Budget(limits.datagrams_per_second, limits.octets_per_second, now)
+        budget = self._allocations.budget(pending.holder, five_tuple, now)
         halves = [
             ServerAllocation(
                 five_tuple,

@@ -61,7 +61,7 @@ def refresh(
     left = [half for half in allocation.halves if half not in halves]
     if requested is not None and requested.seconds == 0:
         for half in halves:
-            allocations.end(half, EndReason.DELETED)
+            allocations.end(half, EndReason.DELETED, now)
         granted = 0
     else:
         lifetime = limits.lifetime(None if requested is None else requested.seconds)

@@ -210,7 +210,7 @@ class TurnServer:
         """End what ``owner`` has, or everything when that is None."""
         for allocation in tuple(self._by_relayed.values()):
             if owner is None or allocation.requester.owner == owner:
-                self._allocations.end(allocation, EndReason.REMOVED)
+                self._allocations.end(allocation, EndReason.REMOVED, now)
 
     def set_policy(self, policy: PeerPolicy, now: float) -> None:
         """Have another ``policy`` count, for what there is already, too.
