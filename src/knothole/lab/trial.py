@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from knothole.engine.endpoint.history import CallHistory
 from knothole.lab.netns.counters import Count, Flow
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import Commands, Program, ProgramFailed
 from knothole.lab.setting import Ipv6, Setting, place_pair
 from knothole.lab.witness import Witness
+from knothole.peer.profile import Profile
 
 __all__ = ["Run", "Setting", "Trial", "Verdict"]
 
@@ -106,9 +108,11 @@ class Trial:
             for worker in workers.values():
                 worker.close()
 
-    def why(self, name: str) -> str:
-        """The file in which a client keeps what was tried for its last lines, as text."""
-        return (self._profile(name) / "last_lines.json").read_text(encoding="utf-8")
+    def history(self, name: str) -> CallHistory | None:
+        """What a client has on record of its last line with the other one."""
+        (other,) = self._nats.keys() - {name}
+        kept = Profile.load(self._profile(name)).last_lines.of(other)
+        return None if kept is None else kept.history
 
     def close(self) -> None:
         """End the server and remove the lab."""

@@ -174,6 +174,16 @@ def test_an_end_whose_pool_turns_out_to_be_small_takes_no_more_of_it_than_it_can
     ]
 
 
+def test_no_pool_is_on_record_of_a_nat_that_keeps_one_port_for_all_destinations(
+    history: History,
+) -> None:
+    random_once = structs.replace(LINUX, ports=Random(10000, 20000))
+    punching, way_out = begun(random_once, structs.replace(RANDOM, ports=Random(1, 9000)), history)
+    way_out.report = structs.replace(LINUX, ports=Random(11000, 19000))
+    punching.report_changed(0.1)
+    assert not any(pool.ours for pool in pools(history))
+
+
 def test_our_pool_is_on_record_also_when_it_becomes_known_after_the_hit(history: History) -> None:
     all_ports = structs.replace(RANDOM, ports=Random(1024, 65535))
     punching, way_out = begun(all_ports, LINUX, history, sockets=512)

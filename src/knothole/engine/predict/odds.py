@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 
-def birthday(holes: int, pool: int, probes: int) -> float:
+def birthday(holes: int, pool: int, probes: float) -> float:
     """The chance that one of ``probes`` different ports of ``pool`` is one of ``holes`` open ones.
 
     Exactly 1 - C(pool - holes, probes) / C(pool, probes), which for a large pool is nearly
-    1 - (1 - holes/pool)^probes (RFC 5128 has no name for it; the birthday paradox has).
+    1 - (1 - holes/pool)^probes (RFC 5128 has no name for it; the birthday paradox has). ``probes``
+    need not be whole where it is what is expected.
     """
     holes, probes = min(holes, pool), min(probes, pool)
     if holes <= 0 or probes <= 0:
@@ -53,12 +54,3 @@ def width_for(rate: float, seconds: float, at_least: int, at_most: int) -> int:
     enough for their mean and three standard deviations of a Poisson count on either side."""
     mean = rate * seconds
     return min(at_most, max(at_least, math.ceil(at_least + 6 * math.sqrt(mean))))
-
-
-def meeting_after(ours: Sequence[int], theirs: Sequence[int], pools: tuple[int, int]) -> float:
-    """The chance that two ends have met that sent so many probes in each of their rounds."""
-    missed = 1.0
-    for sent in ours:
-        for others in theirs:
-            missed *= 1.0 - min(1.0, sent / pools[0]) * min(1.0, others / pools[1])
-    return 1.0 - missed

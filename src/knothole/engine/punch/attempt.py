@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from knothole.engine.core import Datagram, least
-from knothole.engine.predict.plan import Plan, PlanKind
+from knothole.engine.predict.plan import Plan, PlanKind, Shape, shape_of
 from knothole.engine.predict.pool import pool_of
 from knothole.engine.punch.aim import Aiming
 from knothole.engine.punch.birthday import Scanning, Scattering
@@ -40,8 +40,7 @@ class Attempt:
         self._means = means
         self._tactic = TACTICS[plan.kind, plan.moves_first](means)
         self._ends_at: float | None = now + means.ledger.budget.seconds
-        if (pool := pool_of(means.ours.nat)) is not None:
-            means.note_pool(*pool, ours=True)
+        self._note_pool()
         self._tactic.start(now)
 
     @property
@@ -66,10 +65,9 @@ class Attempt:
 
     def learned(self, ours: PlanTerms) -> None:
         """More is known of our own NAT."""
-        before, after = pool_of(self._means.ours.nat), pool_of(ours.nat)
-        self._means.ours = ours
-        if after is not None and after != before:
-            self._means.note_pool(*after, ours=True)
+        before, self._means.ours = self._means.ours, ours
+        if ours.nat.ports != before.nat.ports:
+            self._note_pool()
 
     def heard(self, move: Move, now: float) -> None:
         """What the peer says of its part."""
@@ -103,3 +101,8 @@ class Attempt:
         """Stop: all further sockets but ``keep`` are closed."""
         self._ends_at = None
         self._means.close_all(keep)
+
+    def _note_pool(self) -> None:
+        pool = pool_of(self._means.ours.nat)
+        if pool is not None and shape_of(self._means.ours.nat) is Shape.RANDOM:
+            self._means.note_pool(*pool, ours=True)

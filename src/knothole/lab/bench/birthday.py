@@ -2,8 +2,9 @@
 
 Whole clients in the simulator, and with ``--namespaces`` real programs across NATs of the kernel.
 For each kind of pair the share of runs that had a hit after so many probes is drawn with the
-theoretical curve, its 95 % interval at each point, and the band that a whole measured curve stays
-in with 95 % (Dvoretzky, Kiefer, Wolfowitz; Massart's constant).
+theoretical curve, which is the mean of what each run had to expect (birthday_theory), its 95 %
+interval at each point, and the band that a whole measured curve stays in with 95 % (Dvoretzky,
+Kiefer, Wolfowitz; Massart's constant).
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from knothole.engine.predict.budget import Budget
-from knothole.engine.predict.odds import birthday, interval, meeting_after
+from knothole.engine.predict.odds import interval
 from knothole.engine.predict.plan import crowd, holes_of
+from knothole.lab.bench.birthday_theory import Aimer, Meeting, Pool, Scan, size_of
 from knothole.lab.bench.curve_svg import Curve, draw_curves
 from knothole.lab.bench.probes import PUBLIC, Measured, Probes
 from knothole.lab.sim.behaviour import BEHAVIOURS, Dependence, FilterScope, NatBehaviour, Sharing
@@ -33,6 +36,7 @@ BY_PORT: Final = nat.Dependence.ADDRESS_AND_PORT_DEPENDENT
 CONFIDENCE_FACTOR: Final = math.sqrt(math.log(2 / 0.05) / 2)  # of the DKW band, times 1/sqrt(runs)
 SURE: Final = 0.998  # ours: where a curve is as good as at its end
 BOB_PORT: Final = 5000  # kept by his NAT
+ORDINARY: Final = 1  # hole beside those of the plan: by ordinary checks from the standing socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,12 @@ class Case:
     """A pair of NATs: at Alice's a random port out of ``pool``, at Bob's too where ``both``."""
 
     name: str
-    pool: tuple[int, int]
+    pool: Pool
     both: bool = False
 
     @property
     def size(self) -> int:
-        return self.pool[1] - self.pool[0] + 1
+        return size_of(self.pool)
 
 
 CASES: Final = (
@@ -58,7 +62,7 @@ CASES: Final = (
 
 def play(case: Case, seed: int) -> Measured:
     """One call in the simulator, until it is direct or its budget is spent."""
-    varying = Side(_behaviour(case), _report(case), budget=Budget())
+    varying = Side(_behaviour(case), terms_for(case.pool).nat, budget=Budget())
     other = varying if case.both else Side(BEHAVIOURS["linux"])
     pair = Pair(seed, (varying, other))
     watch = _Watch(pair, both=case.both)
@@ -88,15 +92,19 @@ class _Watch:
             self.seen.came_in(entry.at, packet.payload)
 
 
-def theory(case: Case, lead: int, probes: int) -> float:
-    """The chance of a hit by so many probes. Holes open at the pace of the probes, ``lead`` of
-    them before."""
-    terms = PlanTerms(_report(case), Budget().probes, Budget().sockets)
+def theory(case: Case, run: Measured) -> Scan | Meeting:
+    """What that run had to expect: here both ends know the pool beforehand."""
+    terms, known = terms_for(case.pool), ((0, case.pool),)
     if case.both:
-        many = crowd(terms)
-        rounds = [many] * (probes // many) + [probes % many]
-        return meeting_after(rounds, rounds, (case.size, case.size))
-    return birthday(min(holes_of(terms) + 1, lead + probes - 1), case.size, probes)
+        end = Aimer(known, case.pool, crowd(terms))
+        return Meeting((end, end))
+    return Scan(known, case.pool, run.lead or 0, holes_of(terms) + ORDINARY)
+
+
+def terms_for(pool: Pool) -> PlanTerms:
+    """What an end with random ports out of ``pool`` brings to a plan."""
+    report = nat.NatReport(mapping=BY_PORT, filtering=BY_PORT, ports=nat.Random(*pool))
+    return PlanTerms(report, Budget().probes, Budget().sockets)
 
 
 def _behaviour(case: Case) -> NatBehaviour:
@@ -109,22 +117,19 @@ def _behaviour(case: Case) -> NatBehaviour:
     )
 
 
-def _report(case: Case) -> nat.NatReport:
-    return nat.NatReport(mapping=BY_PORT, filtering=BY_PORT, ports=nat.Random(*case.pool))
-
-
 def curve_of(case: Case, runs: Sequence[Measured]) -> Curve:
     """The measured share and the theory, for each number of probes until the theory is sure."""
-    leads = [run.lead for run in runs if run.lead is not None]
-    lead = round(sum(leads) / len(leads))
-    return compare(case.name, runs, lambda probes: theory(case, lead, probes))
+    return compare(case.name, [(run, theory(case, run)) for run in runs])
 
 
-def compare(name: str, runs: Sequence[Measured], expect: Callable[[int], float]) -> Curve:
-    """The measured share of hits over what is to be expected after so many probes."""
+def compare(name: str, pairs: Sequence[tuple[Measured, Scan | Meeting]]) -> Curve:
+    """The measured share of hits over what was to be expected of these runs after so many
+    probes."""
+    runs = [run for run, _ in pairs]
+    chances = [(each.chances(), count) for each, count in Counter(e for _, e in pairs).items()]
     expected: list[float] = []
     while len(expected) < Budget().probes and (not expected or expected[-1] < SURE):
-        expected.append(expect(len(expected) + 1))
+        expected.append(sum(next(chance) * count for chance, count in chances) / len(runs))
     hits = [run.probes for run in runs if run.probes is not None]
     numbers = range(1, len(expected) + 1)
     measured = [sum(hit <= number for hit in hits) / len(runs) for number in numbers]

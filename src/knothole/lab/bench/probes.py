@@ -17,11 +17,12 @@ _STRAY: Final = STRAY_PRIORITY.to_bytes(4, "big")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run: how many probes it took (None: no hit), and how many holes more than probes there
-    were when the scan began (None: it did not)."""
+    """One run: how many probes it took (None: no hit), how many holes more than probes there were
+    when the scan began (None: it did not), and how many of the probes went ``before`` it."""
 
     probes: int | None
     lead: int | None = None
+    before: int = 0
 
 
 class Probes:
@@ -68,7 +69,7 @@ class Probes:
         """Bob's probes count; where both ends send the same, the number that has the same chance
         from both: each end's aim must be among the other's ports, so their numbers multiply."""
         probes, opened = self._sent["bob"], [at for at, _ in self._sent["alice"]]
-        lead = None
+        lead, before = None, 0
         if self._scan_at is not None:
             before = sum(at < self._scan_at for at, _ in probes)
             lead = bisect_right(opened, self._scan_at + ONE_WAY_SECONDS) - before
@@ -86,7 +87,7 @@ class Probes:
             for number, (_, port) in enumerate(probes)
             if port in self._holes
         ]
-        return Measured(min(met, default=None), lead)
+        return Measured(min(met, default=None), lead, before)
 
     def _counts(self, payload: bytes) -> bool:
         return not self._both or is_probe(payload)

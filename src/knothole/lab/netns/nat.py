@@ -149,10 +149,16 @@ def _own_pool(wan: WanSide) -> list[str]:
     ] + ["masquerade"]
 
 
+def small_pool(size: int, wan: WanSide) -> tuple[int, int]:
+    """The first and the last port of the kinds ``pool-...``: other ones after a restart."""
+    first = POOL_FIRST + size * (wan.generation % 8)
+    return first, first + size - 1
+
+
 def _small_pool(size: int) -> Callable[[WanSide], list[str]]:
     def statements(wan: WanSide) -> list[str]:
-        first = POOL_FIRST + size * (wan.generation % 8)
-        pool = f"masquerade to :{first}-{first + size - 1} fully-random"
+        first, last = small_pool(size, wan)
+        pool = f"masquerade to :{first}-{last} fully-random"
         return [f"meta l4proto {{ tcp, udp }} {pool}", "masquerade"]
 
     return statements
