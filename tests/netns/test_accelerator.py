@@ -213,6 +213,24 @@ def test_an_ipv6_header_must_have_room_too(channel, ipv6) -> None:
         assert started.counts().packets == before + kernel
 
 
+@BOTH
+def test_the_mtu_that_a_router_advertises_for_ipv6_counts(lab, channel, ipv6) -> None:
+    """As the kernel keeps it; it is less where the router has a tunnel behind it."""
+    mtu = Path("/proc/sys/net/ipv6/conf/eth0/mtu")
+    with lab.inside("server"):
+        before = mtu.read_text()
+        mtu.write_text("1400")
+    try:
+        started, client, peer = channel(ipv6, relayed_ipv6=True)
+        for size in (1352, 1353):
+            client.send_channel(NUMBER, PAYLOAD[:size])
+            assert peer.receive() == (PAYLOAD[:size], client.relayed)
+            assert started.counts().packets == 1, "the second by user space"
+    finally:
+        with lab.inside("server"):
+            mtu.write_text(before)
+
+
 @pytest.mark.parametrize("here", Offload)
 @RELAYED
 @BOTH

@@ -13,7 +13,9 @@ from typing import Final
 # <linux/rtnetlink.h>
 _GET_LINK, _GET_ADDRESS, _GET_ROUTE = 18, 22, 26
 _NEW_QDISC, _NEW_FILTER, _DELETE_FILTER = 36, 44, 45
-_IFLA_MTU: Final = 4
+_IFLA_MTU, _IFLA_AF_SPEC = 4, 26
+# <linux/if_link.h>, and where <linux/ipv6.h> has the MTU among the numbers.
+_IFLA_INET6_CONF, _DEVCONF_MTU6 = 2, 2
 _RTA_DESTINATION, _RTA_SOURCE, _RTA_INTERFACE, _RTA_GATEWAY, _RTA_METRICS = 1, 2, 4, 5, 8
 _RTA_VIA, _RTAX_MTU = 18, 2
 _SCOPE_LINK: Final = 253
@@ -40,12 +42,16 @@ _LARGEST: Final = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface; ``hardware`` is its ARPHRD number, ``flags`` are those of netdevice(7)."""
+    """An interface; ``hardware`` is its ARPHRD number, ``flags`` are those of netdevice(7).
+
+    ``ipv6_mtu`` is the lesser one that a router may have advertised.
+    """
 
     index: int
     hardware: int
     flags: int
     mtu: int
+    ipv6_mtu: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,15 @@ class RouteNetlink:
         found = []
         for body in self._ask(_GET_LINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0)):
             _, hardware, index, flags, _ = _LINK.unpack_from(body)
-            mtu = dict(_attributes(body[_LINK.size :])).get(_IFLA_MTU, bytes(4))
-            found.append(Link(index, hardware, flags, *struct.unpack("=I", mtu)))
+            attributes = dict(_attributes(body[_LINK.size :]))
+            (mtu,) = struct.unpack("=I", attributes.get(_IFLA_MTU, bytes(4)))
+            families = dict(_attributes(attributes.get(_IFLA_AF_SPEC, b"")))
+            ipv6 = dict(_attributes(families.get(socket.AF_INET6, b"")))
+            numbers = ipv6.get(_IFLA_INET6_CONF, b"")
+            ipv6_mtu = mtu
+            if len(numbers) >= 4 * (_DEVCONF_MTU6 + 1):
+                (ipv6_mtu,) = struct.unpack_from("=I", numbers, 4 * _DEVCONF_MTU6)
+            found.append(Link(index, hardware, flags, mtu, ipv6_mtu))
         return found
 
     def interfaces_with_addresses(self) -> set[int]:

@@ -35,7 +35,7 @@ Budgets: TypeAlias = tuple[Budget, ...]
 """The one or two that a shortcut takes from."""
 
 REPORT_SECONDS: Final = 1.0  # ours: how far counters of allocations lag behind
-# Ours: path MTUs change without a word, so each entry's way is looked up anew within that time.
+# Ours: MTUs change without a word, so each entry's way is looked up anew within that time.
 RENEW_SECONDS: Final = 60.0
 ENTRIES_A_TURN: Final = (
     100  # ours: some milliseconds, then the event loop's other work has its turn
@@ -274,7 +274,8 @@ class Accelerator:
                 return None
             mtu = _GREATEST_MTU
         elif self._is_usable(leaves_by):
-            mtu = out.mtu or self._links[leaves_by].mtu
+            link = self._links[leaves_by]
+            mtu = out.mtu or (link.ipv6_mtu if destination.is_ipv6 else link.mtu)
         else:
             return None
         treatment = Treatment(
@@ -322,7 +323,7 @@ class Accelerator:
         self._until_renewal -= REPORT_SECONDS
         if self._until_renewal <= 0:
             self._until_renewal = RENEW_SECONDS
-            self._renew_all()
+            self._network_changed()
 
     def _renew_loans(self) -> None:
         self._loan_timer = self._loop.call_later(loans.RENEW_SECONDS, self._renew_loans)
