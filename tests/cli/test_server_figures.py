@@ -33,6 +33,7 @@ def relay(packets: int) -> Report:
         answers=[AnswerCount("allocate", 0, 2), AnswerCount("allocate", 401, 9)],
         binding_requests=0,
         connections={},
+        connected={},
         accelerator=AcceleratorReport(False, "no rights", [], 0),
         users=[UserReport(name, 1, 1000.0, 500.0) for name in NAMES],
     )

@@ -24,11 +24,13 @@ RELAY = Report(
     flows=[
         FlowReport("user-space", "to-peers", 7, 700),
         FlowReport("accelerator", "to-clients", 9, 900),
+        FlowReport("tcp-peers", "to-peers", 0, 12_345),
     ],
     dropped={"no-permission": 4},
     answers=[AnswerCount("allocate", 401, 5), AnswerCount("allocate", 0, 4)],
     binding_requests=6,
     connections={"tls": 1},
+    connected={"tls": 4, "dtls": 5},
     accelerator=AcceleratorReport(True, "", ["eth0"], 8),
     users=[UserReport("somebody", 3, 1.0, 2.0)],
 )
@@ -62,7 +64,11 @@ def test_relay_processes_are_summed_up() -> None:
     assert found["knothole_dropped_packets_total reason=no-permission"] == 8
     assert found["knothole_turn_requests_total code=401 method=allocate"] == 10
     assert found["knothole_stun_requests_total"] == 12
+    assert found["knothole_relayed_bytes_total direction=to-peers path=tcp-peers"] == 24_690
+    assert "knothole_relayed_packets_total direction=to-peers path=tcp-peers" not in found
     assert found["knothole_relay_connections transport=tls"] == 2
+    assert found["knothole_relay_connections_opened_total transport=tls"] == 8
+    assert found["knothole_relay_connections_opened_total transport=dtls"] == 10
     assert found["knothole_memory_bytes process=relay"] == 4000
     assert found["knothole_memory_bytes process=rendezvous"] == 1000
     assert found["knothole_open_descriptors process=relay"] == 60

@@ -20,7 +20,7 @@ from knothole.engine.turn.challenge import ChallengeResponder
 from knothole.engine.turn.credentials import rest_credentials
 from knothole.server import tcp_relay
 from knothole.server.certificate import own_certificate
-from knothole.server.link import RelaySettings, RelayStart
+from knothole.server.link import Look, RelaySettings, RelayStart
 from knothole.server.listener import Listener
 from knothole.server.relay import Relay
 from knothole.wire.address import Address
@@ -242,6 +242,26 @@ async def test_the_peers_end_reaches_a_tls_client_behind_all_its_bytes(world: Wo
     writer.close()
     assert await data.reader.read() == b"answer" * 100_000
     await world.is_without_peers()
+
+
+@in_both_loops
+async def test_the_figures_tell_what_went_to_peers_by_tcp_and_how_clients_came(
+    world: World,
+) -> None:
+    _, data, reader, writer = await world.joined(tls=True)
+    data.writer.write(b"x" * 1000)
+    assert len(await reader.readexactly(1000)) == 1000
+    writer.write(b"y" * 300)
+    assert len(await data.reader.readexactly(300)) == 300
+
+    def octets() -> dict[tuple[str, str], int]:
+        flows = world.relay.obey(Look(0)).flows
+        return {(flow.path, flow.direction): flow.octets for flow in flows}
+
+    await until(lambda: octets()["tcp-peers", "to-clients"] == 300)
+    assert octets()["tcp-peers", "to-peers"] == 1000
+    assert octets()["user-space", "to-peers"] == 0
+    assert world.relay.obey(Look(0)).connected == {"tls": 2}
 
 
 @in_both_loops

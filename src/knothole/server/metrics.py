@@ -107,12 +107,12 @@ def _relays(relays: list[Report]) -> Iterator[Metric]:
         "knothole_relayed_packets",
         "Datagrams relayed. One between two clients of this server counts in both directions.",
         ("path", "direction"),
-        [(labels, flow.datagrams) for labels, flow in flows],
+        [(labels, flow.datagrams) for labels, flow in flows if flow.path != "tcp-peers"],
     )
     yield _sum(
         CounterMetricFamily,
         "knothole_relayed_bytes",
-        "Payload relayed.",
+        "Payload relayed; to and from peers by TCP on a path of its own, tcp-peers.",
         ("path", "direction"),
         [(labels, flow.octets) for labels, flow in flows],
     )
@@ -141,6 +141,13 @@ def _relays(relays: list[Report]) -> Iterator[Metric]:
         "Clients of the relay by TCP, TLS and DTLS.",
         ("transport",),
         [((t,), count) for relay in relays for t, count in relay.connections.items()],
+    )
+    yield _sum(
+        CounterMetricFamily,
+        "knothole_relay_connections_opened",
+        "Clients of the relay that have come by TCP, TLS and DTLS and said something.",
+        ("transport",),
+        [((t,), count) for relay in relays for t, count in relay.connected.items()],
     )
     yield GaugeMetricFamily(
         "knothole_accelerator_on",

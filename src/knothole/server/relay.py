@@ -114,6 +114,7 @@ class Relay:
             evidence,
             connections,
             send=self._outputs.transmit,
+            connected=self._reporter.connected,
             drain=self._drain,
         )
         self._steering = Steering(settings, context, users, self._inputs.dtls, self._reporter)

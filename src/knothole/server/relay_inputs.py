@@ -31,7 +31,8 @@ Connection: TypeAlias = TurnConnection | DtlsConnection
 class RelayInputs:
     """Tells the engine, and calls ``drain`` with the time after that.
 
-    ``connections`` are kept here: those that have sent a message. ``send`` sends datagrams of DTLS.
+    ``connections`` are kept here: those that have sent a message. ``send`` sends datagrams of DTLS;
+    ``connected`` is told how each connection came that has sent one.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class RelayInputs:
         connections: MutableMapping[FiveTuple, Connection],
         *,
         send: Callable[[Datagram], None],
+        connected: Callable[[Transport], object],
         drain: Callable[[float], object],
     ) -> None:
-        self._main_port = start.port
+        self._main_port, self._connected = start.port, connected
         self._turn, self._bindings, self._sockets = turn, bindings, sockets
         self._evidence, self._connections, self._drain = evidence, connections, drain
         self.dtls = DtlsServer(
@@ -96,7 +98,9 @@ class RelayInputs:
         """Whole messages came by ``connection``."""
         now = time.monotonic()
         five_tuple = connection.five_tuple
-        self._connections[five_tuple] = connection
+        if self._connections.get(five_tuple) is not connection:
+            self._connections[five_tuple] = connection
+            self._connected(five_tuple.transport)
         for payload in messages:
             if payload[:2] == BINDING_REQUEST:
                 answer = self._bindings.answer_message(five_tuple, payload)

@@ -21,6 +21,7 @@ from knothole.server.reports import (
     UserReport,
 )
 from knothole.server.vitals import VitalSigns
+from knothole.wire.address import Transport
 
 MOST_USERS: Final = 50  # ours: they travel in one packet
 MOST_INTERFACES: Final = 50
@@ -41,12 +42,17 @@ class Reporter:
         self._accelerator, self._connections = accelerator, connections
         self._signs = VitalSigns()
         self._ended: Counter[str] = Counter()
+        self._connected: Counter[str] = Counter()
         self._usage: dict[str, Usage] = {}
         self._usage_at = 0.0
 
     def ended(self, reason: EndReason) -> None:
         """An allocation is no more."""
         self._ended[reason.name.lower().replace("_", "-")] += 1
+
+    def connected(self, transport: Transport) -> None:
+        """A client has come that way, and has said something."""
+        self._connected[transport.value] += 1
 
     def report(self, users: int, now: float) -> Report:
         """With the ``users`` who have had most relayed since that was asked last."""
@@ -59,7 +65,11 @@ class Reporter:
                 for (transport, is_ipv6), count in tally.kinds().items()
             ],
             ended=dict(self._ended),
-            flows=[*_flows("user-space", tally.by_us), *_flows("accelerator", tally.by_kernel)],
+            flows=[
+                *_flows("user-space", tally.by_us),
+                *_flows("accelerator", tally.by_kernel),
+                *_flows("tcp-peers", tally.by_tcp),
+            ],
             dropped={reason.value: count for reason, count in tally.dropped.items()},
             answers=[
                 AnswerCount(method, code, count)
@@ -67,6 +77,7 @@ class Reporter:
             ],
             binding_requests=self._bindings.requests,
             connections=dict(Counter(each.transport.value for each in self._connections)),
+            connected=dict(self._connected),
             accelerator=AcceleratorReport(
                 accelerator.on,
                 accelerator.reason,

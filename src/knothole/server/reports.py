@@ -16,7 +16,10 @@ class AllocationCount(msgspec.Struct, frozen=True):
 
 
 class FlowReport(msgspec.Struct, frozen=True):
-    """What was relayed so far by one path, in one direction; ``octets`` of payload."""
+    """What was relayed so far by one path, in one direction; ``octets`` of payload.
+
+    Paths are "user-space" and "accelerator", and "tcp-peers", which has no datagrams.
+    """
 
     path: str
     direction: str
@@ -51,7 +54,10 @@ class UserReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, tag="report", frozen=True):
-    """How it goes. What has a name of its own in it is ``users`` only."""
+    """How it goes. What has a name of its own in it is ``users`` only.
+
+    By the transport ``connections`` are clients that are there, ``connected`` those that have come.
+    """
 
     vitals: Vitals
     is_draining: bool
@@ -62,5 +68,6 @@ class Report(msgspec.Struct, tag="report", frozen=True):
     answers: list[AnswerCount]
     binding_requests: int
     connections: dict[str, int]
+    connected: dict[str, int]
     accelerator: AcceleratorReport
     users: list[UserReport]

@@ -442,7 +442,7 @@ def test_what_goes_over_tcp_is_held_to_the_limit_of_the_allocation(new_world, ne
     tcp.messages()
     ended = tcp.last(AllocationEnded)
     assert (ended.to_peers, ended.to_client) == (900_000, 600_000)
-    flows = server.tally.by_us
+    flows = server.tally.by_tcp
     assert (flows.to_peers.octets, flows.to_clients.octets) == (900_000, 600_000)
     assert server.peer_passed(number, 1, 1, world.now) == 0, "late, of what is no more"
 

@@ -63,12 +63,14 @@ class Usage(NamedTuple):
 class Tally:
     """Of the ``allocations`` by relayed address, and of what they have done.
 
-    ``by_us`` went through this process, ``by_kernel`` did not. ``answers`` are counted by method
+    ``by_us`` went through this process in datagrams, ``by_kernel`` did not, ``by_tcp`` went to and
+    from peers by TCP, where there are no datagrams. ``answers`` are counted by method
     and error code, 0 for a success."""
 
     allocations: Mapping[Address, ServerAllocation]
     by_us: Flows = field(default_factory=Flows)
     by_kernel: Flows = field(default_factory=Flows)
+    by_tcp: Flows = field(default_factory=Flows)
     dropped: Counter[Drop] = field(default_factory=Counter)
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
 

@@ -73,7 +73,7 @@ class TcpPeers:
         limit: int,
         outputs: deque[ServerOutput],
     ) -> None:
-        self._by_relayed, self._flows = allocations.by_relayed, allocations.tally.by_us
+        self._by_relayed, self._flows = allocations.by_relayed, allocations.tally.by_tcp
         self._rules, self._random = rules, random
         self._limit, self._outputs = limit, outputs
         self._by_number: dict[int, _PeerConnection] = {}
