@@ -260,6 +260,16 @@ class TestTickets:
         changed[at] ^= 1
         assert away.code(Method.REFRESH, MobilityTicket(bytes(changed))) == 400
 
+    def test_another_spelling_of_one_is_bad(self, home, away) -> None:
+        value = home.ticket.value
+        for other in (
+            value + b"=",
+            value + b"====",
+            value.translate(bytes.maketrans(b"-_", b"+/")),
+        ):
+            if other != value:
+                assert away.code(Method.REFRESH, MobilityTicket(other)) == 400
+
     @pytest.mark.parametrize("value", [b"", b"x", bytes(12), bytes(28), bytes(40), bytes(500)])
     def test_an_invented_one_is_bad(self, world, home, away, value) -> None:
         assert away.code(Method.REFRESH, MobilityTicket(value)) == 400

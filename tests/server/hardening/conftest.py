@@ -146,14 +146,15 @@ def settled(patient: Patient) -> Calm:
     return now
 
 
-def user_of(patient: Patient, name: str, lifetime: float = 3600, **options: object) -> Attacker:
-    """With credentials that are good."""
-    return _user_of(Attacker, patient, name, lifetime, **options)
-
-
-def _user_of(
-    kind: type[Attacker], patient: Patient, name: str, lifetime: float = 3600, **options: object
+def user_of(
+    patient: Patient,
+    name: str,
+    lifetime: float = 3600,
+    *,
+    kind: type[Attacker] = Attacker,
+    **options: object,
 ) -> Attacker:
+    """With credentials that are good."""
     made = rest_credentials(patient.secret, name, lifetime, time.time())
     return kind(patient.port, made.username, made.password, **options)  # type: ignore[arg-type]
 
@@ -161,10 +162,10 @@ def _user_of(
 @pytest.fixture
 def user(patient: Patient) -> Callable[..., Attacker]:
     """``user(name, lifetime)``: an attacker with good credentials, to be used as a context."""
-    return lambda *args, **options: _user_of(Attacker, patient, *args, **options)
+    return lambda *args, **options: user_of(patient, *args, **options)
 
 
 @pytest.fixture
 def stream_user(patient: Patient) -> Callable[..., Attacker]:
     """The same over TCP, for TCP allocations."""
-    return lambda *args, **options: _user_of(StreamAttacker, patient, *args, **options)
+    return lambda *args, **options: user_of(patient, *args, kind=StreamAttacker, **options)

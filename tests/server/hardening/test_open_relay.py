@@ -14,19 +14,16 @@ from knothole.lab.fuzz.patient import vitals
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     ChannelNumber,
-    Data,
     ErrorCode,
-    Message,
-    MessageClass,
     Method,
     RequestedTransport,
     XorPeerAddress,
     decode,
-    encode,
 )
 
 from .attacker import Attacker
 
+ALSO_ACCELERATED = True
 UDP = RequestedTransport()
 PEER = XorPeerAddress(Address("8.8.8.8", 53))
 SOON = 10_000_000_000  # a UNIX time that is not over
@@ -141,13 +138,35 @@ def test_data_without_an_allocation_goes_nowhere(patient) -> None:
     ):
         peer.bind(("127.0.0.1", 0))
         here = XorPeerAddress(Address(*peer.getsockname()))
-        content = (here, Data(b"through you"))
-        indication = Message(MessageClass.INDICATION, Method.SEND, bytes(12), content)
         for _ in range(20):
-            attacker.socket.send(encode(indication))
-            attacker.socket.send(b"\x40\x00\x00\x04data")
+            attacker.indicate(here.address, b"through you")
+            attacker.send_channel(0x4000, b"data")
         attacker.challenge()  # it has seen all of them by now
         attacker.nonce = b""
         peer.setblocking(False)
         with pytest.raises(BlockingIOError):
             peer.recv(100)
+
+
+def test_nobody_speaks_on_the_channel_of_another(patient, user) -> None:
+    """From another port than the client's own, with the number that is bound, and into the relayed
+    address from another host or port than the peer's."""
+    with (
+        user("alice") as alice,
+        user("bob", seed=2) as bob,
+        Attacker(patient.port) as thief,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
+    ):
+        to_alice, to_bob = XorPeerAddress(alice.allocate()), XorPeerAddress(bob.allocate())
+        for one, peer in ((alice, to_bob), (bob, to_alice)):
+            assert one.code(Method.CHANNEL_BIND, ChannelNumber(0x4000), peer) == 0
+        alice.send_channel(0x4000, b"it works")
+        assert bob.comes(0.0) == [b"\x40\x00\x00\x08it works"]
+        for _ in range(20):
+            thief.send_channel(0x4000, b"I am Alice")
+            thief.indicate(to_bob.address, b"I am Alice")
+            for relayed in (to_alice.address, to_bob.address):
+                stranger.sendto(b"I am the other one", tuple(relayed))
+        thief.challenge()  # it has seen all of them by now
+        thief.nonce = b""
+        assert alice.heard(0.5) == bob.heard(0.5) == []

@@ -9,15 +9,20 @@ import contextlib
 import time
 
 import pytest
+from OpenSSL import SSL
 
+from knothole.io.dtls import HANDSHAKE_MTU, dtls_context
 from knothole.lab.fuzz.attacks import dtls_hello
 from knothole.lab.fuzz.patient import vitals
+from knothole.lab.fuzz.witness import read_figures
 from knothole.wire.address import Address
 from knothole.wire.stun import Method, RequestedTransport, XorPeerAddress
 
-from .attacker import Attacker
+from .attacker import PATIENCE, Attacker
 
 UDP = RequestedTransport()
+MOST_HALF_OPEN = 128  # knothole.server.dtls: of one network
+HELLO_VERIFY_REQUEST, SERVER_HELLO = 3, 2  # RFC 6347 Section 4.3.2
 AT_ONCE, A_SECOND = 1_048_576, 262_144  # Limits.unproven
 MOST_CHALLENGE = 92
 FLOOD = 60_000  # four times what there are challenges for at once
@@ -55,6 +60,56 @@ def test_a_dtls_client_without_a_cookie_is_answered_with_less_than_it_sent(patie
         assert heard and all(len(each) < len(hello) for each in heard)
         assert {each[13] for each in heard} == {3}  # hello_verify_request, and nothing else
     assert vitals(patient.processes).descriptors == before
+
+
+def test_nothing_is_kept_of_dtls_clients_before_their_cookie(patient) -> None:
+    """Neither of hundreds without one, nor of those who show somebody else's: of one network only
+    128 associations without an allocation are kept, and these take no place from who comes next.
+    """
+    calm = read_figures(patient.metrics_port)
+    with contextlib.ExitStack() as stack:
+        owner = stack.enter_context(Attacker(patient.port))
+        client = DtlsHello()
+        shown = client.with_cookie(dtls_answer(owner, client.bare))
+        for _ in range(MOST_HALF_OPEN + 100):
+            forger = stack.enter_context(Attacker(patient.port))
+            for hello in (client.bare, shown) * 3:
+                forger.socket.send(hello)
+        thief = stack.enter_context(Attacker(patient.port))
+        assert dtls_answer(thief, shown)[13] == HELLO_VERIFY_REQUEST
+        assert read_figures(patient.metrics_port).left_of(calm) == {}
+        assert dtls_answer(owner, shown)[13] == SERVER_HELLO, "its own cookie is good"
+
+
+def dtls_answer(attacker: Attacker, hello: bytes) -> bytes:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        attacker.socket.send(hello)
+        if heard := attacker.heard(1.0):
+            return heard[0]
+    raise AssertionError("no answer")
+
+
+class DtlsHello:
+    """What a DTLS client sends first, and what it sends when it has been given a cookie."""
+
+    def __init__(self) -> None:
+        self._connection = SSL.Connection(dtls_context(SSL.DTLS_CLIENT_METHOD))
+        self._connection.set_connect_state()
+        self._connection.set_ciphertext_mtu(HANDSHAKE_MTU)
+        self.bare = self._next()
+
+    def with_cookie(self, answer: bytes) -> bytes:
+        self._connection.bio_write(answer)
+        return self._next()
+
+    def _next(self) -> bytes:
+        with contextlib.suppress(SSL.WantReadError):
+            self._connection.do_handshake()
+        records = self._connection.bio_read(65_536)
+        while len(records) > (first := 13 + int.from_bytes(records[11:13], "big")):
+            records = records[first:]  # what it has sent again, as it had no answer for a while
+        return records
 
 
 def test_a_nonce_is_good_for_nobody_else(patient, user) -> None:

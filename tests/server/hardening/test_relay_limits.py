@@ -1,6 +1,8 @@
 """Hardened, point 3: loops, and how much one allocation, one user and one network may take.
 
-With exact figures in virtual time: tests/engine/turn/test_turn_budget.py and test_turn_quota.py.
+With exact figures in virtual time: tests/engine/turn/test_turn_budget.py, test_turn_quota.py and,
+for what the kernel relays, test_turn_shortcut.py. Mobility tickets and connections with peers:
+test_mobility_tickets.py, test_peer_connections.py.
 """
 
 from __future__ import annotations
@@ -8,35 +10,33 @@ from __future__ import annotations
 import contextlib
 import time
 
+import pytest
+
 from knothole.lab.fuzz.patient import vitals
+from knothole.lab.fuzz.witness import read_figures
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     ChannelNumber,
     Data,
     EvenPort,
     Lifetime,
-    Message,
-    MessageClass,
     Method,
     RequestedTransport,
+    ReservationToken,
     XorPeerAddress,
+    XorRelayedAddress,
     decode,
-    encode,
 )
 
+ALSO_ACCELERATED = True
 UDP = RequestedTransport()
-
-
-def indication(peer: Address, data: bytes) -> bytes:
-    content = (XorPeerAddress(peer), Data(data))
-    return encode(Message(MessageClass.INDICATION, Method.SEND, bytes(12), content))
 
 
 def test_an_allocation_that_sends_to_itself_hears_each_datagram_once(user) -> None:
     with user("alice") as attacker:
         own = attacker.allocate()
         assert attacker.code(Method.CREATE_PERMISSION, XorPeerAddress(own)) == 0
-        attacker.socket.send(indication(own, b"round and round"))
+        attacker.indicate(own, b"round and round")
         heard = [decode(each).get(Data) for each in attacker.comes(1.0)]
         assert heard == [Data(b"round and round")]
 
@@ -59,10 +59,36 @@ def test_a_flood_through_one_allocation_ends_at_its_limit(user) -> None:
         own = attacker.allocate()
         assert attacker.code(Method.CREATE_PERMISSION, XorPeerAddress(own)) == 0
         for number in range(2000):
-            attacker.socket.send(indication(own, b"%d" % number))
+            attacker.indicate(own, b"%d" % number)
         heard = attacker.comes(1.0)
         # Out and in are both counted.
         assert 0 < len(heard) <= (128 + time.monotonic() - begun) / 2 + 1
+
+
+@pytest.mark.parametrize("loop", [False, True], ids=["to another", "to itself"])
+def test_a_flood_on_a_channel_ends_at_the_limit_too(patient, user, loop) -> None:
+    """What comes of 2000, most of it by the kernel where that relays."""
+    begun = time.monotonic()
+    before = read_figures(patient.metrics_port)
+    with user("alice") as alice, user("bob", seed=2) as bob:
+        heard_by = alice if loop else bob
+        to_alice, to_bob = XorPeerAddress(alice.allocate()), XorPeerAddress(bob.allocate())
+        pairs = [(alice, to_alice)] if loop else [(alice, to_bob), (bob, to_alice)]
+        for one, peer in pairs:
+            assert one.code(Method.CHANNEL_BIND, ChannelNumber(0x4000), peer) == 0
+        for number in range(2000):
+            alice.send_channel(0x4000, b"%d" % number)
+        heard = heard_by.comes(1.0)
+        # Out and in are both counted when it is one's own.
+        most = 128 + time.monotonic() - begun
+        assert 0 < len(heard) <= (most / 2 if loop else most) + 1
+    if before.sum("knothole_accelerator_on"):
+        path = {"path": "accelerator"}
+        wanted = "knothole_relayed_packets_total"
+        deadline = time.monotonic() + 60
+        while read_figures(patient.metrics_port).sum(wanted, **path) <= before.sum(wanted, **path):
+            assert time.monotonic() < deadline, "the kernel has relayed nothing"
+            time.sleep(0.1)
 
 
 def test_a_scan_of_a_network_ends_at_the_limit_whatever_the_allocation(user) -> None:
@@ -103,6 +129,23 @@ def test_reservations_count_and_are_given_back(patient, user) -> None:
         attackers = [everybody.enter_context(user("alice", seed=each)) for each in range(5)]
         codes = [each.code(Method.ALLOCATE, UDP, EvenPort(True)) for each in attackers]
         assert codes == [0] * 4 + [486]
+
+
+def test_a_reserved_port_is_given_to_who_has_its_token(user) -> None:
+    """Not to guesses, and not twice."""
+    with user("alice") as owner, user("alice", seed=2) as second, user("alice", seed=3) as third:
+        answer = owner.ask(Method.ALLOCATE, UDP, EvenPort(True))
+        token, relayed = answer.get(ReservationToken), answer.get(XorRelayedAddress).address
+        with user("mallory", seed=4) as guesser:
+            for at in range(8):
+                changed = bytearray(token.value)
+                changed[at] ^= 1
+                guess = ReservationToken(bytes(changed))
+                assert guesser.code(Method.ALLOCATE, UDP, guess) == 508
+            guesser.nonce = b""
+        assert second.allocate(token) == Address(relayed.host, relayed.port + 1)
+        assert third.code(Method.ALLOCATE, UDP, token) == 508
+        third.nonce = b""
 
 
 def test_permissions_and_channels_of_one_allocation_are_limited(user) -> None:

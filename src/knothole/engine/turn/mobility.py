@@ -78,6 +78,8 @@ class Mobility:
             content = self._cipher.decrypt(sealed, None)
         except (InvalidTag, ValueError):  # the latter for what is no base64, or too short
             raise Refusal(400) from None
+        if base64.urlsafe_b64encode(sealed) != ticket.value:  # another spelling of the same bytes
+            raise Refusal(400)
         number = int.from_bytes(content[:_NUMBER_SIZE], "big")
         serial = int.from_bytes(content[_NUMBER_SIZE:], "big")
         allocation = self._by_number.get(number)
