@@ -36,8 +36,8 @@ class Place:
         assert select.select([self.sock], [], [], PATIENCE)[0]
         return [
             (bytes(self.arena.view[start : start + size]), segment_size, self.inbox.address(source))
-            for start, (size, segment_size, source) in zip(
-                self.arena.starts, self.inbox.receive(), strict=False
+            for start, size, segment_size, source in zip(
+                self.arena.starts, *self.inbox.receive(), strict=False
             )
         ]
 
@@ -104,7 +104,7 @@ def test_a_source_is_the_same_whenever_it_comes_and_can_be_known_before(place) -
         place.send(b"payload", 1)
         place.send(b"payload", 2)
         assert select.select([place.sock], [], [], PATIENCE)[0]
-        sources = [source for _, _, source in place.inbox.receive()]
+        _, _, sources = place.inbox.receive()
         assert sources[0] == expected
         assert hash(sources[0]) == hash(expected)
         assert sources[1] != expected

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,74 +15,11 @@ from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io import udp
 from knothole.io.bpf.layout import Count
 from knothole.io.offload import NoOffload, make_offload
-from knothole.io.udp_bind import bind_socket
 from knothole.server.crowd import A_TURN
-from knothole.server.relay_socket import RelaySocket
-from knothole.server.routes import Routes
-from knothole.wire.address import Address, parse_address
 from knothole.wire.turn import encode_channel_data
 
 from .conftest import PATIENCE, until
-
-CHANNEL, OTHER_CHANNEL = 0x4001, 0x4002
-
-
-class Ground:
-    """The relay's socket for clients and one relayed address; a client, another one, and a peer."""
-
-    def __init__(self, host: str, batches: bool = True) -> None:
-        self.to_engine: list[Datagram] = []
-        self.passed: list[tuple[ShortcutKey, Count]] = []
-        self.free = Budget(0, 0, time.monotonic())
-        self.engine: Callable[[Datagram], object] = lambda _: None
-        self.sockets: dict[Address, RelaySocket] = {}
-        self.routes = Routes(
-            self.sockets.get, lambda *report: self.passed.append(report), batches=batches
-        )
-        self.server = self._open(host, listens=True)
-        self.relayed = self.relay()
-        self._plain = [bind_socket(Address(host, 0)) for _ in range(3)]
-        self.client, self.other, self.peer = self._plain
-        self.out = ShortcutKey(_address(self.client), self.server, CHANNEL)
-        self.back = ShortcutKey(_address(self.peer), self.relayed, 0)
-
-    def relay(self) -> Address:
-        """One more relayed address."""
-        return self._open(self.server.host, listens=False)
-
-    def _open(self, host: str, *, listens: bool) -> Address:
-        sock = bind_socket(Address(host, 0))
-        address = _address(sock)
-        make = self.routes.listening if listens else self.routes.relayed
-        self.sockets[address] = make(sock, self._engine)
-        return address
-
-    def _engine(self, datagrams: Sequence[Datagram]) -> None:
-        self.to_engine += datagrams
-        for datagram in datagrams:
-            self.engine(datagram)
-
-    def to_peer(self, *budgets: Budget, lasts: float = 600.0) -> None:
-        shortcut = Shortcut(self.relayed, _address(self.peer), 0, time.monotonic() + lasts)
-        self.routes.install(self.out, shortcut, budgets or (self.free,))
-
-    def to_client(self, relayed: Address | None = None) -> None:
-        shortcut = Shortcut(self.server, _address(self.client), CHANNEL, time.monotonic() + 600)
-        key = ShortcutKey(_address(self.peer), relayed, 0) if relayed else self.back
-        self.routes.install(key, shortcut, (self.free,))
-
-    def send(self, *payloads: bytes, channel: int = CHANNEL) -> None:
-        """From the client, as ChannelData."""
-        for payload in payloads:
-            self.client.sendto(encode_channel_data(channel, payload, False), self.server)
-
-    def engine_heard(self) -> list[bytes]:
-        return [part for datagram in self.to_engine for part in datagram.segments()]
-
-    def close(self) -> None:
-        self.routes.close()
-        for each in (*self._plain, *self.sockets.values()):
-            each.close()
+from .route_ground import CHANNEL, OTHER_CHANNEL, Ground, address_of, heard, received
 
 
 @pytest.fixture(params=[True, False], ids=["batches", "single"])
@@ -97,21 +33,6 @@ async def ground(request: pytest.FixtureRequest, batches: bool) -> Iterator[Grou
     made = Ground(request.param, batches)
     yield made
     made.close()
-
-
-async def received(sock: socket.socket, count: int) -> list[bytes]:
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(PATIENCE):
-        return [await loop.sock_recv(sock, 65_535) for _ in range(count)]
-
-
-async def heard(ground: Ground, count: int) -> list[bytes]:
-    await until(lambda: len(ground.engine_heard()) >= count)
-    return ground.engine_heard()
-
-
-def _address(sock: socket.socket) -> Address:
-    return parse_address(*sock.getsockname()[:2])
 
 
 async def test_channel_data_goes_to_the_peer_from_the_relayed_address_without_the_engine(
@@ -139,7 +60,7 @@ async def test_what_a_peer_sends_comes_to_the_client_as_channel_data(ground: Gro
 
 async def test_between_two_clients_only_the_channel_number_changes(ground: Ground) -> None:
     expires_at = time.monotonic() + 600
-    shortcut = Shortcut(ground.server, _address(ground.other), OTHER_CHANNEL, expires_at)
+    shortcut = Shortcut(ground.server, address_of(ground.other), OTHER_CHANNEL, expires_at)
     ground.routes.install(ground.out, shortcut, (ground.free,))
     ground.send(b"payload")
     assert await received(ground.other, 1) == [
@@ -212,7 +133,7 @@ async def test_what_the_engine_sends_on_and_what_goes_on_by_itself_keep_their_or
     """The engine is one that sends whatever it hears to the peer, bound or not."""
     ground.to_peer()
     ground.engine = lambda each: ground.sockets[ground.relayed].send(
-        Datagram(ground.relayed, _address(ground.peer), each.payload[4:])
+        Datagram(ground.relayed, address_of(ground.peer), each.payload[4:])
     )
     order = [CHANNEL, CHANNEL, OTHER_CHANNEL, CHANNEL, OTHER_CHANNEL, OTHER_CHANNEL, CHANNEL]
     for number, channel in enumerate(order * 5):
@@ -265,8 +186,8 @@ async def test_what_is_beyond_the_budget_goes_to_the_engine(ground: Ground, budg
 async def test_all_routes_of_a_budget_share_it_and_both_of_a_route_are_taken_from(ground) -> None:
     mine, other = left(100, 1000), left(3, 1000)
     ground.to_peer(mine, other)
-    shortcut = Shortcut(ground.relayed, _address(ground.other), 0, time.monotonic() + 600)
-    second = ShortcutKey(_address(ground.client), ground.server, OTHER_CHANNEL)
+    shortcut = Shortcut(ground.relayed, address_of(ground.other), 0, time.monotonic() + 600)
+    second = ShortcutKey(address_of(ground.client), ground.server, OTHER_CHANNEL)
     ground.routes.install(second, shortcut, (other,))
     ground.send(b"one", b"two")
     ground.send(b"three", channel=OTHER_CHANNEL)
@@ -301,7 +222,7 @@ async def test_bursts_of_a_peer_come_to_the_client_whole(ground: Ground) -> None
     ground.engine = lambda each: [
         ground.sockets[ground.server].send(
             Datagram(
-                ground.server, _address(ground.client), encode_channel_data(CHANNEL, part, False)
+                ground.server, address_of(ground.client), encode_channel_data(CHANNEL, part, False)
             )
         )
         for part in each.segments()
@@ -333,7 +254,7 @@ async def test_a_socket_that_the_engine_closes_in_the_midst_of_a_turn_ends_nothi
     assert await received(ground.peer, 1) == [b"first"]
     await heard(ground, 1)
     shortcut = Shortcut(
-        ground.server, _address(ground.other), OTHER_CHANNEL, time.monotonic() + 600
+        ground.server, address_of(ground.other), OTHER_CHANNEL, time.monotonic() + 600
     )
     ground.routes.install(ground.out, shortcut, (ground.free,))
     ground.send(b"still there")
@@ -390,7 +311,7 @@ async def test_behind_what_the_kernel_does_not_take_now_everything_waits_in_orde
     monkeypatch.setattr(udp, "make_offload", lambda *_, **__: kernel)
     ground = Ground("127.0.0.1", batches)
     ground.to_client()
-    link, client = ground.sockets[ground.server], _address(ground.client)
+    link, client = ground.sockets[ground.server], address_of(ground.client)
     link.send(Datagram(ground.server, client, b"\x80one\x80two", 4))
     assert link.is_blocked
     ground.peer.sendto(b"three", ground.relayed)

@@ -25,14 +25,15 @@ from knothole.io.mmsg import (
 from knothole.io.offload import CONTROL_SPACE, segment_size_in, segment_size_of
 from knothole.wire.address import Address, parse_address
 
-Arrival: TypeAlias = tuple[int, int, Source]
-"""Bytes, segment size (0: a single datagram), and the source, in the way of the inbox."""
+Arrivals: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[Source]]
+"""Of each datagram: its bytes, its segment size (0: it is a single one), its source, in the way of
+the inbox. A tuple for each would have the garbage collector look at all of them."""
 
 
 class Inbox(Protocol):
     """What comes of a socket goes into the slots of an arena, from the first one on."""
 
-    def receive(self) -> Sequence[Arrival]:
+    def receive(self) -> Arrivals:
         """What is there, in order of the slots, and at most as many. Raises OSError like recvmsg,
         BlockingIOError where there is nothing."""
 
@@ -56,18 +57,22 @@ class SingleInbox:
     def __init__(self, sock: socket.socket, arena: Arena) -> None:
         self._sock, self._arena = sock, arena
 
-    def receive(self) -> Sequence[Arrival]:
-        arrived: list[Arrival] = []
+    def receive(self) -> Arrivals:
+        arrivals: tuple[list[int], list[int], list[Source]] = ([], [], [])
+        sizes, segment_sizes, sources = arrivals
         for slot in self._arena.slots:
             try:
-                arrived.append(self._receive(slot))
+                size, segment_size, source = self._receive(slot)
             except OSError:
-                if arrived:
+                if sizes:
                     break
                 raise
-        return arrived
+            sizes.append(size)
+            segment_sizes.append(segment_size)
+            sources.append(source)
+        return arrivals
 
-    def _receive(self, slot: memoryview) -> Arrival:
+    def _receive(self, slot: memoryview) -> tuple[int, int, Source]:
         if not hasattr(self._sock, "recvmsg_into"):  # Windows has neither it nor bursts
             size, source = self._sock.recvfrom_into(slot)
             return size, 0, source
@@ -125,7 +130,7 @@ class BatchInbox:
         self._name = f"{name_size}s{_NAME_SPACE - name_size}x"
         self._splitters: dict[int, struct.Struct] = {}
 
-    def receive(self) -> Sequence[Arrival]:
+    def receive(self) -> Arrivals:
         count = recvmmsg(self._sock.fileno(), self._headers, SLOTS)
         sizes = self._lengths[:count].tolist()
         controls = self._control_lengths[:count].tolist()
@@ -139,7 +144,7 @@ class BatchInbox:
                 self._segment_size(*each)
                 for each in zip(range(count), sizes, controls, strict=True)
             ]
-        return list(zip(sizes, controls, splitter.unpack_from(self._names), strict=True))
+        return sizes, controls, splitter.unpack_from(self._names)
 
     def source(self, address: Address) -> Source:
         return name_of(address)

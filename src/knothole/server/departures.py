@@ -31,7 +31,7 @@ class Departures:
             return
         for route in self._going:
             if route.parts is None:
-                route.outlet.send_one(route.start, route.size, route.destination)
+                route.outlet.send_one(route)
             else:
                 route.outlet.send_burst(route.parts, route.size, route.destination)
                 route.parts = None

@@ -14,6 +14,7 @@ from knothole.io.inbox import make_inbox
 from knothole.io.outbox import Destination, make_outbox
 from knothole.io.udp import Receiver
 from knothole.server.relay_socket import Common, RelaySocket
+from knothole.server.route import Route
 from knothole.wire.address import Address
 from knothole.wire.turn import CHANNEL_HEADER_SIZE
 
@@ -33,11 +34,12 @@ class ListeningSocket(RelaySocket):
     def _inlet(self, source: Address, channel: int) -> object:
         return self._inbox.source(source), channel
 
-    def send_one(self, start: int, size: int, destination: Destination) -> None:
+    def send_one(self, route: Route) -> None:
         if self._queue:
-            self._refused(destination.address, bytes(self._common.arena.view[start : start + size]))
+            payload = self._common.arena.view[route.start : route.start + route.size]
+            self._refused(route.destination.address, bytes(payload))
         else:
-            self._outbox.post(start, size, destination)
+            self._outbox.post(route.start, route.size, route.destination)
 
     def send_burst(self, parts: list[memoryview], size: int, destination: Destination) -> None:
         self._outbox.leave()  # what was there before it
@@ -48,7 +50,7 @@ class ListeningSocket(RelaySocket):
 
     def _readable(self) -> None:
         try:
-            arrivals = self._inbox.receive()
+            sizes, segment_sizes, sources = self._inbox.receive()
         except OSError:
             self._take_errors()
             return
@@ -56,8 +58,9 @@ class ListeningSocket(RelaySocket):
         arena, add = common.arena, common.departures.add
         octets, view, now = arena.bytes, arena.view, time.monotonic()
         others: list[Received] = []
-        for start, (size, segment_size, source), head in zip(
-            arena.starts, arrivals, arena.heads(len(arrivals)), strict=False
+        heads = arena.heads(len(sizes))
+        for start, size, segment_size, source, head in zip(
+            arena.starts, sizes, segment_sizes, sources, heads, strict=False
         ):
             inlet = source, head[0] << 8 | head[1]
             if others and inlet in routes:

@@ -90,7 +90,9 @@ class Relay:
             shortcuts=True,
         )
         self._sockets = RelaySockets(
-            start.relay_hosts, lambda key, count: self._inputs.passed(False, key, count)
+            start.relay_hosts,
+            lambda key, count: self._inputs.passed(False, key, count),
+            has_plenty=lambda: 2 * self._sockets_open < self._max_sockets,
         )
         self._tcp = TcpRelay(start.relay_hosts, self._turn, self._drain)
         connections: dict[FiveTuple, Connection] = {}
@@ -179,7 +181,13 @@ class Relay:
     @property
     def _has_room(self) -> bool:
         """Whether another socket may be opened."""
-        return len(self._accepted) + len(self._sockets) + len(self._tcp) < self._max_sockets
+        if self._sockets_open >= self._max_sockets:
+            self._sockets.give_way()
+        return self._sockets_open < self._max_sockets
+
+    @property
+    def _sockets_open(self) -> int:
+        return len(self._accepted) + len(self._sockets) + len(self._tcp)
 
     def _drain(self, now: float) -> None:
         if not self._closed:

@@ -66,7 +66,7 @@ class RelaySocket(UdpSocket):
         """The key in ``routes``: what is known of a datagram when it has come."""
         raise NotImplementedError
 
-    def send_one(self, start: int, size: int, destination: Destination) -> None:
+    def send_one(self, route: Route) -> None:
         """See :class:`Outlet`."""
         raise NotImplementedError
 

@@ -21,18 +21,26 @@ class RelaySockets:
     """Opens them, finds them, closes them. ``routes`` is what they relay by themselves."""
 
     def __init__(
-        self, relay_hosts: Mapping[str, str], passed: Callable[[ShortcutKey, Count], object]
+        self,
+        relay_hosts: Mapping[str, str],
+        passed: Callable[[ShortcutKey, Count], object],
+        has_plenty: Callable[[], bool],
     ) -> None:
         """Within a running event loop. ``relay_hosts`` says at which local host each relayed host
-        is bound; ``passed`` is told what has gone by a route."""
+        is bound; ``passed`` is told what has gone by a route, and ``has_plenty`` says whether
+        there is more than enough room for sockets that only save time."""
         self._here = relay_hosts
         self._listening: dict[Address, RelaySocket] = {}
         self._relayed: dict[Address, RelaySocket] = {}
-        self.routes = Routes(self.find, passed)
+        self.routes = Routes(self.find, passed, has_plenty=has_plenty)
 
     def __len__(self) -> int:
-        """How many relayed addresses there are."""
-        return len(self._relayed)
+        """How many sockets relayed addresses have."""
+        return len(self._relayed) + len(self.routes.connected)
+
+    def give_way(self) -> None:
+        """Close those that only save time."""
+        self.routes.connected.give_way()
 
     def listen(self, address: Address, given: socket.socket | None, receiver: Receiver) -> None:
         """Listen at ``address``, with a socket that is ``given``, if one is. Raises OSError."""

@@ -15,15 +15,20 @@ from typing import Any, Final, TypeAlias
 from knothole.engine.core import Datagram
 from knothole.io.error_queue import PeerError
 from knothole.io.gather import Received
-from knothole.io.outbox import Destination
 from knothole.io.udp import READS_A_TURN, Receiver
 from knothole.server.crowd import Crowd
 from knothole.server.relay_socket import Common, RelaySocket
+from knothole.server.route import Route
 from knothole.wire.address import Address
 
 ReceiveBurst: TypeAlias = Callable[
     [Sequence[memoryview], int], tuple[int, list[tuple[int, int, bytes]], int, Any]
 ]
+Busy: TypeAlias = Callable[["RelayedSocket", Route], object]
+"""Called when much leaves by a route, which may get another outlet."""
+
+# Ours: so many within a second. A call sends 50; a socket of its own pays after about 40 in all.
+BUSY_DATAGRAMS: Final = 16
 _BURST: Final = 4  # ours: so many read at once
 
 _NOTHING: Final = range(0)
@@ -40,9 +45,13 @@ class RelayedSocket(RelaySocket):
         common: Common,
         crowd: Crowd[RelayedSocket],
         on_error: Callable[[PeerError], object] | None,
+        busy: Busy,
     ) -> None:
         """Of the ``crowd``, which says when something has come; ``on_error`` as for any UDP
         socket."""
+        self.companions: dict[Address, RelayedSocket] = {}
+        """More sockets of this address, each for one peer; closed with this one."""
+        self._busy = busy
         self.receive = sock.recvfrom_into
         self.receive_burst: ReceiveBurst | None = None
         self._reads = 1
@@ -75,15 +84,27 @@ class RelayedSocket(RelaySocket):
     def _inlet(self, source: Address, channel: int) -> object:
         return (*source, 0, 0) if source.is_ipv6 else source  # IPv6 has a flow and a scope
 
-    def send_one(self, start: int, size: int, destination: Destination) -> None:
-        payload = self._view[start : start + size]
+    def send_one(self, route: Route) -> None:
+        if route.datagrams == BUSY_DATAGRAMS:
+            self._busy(self, route)
+        payload = self._view[route.start : route.start + route.size]
+        destination = route.destination.address
         if not self._queue:
             try:
-                self._sock.sendto(payload, destination.address)
+                self._sock.sendto(payload, destination)
                 return
             except OSError:
                 pass  # to be sent later, or not at all: send() knows
-        self.send(Datagram(self._address, destination.address, bytes(payload)))
+        self.send(Datagram(self._address, destination, bytes(payload)))
+
+    def own_sockets(self) -> list[socket.socket]:
+        """All that have this address."""
+        return [self._sock, *(each._sock for each in self.companions.values())]
+
+    def close(self) -> None:
+        for each in tuple(self.companions.values()):
+            each.close()
+        super().close()
 
     def take_errors(self) -> None:
         self._take_errors()

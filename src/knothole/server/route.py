@@ -15,8 +15,8 @@ class Outlet(Protocol):
     What cannot be sent is lost.
     """
 
-    def send_one(self, start: int, size: int, destination: Destination) -> None:
-        """So many bytes from ``start``. They may wait in an outbox."""
+    def send_one(self, route: Route) -> None:
+        """The one that waits in ``route``. It may go on waiting, in an outbox."""
 
     def send_burst(self, parts: list[memoryview], size: int, destination: Destination) -> None:
         """Datagrams of ``size`` bytes, the last perhaps shorter."""

@@ -12,6 +12,7 @@ from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io.bpf.layout import Count
 from knothole.io.error_queue import PeerError
 from knothole.io.udp import Receiver
+from knothole.server.connected_socket import ConnectedSockets
 from knothole.server.crowd import Crowd, make_crowd
 from knothole.server.listening_socket import ListeningSocket
 from knothole.server.relay_socket import Common, RelaySocket
@@ -31,15 +32,18 @@ class Routes:
         sockets: Callable[[Address], RelaySocket | None],
         passed: Callable[[ShortcutKey, Count], object],
         *,
+        has_plenty: Callable[[], bool],
         batches: bool = True,
     ) -> None:
         """``sockets`` finds the one of an address; ``passed`` is told what has gone by a route.
 
+        ``has_plenty`` says whether there is more than enough room for sockets that only save time;
         ``batches`` permits system calls for many datagrams, where there are some.
         """
         self._common = Common(batches)
         self._counted: list[Route] = []
         self._crowd: Crowd[RelayedSocket] = make_crowd(RelayedTurn(self._common))
+        self.connected = ConnectedSockets(self._common, self._crowd, has_plenty)
         self._sockets, self._passed = sockets, passed
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -55,7 +59,9 @@ class Routes:
         on_error: Callable[[PeerError], object] | None = None,
     ) -> RelaySocket:
         """A relayed address; ``on_error`` as for any UDP socket."""
-        return RelayedSocket(sock, receiver, self._common, self._crowd, on_error)
+        return RelayedSocket(
+            sock, receiver, self._common, self._crowd, on_error, self.connected.serve
+        )
 
     def install(self, key: ShortcutKey, shortcut: Shortcut, budgets: tuple[Budget, ...]) -> None:
         """What is beyond one of the ``budgets`` goes to the engine."""
@@ -91,6 +97,7 @@ class Routes:
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._counted:
+        self.connected.look_after({each.outlet for each in self._counted})
+        if self._counted or self.connected:
             self.report()
             self._timer = self._loop.call_later(REPORT_SECONDS, self._on_timer)
