@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from knothole.wire.address import Address, Transport
 
@@ -13,8 +13,7 @@ RandomBytes: TypeAlias = Callable[[int], bytes]
 """Gives ``n`` unpredictable bytes: ``secrets.token_bytes`` in life, seeded in the simulator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """One payload with both of its ends, or a burst of payloads between the same two ends.
 
     ``source`` and ``destination`` are seen from where the datagram travels: on the way out
@@ -22,6 +21,8 @@ class Datagram:
     says that ``payload`` is several datagrams of that many bytes set end to end, the last one
     possibly shorter (what UDP_SEGMENT sends and UDP_GRO receives). With a stream transport a
     payload is one whole STUN message or ChannelData message; framing is io's business.
+
+    A named tuple, because there is one for every datagram that an engine sees.
     """
 
     source: Address

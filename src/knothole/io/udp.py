@@ -13,7 +13,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final, Protocol, TypeAlias, cast
 
 from knothole.engine.core import Datagram
@@ -230,7 +229,7 @@ class UdpSocket:
         view = memoryview(payload)
         for start in range(0, len(payload), size):
             if not self._send_single(view[start : start + size], destination):
-                return replace(datagram, payload=payload[start:])
+                return datagram._replace(payload=payload[start:])
         return None
 
     def _send_single(self, payload: bytes | memoryview, destination: Address) -> bool:

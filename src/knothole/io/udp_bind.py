@@ -1,4 +1,4 @@
-"""UDP sockets as they are bound: non-blocking, with large buffers."""
+"""UDP sockets as they are bound: non-blocking, and with large buffers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 
 
-def bind_socket(address: Address, *, shared: bool = False) -> socket.socket:
-    """A non-blocking UDP socket, bound, with large buffers; an IPv6 one takes no IPv4.
+def bind_socket(address: Address, *, shared: bool = False, large: bool = True) -> socket.socket:
+    """A non-blocking UDP socket, bound; an IPv6 one takes no IPv4.
 
-    A ``shared`` one is bound where :func:`bind_shared` has begun.
+    A ``shared`` one is bound where :func:`bind_shared` has begun. One that is not ``large`` has the
+    system's usual buffers until :func:`enlarge`.
     """
     family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -28,8 +29,8 @@ def bind_socket(address: Address, *, shared: bool = False) -> socket.socket:
         sock.setblocking(False)
         if address.is_ipv6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _enlarge(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
-        _enlarge(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
+        if large:
+            enlarge(sock)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(tuple(address))
@@ -55,6 +56,12 @@ def bind_shared(address: Address, count: int) -> list[socket.socket]:
             sock.close()
         raise
     return sockets
+
+
+def enlarge(sock: socket.socket) -> None:
+    """Give ``sock`` large buffers."""
+    _enlarge(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
+    _enlarge(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
 
 
 def _enlarge(sock: socket.socket, option: int, force: int) -> None:

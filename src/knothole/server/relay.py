@@ -119,6 +119,7 @@ class Relay:
             connected=self._reporter.connected,
             drain=self._drain,
         )
+        self._sockets.join(self._inputs.from_peers, self._inputs.icmp)
         self._steering = Steering(settings, context, users, self._inputs.dtls, self._reporter)
         self._neighbours.join(self._turn, self._drain)
         self._clock = WallClock(users, self._inputs.clock_stepped)
@@ -201,11 +202,7 @@ class Relay:
             if transport is Transport.TCP:
                 self._tcp.open(relayed)
             else:
-                self._sockets.open(
-                    relayed,
-                    partial(self._inputs.from_peers, relayed),
-                    partial(self._inputs.icmp, relayed),
-                )
+                self._sockets.open(relayed)
         except OSError:
             self._turn.relay_refused(relayed, now)
         else:

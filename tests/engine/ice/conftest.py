@@ -6,7 +6,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -61,14 +61,14 @@ class Nat:
             self.next_port += 1
         mapped = self.mappings[key]
         self.allowed.add((mapped, datagram.destination))
-        return replace(datagram, source=mapped)
+        return datagram._replace(source=mapped)
 
     def inbound(self, datagram: Datagram) -> Datagram | None:
         if not self.open_ and (datagram.destination, datagram.source) not in self.allowed:
             return None
         for (inside, _), mapped in self.mappings.items():
             if mapped == datagram.destination:
-                return replace(datagram, destination=inside)
+                return datagram._replace(destination=inside)
         return None
 
     def restart(self) -> None:

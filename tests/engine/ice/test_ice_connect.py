@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 
@@ -271,11 +270,11 @@ def test_an_answer_that_names_another_of_our_addresses_keeps_the_base_that_was_t
         """Rewrites what leaves by the second address, as some hosts' routing does."""
 
         def outbound(self, datagram):
-            return replace(datagram, source=alice.bases[0])
+            return datagram._replace(source=alice.bases[0])
 
         def inbound(self, datagram):
             mine = datagram.destination == alice.bases[0]
-            return replace(datagram, destination=alice.bases[1]) if mine else None
+            return datagram._replace(destination=alice.bases[1]) if mine else None
 
     alice.nat = OtherAddress()
     alice.learn(bob)

@@ -329,6 +329,24 @@ class TestRestCredentials:
             self.rest.set_secrets([""])
         assert alice.code(Method.REFRESH) == 0
 
+    def test_the_same_name_with_another_good_secret_goes_on_with_the_allocation(
+        self, new_raw
+    ) -> None:
+        self.client(new_raw, secret="old").allocate()
+        assert self.client(new_raw, secret="new").code(Method.REFRESH) == 0
+        assert self.client(new_raw, secret="guess").code(Method.REFRESH) == 401
+
+    def test_a_key_is_made_once_for_an_allocation(self, new_raw, monkeypatch) -> None:
+        client = self.client(new_raw)
+        client.allocate()
+        made = []
+        monkeypatch.setattr(self.rest, "user", lambda *asked: made.append(asked))
+        assert client.code(Method.REFRESH) == 0
+        assert client.code(Method.CREATE_PERMISSION, XorPeerAddress(PEER)) == 0
+        assert made == []
+        assert self.client(new_raw, "mallory").code(Method.REFRESH) == 401
+        assert len(made) == 1
+
     def test_nobody_is_asked_to_hide_a_name_that_could_not_be_found_again(self, new_raw) -> None:
         answer = self.client(new_raw).challenge()
         features = security_features(answer.get(Nonce).value)

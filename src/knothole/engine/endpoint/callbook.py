@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 from knothole.engine.connection import Connection
@@ -347,7 +346,7 @@ class CallBook:
                 parts.setdefault(call.call_id, []).append(payload)
         for call_id, payloads in parts.items():
             for payload, segment_size in join_segments(payloads):
-                part = replace(datagram, payload=payload, segment_size=segment_size)
+                part = datagram._replace(payload=payload, segment_size=segment_size)
                 self._give(by_id[call_id], part, now)
 
     def _find(self, call_id: bytes, kind: type[CallT]) -> CallT | None:

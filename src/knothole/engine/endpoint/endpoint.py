@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 from knothole.engine.connection import Connection
@@ -264,7 +263,7 @@ class Endpoint:
         if datagram.segment_size and not datagram.payload[0] & 0xC0:
             # RFC 7983: STUN. The kernel may glue messages that happen to have the same size.
             for payload in datagram.segments():
-                self.receive(replace(datagram, payload=payload, segment_size=0), now)
+                self.receive(datagram._replace(payload=payload, segment_size=0), now)
             return
         if self._gatherer.knows(datagram):
             self._gatherer.receive(datagram, now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from typing import Final
 
 from knothole.engine.core import Datagram, RandomBytes, least
@@ -292,7 +291,7 @@ class IceAgent:
             session = self._session_of(message)
             if session is None or message.method != Method.BINDING:
                 continue
-            part = replace(datagram, payload=payload, segment_size=0)
+            part = datagram._replace(payload=payload, segment_size=0)
             check = session.find_check(message.transaction_id)
             if message.message_class is MessageClass.REQUEST:
                 session.receive_request(message, part, now)

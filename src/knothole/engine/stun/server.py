@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from knothole.engine.core import Datagram, Transmit
@@ -157,8 +157,7 @@ class BindingServer:
                 return self._refuse(request, datagram, BAD_REQUEST, (), proof)
             destination = Address(destination.host, response_port.port)
         success = self._success_attributes(request, datagram, source)
-        return replace(
-            datagram,
+        return datagram._replace(
             source=source,
             destination=destination,
             payload=_response(request, MessageClass.SUCCESS, success, proof),
@@ -233,8 +232,7 @@ def _error(
     attributes: tuple[Attribute, ...],
     proof: Proof | None = None,
 ) -> Datagram:
-    return replace(
-        datagram,
+    return datagram._replace(
         source=datagram.destination,
         destination=datagram.source,
         payload=_response(request, MessageClass.ERROR, attributes, proof),

@@ -13,7 +13,7 @@ from knothole.wire.stun import (
     MessageClass,
     Method,
     Software,
-    encode,
+    encode_parts,
 )
 
 SOFTWARE: Final = Software("knothole")  # no version: RFC 8656 Section 21.1.6
@@ -96,8 +96,11 @@ def _answer(
         attributes = (*attributes, SOFTWARE)
     key = requester.key if requester is not None else None
     sha256 = requester is not None and requester.sha256
-    return encode(
-        Message(message_class, request.method, request.transaction_id, attributes),
+    return encode_parts(
+        message_class,
+        request.method,
+        request.transaction_id,
+        attributes,
         key=None if sha256 else key,
         sha256_key=key if sha256 else None,
         fingerprint=request.has_fingerprint,

@@ -69,10 +69,11 @@ class Doorkeeper:
     ) -> Requester:
         """Who sent the request ``message``; the checks and their order are those of the RFC.
 
-        Every request is judged by what is known of its user at that moment: a credential that has
-        expired or was revoked is nobody's, on a live allocation too. ``maker`` is who made the
-        allocation that it is for, if there is one: a token need not be shown with every request.
-        ``control`` is the connection whose nonces the client may use as well.
+        Every request is judged by what is known of its user at that moment, or since the last
+        :meth:`recheck`: a credential that has expired or was revoked is nobody's, on a live
+        allocation too. ``maker`` is who made the allocation that it is for, if there is one: a
+        token need not be shown with every request. ``control`` is the connection whose nonces the
+        client may use as well.
 
         Raises Refusal: 400, 401 or 438.
         """
@@ -83,11 +84,14 @@ class Doorkeeper:
             raise Refusal(400)
         username = self._username(message)
         algorithm, legacy = _algorithm(message)
-        user = self._user(message, username, algorithm, maker, now)
-        if user is None or user.owner in self.revoked:
-            user = self._nobody  # as much work for a stranger as for a wrong password
-        key = _signing_key(message, user)
-        if user is self._nobody or key is None:
+        user = self._again(username, algorithm, maker, now)
+        key = None if user is None else _signing_key(message, user)
+        if key is None:
+            user = self._user(message, username, algorithm, maker, now)
+            if user is None or user.owner in self.revoked:
+                user = self._nobody  # as much work for a stranger as for a wrong password
+            key = _signing_key(message, user)
+        if user is None or user is self._nobody or key is None:
             raise self._challenge(401, five_tuple, now)
         freshness = self._mint.judge(nonce.value, five_tuple, now)
         if control is not None and freshness is Freshness.STALE:
@@ -122,6 +126,25 @@ class Doorkeeper:
         if user is None or user.owner in self.revoked or requester.key not in user.keys:
             return None
         return user.valid_until
+
+    def _again(
+        self, username: str, algorithm: Algorithm, maker: Requester | None, now: float
+    ) -> User | None:
+        """``maker``, if it is that one again, with the key that is known from the last time: to
+        make it out of a secret takes as long as all else. None: it is to be found out anew.
+
+        A key that is good no more is no allocation's, since the last :meth:`recheck`.
+        """
+        if (
+            maker is None
+            or maker.username != username
+            or maker.algorithm is not algorithm
+            or maker.token_name
+            or maker.owner in self.revoked
+        ):
+            return None
+        valid_until = self._authenticator.valid_until(username, now)
+        return None if valid_until is None else User(maker.owner, (maker.key,), valid_until)
 
     def _user(
         self,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from ipaddress import ip_address, ip_network
+from typing import Final
 
 from knothole.wire.address import Address, parse_address
 from knothole.wire.prohibited import IpNetwork, peer_prohibited
+
+KNOWN_HOSTS: Final = 4096  # ours: hosts whose verdict is kept, about a megabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,10 @@ class PeerRules:
         self._own = (relay_hosts, server_addresses)
         self._relay_hosts = frozenset(relay_hosts)
         self._listeners = listeners
-        self._allowed = policy.allowed
-        self._denied = (*policy.denied, *(ip_network(host) for host in self.inside_only))
+        denied = (*policy.denied, *(ip_network(host) for host in self.inside_only))
+        # Permissions are renewed again and again, and rules never change.
+        judge = partial(peer_prohibited, allowed=policy.allowed, denied=denied)
+        self._prohibited = lru_cache(KNOWN_HOSTS)(judge)
 
     def under(self, policy: PeerPolicy) -> PeerRules:
         """Another policy on the same server."""
@@ -59,7 +65,7 @@ class PeerRules:
         """Why no permission is given for ``host``, or None when one is."""
         if host in self._relay_hosts:
             return None
-        return peer_prohibited(host, self._allowed, self._denied)
+        return self._prohibited(host)
 
     def is_relay_host(self, host: str) -> bool:
         """Whether relayed addresses of ours are there."""

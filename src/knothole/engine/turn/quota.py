@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -68,16 +67,16 @@ class Quota:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._total = 0
-        self._per_user: Counter[str] = Counter()
-        self._per_network: Counter[str] = Counter()
+        self._per_user: dict[str, int] = {}
+        self._per_network: dict[str, int] = {}
 
     def is_at_limit(
         self, holder: Holder, wanted: int = 1, given_back: Holder | None = None
     ) -> bool:
         """Whether ``holder`` may not have ``wanted`` more, once one of ``given_back`` is back."""
         owner, network = holder
-        of_user = self._per_user[owner] + wanted
-        of_network = self._per_network[network] + wanted
+        of_user = self._per_user.get(owner, 0) + wanted
+        of_network = self._per_network.get(network, 0) + wanted
         if given_back is not None:
             of_user -= given_back.owner == owner
             of_network -= given_back.network == network
@@ -89,8 +88,9 @@ class Quota:
 
     def take(self, holder: Holder) -> None:
         self._total += 1
-        self._per_user[holder.owner] += 1
-        self._per_network[holder.network] += 1
+        owner, network = holder
+        self._per_user[owner] = self._per_user.get(owner, 0) + 1
+        self._per_network[network] = self._per_network.get(network, 0) + 1
 
     def give_back(self, holder: Holder) -> None:
         self._total -= 1

@@ -214,15 +214,39 @@ def encode(
 
     Raises ValueError for what no message can hold.
     """
-    if not 0 <= message.method <= 0xFFF:
-        raise ValueError(f"{message.method} is not a STUN method")
-    size = TRANSACTION_ID_SIZE if message.cookie else CLASSIC_TRANSACTION_ID_SIZE
-    if len(message.transaction_id) != size:
-        raise ValueError(f"a transaction ID of {len(message.transaction_id)} bytes, not {size}")
-    mask = _COOKIE + message.transaction_id if message.cookie else message.transaction_id
+    return encode_parts(
+        message.message_class,
+        message.method,
+        message.transaction_id,
+        message.attributes,
+        cookie=message.cookie,
+        key=key,
+        sha256_key=sha256_key,
+        fingerprint=fingerprint,
+    )
+
+
+def encode_parts(
+    message_class: MessageClass,
+    method: int,
+    transaction_id: bytes,
+    attributes: tuple[Attribute, ...],
+    *,
+    cookie: bool = True,
+    key: bytes | None = None,
+    sha256_key: bytes | None = None,
+    fingerprint: bool = False,
+) -> bytes:
+    """The same of a message that nobody else wants to see, so that there is none."""
+    if not 0 <= method <= 0xFFF:
+        raise ValueError(f"{method} is not a STUN method")
+    size = TRANSACTION_ID_SIZE if cookie else CLASSIC_TRANSACTION_ID_SIZE
+    if len(transaction_id) != size:
+        raise ValueError(f"a transaction ID of {len(transaction_id)} bytes, not {size}")
+    mask = _COOKIE + transaction_id if cookie else transaction_id
     parts = [mask]
     length = 0
-    for attribute in message.attributes:
+    for attribute in attributes:
         value = attribute.encode(mask)
         kind = attribute.type if isinstance(attribute, UnknownAttribute) else attribute.TYPE
         size = len(value)
@@ -232,13 +256,12 @@ def encode(
         length += 4 + size + (-size & 3)
     if length > 0xFF00:
         raise ValueError(f"a message of {length} bytes")
-    method, kind = message.method, message.message_class
     message_type = (
         (method & 0xF80) << 2
         | (method & 0x70) << 1
         | method & 0x0F
-        | (kind & 2) << 7
-        | (kind & 1) << 4
+        | (message_class & 2) << 7
+        | (message_class & 1) << 4
     )
     rest = b"".join(parts)
     # The length in the header is always as if the message ended with the attribute that is made.
