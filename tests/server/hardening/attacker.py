@@ -22,12 +22,14 @@ from knothole.wire.stun import (
     Nonce,
     Realm,
     RequestedTransport,
+    Userhash,
     Username,
     XorPeerAddress,
     XorRelayedAddress,
     decode,
     encode,
     long_term_key,
+    userhash,
 )
 from knothole.wire.turn import StreamFramer
 
@@ -111,10 +113,12 @@ class Attacker:
         transaction_id = self.random.randbytes(12)
         return encode(Message(MessageClass.REQUEST, method, transaction_id, attributes))
 
-    def signed(self, method: int, *attributes: Attribute) -> bytes:
-        identity: tuple[Attribute, ...] = (
-            *(Username(self.username), Realm(self.realm), Nonce(self.nonce)),
-        )
+    def signed(self, method: int, *attributes: Attribute, hashed: bool = False) -> bytes:
+        """``hashed``: with USERHASH for the name."""
+        name: Attribute = Username(self.username)
+        if hashed:
+            name = Userhash(userhash(self.username, self.realm))
+        identity: tuple[Attribute, ...] = (name, Realm(self.realm), Nonce(self.nonce))
         algorithm = Algorithm.MD5
         if self.sha256:
             algorithm = Algorithm.SHA256

@@ -5,6 +5,7 @@ By what is computed and said, not by a clock.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 import time
@@ -12,11 +13,18 @@ import time
 import pytest
 
 from knothole.engine.core import Transmit
-from knothole.engine.turn.credentials import AnyOf, LongTermUsers, RestUsers, rest_credentials
+from knothole.engine.turn.credentials import (
+    AnyOf,
+    Authenticator,
+    LongTermUsers,
+    RestUsers,
+    rest_credentials,
+)
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.server import TurnServer
 from knothole.wire.address import Address, Transport
 from knothole.wire.stun import (
+    ErrorCode,
     Message,
     MessageClass,
     Method,
@@ -55,9 +63,37 @@ def test_a_real_server_says_the_same_to_both(patient, sha256) -> None:
     assert answers == [answers[0]] * len(names)
 
 
+@pytest.fixture
+def counted(monkeypatch):
+    """Every use of a hash or of a comparison in constant time, with its length."""
+    found: list[str] = []
+
+    def watch(module: object, name: str, length: int) -> None:
+        original = getattr(module, name)
+
+        def counting(*args: object, **options: object) -> object:
+            size = len(args[length]) if len(args) > length else 0  # type: ignore[arg-type]
+            found.append(f"{name} of {size}")
+            return original(*args, **options)
+
+        monkeypatch.setattr(module, name, counting)
+
+    for module, name, length in (
+        *((hmac, "digest", 1), (hmac, "compare_digest", 0), (hmac, "new", 1)),
+        *((hashlib, each, 0) for each in ("md5", "sha1", "sha256", "new")),
+    ):
+        watch(module, name, length)
+    return found
+
+
 @pytest.mark.parametrize("sha256", [True, False])
-def test_as_much_is_computed_for_a_stranger_as_for_a_wrong_password(monkeypatch, sha256) -> None:
-    users = LongTermUsers(REALM, {"alice": "wonder"})
+@pytest.mark.parametrize("several", [False, True], ids=["one kind of users", "two kinds"])
+def test_as_much_is_computed_for_a_stranger_as_for_a_wrong_password(
+    counted, sha256, several
+) -> None:
+    users: Authenticator = LongTermUsers(REALM, {"alice": "wonder", "carol": "christmas"})
+    if several:
+        users = AnyOf(RestUsers(REALM, ["a secret", "another"], 0.0), users)
     server = TurnServer(
         realm=REALM,
         authenticator=users,
@@ -66,33 +102,24 @@ def test_as_much_is_computed_for_a_stranger_as_for_a_wrong_password(monkeypatch,
         now=0.0,
         server_addresses=[SERVER],
     )
-    counted: list[str] = []
-    digest, compare = hmac.digest, hmac.compare_digest
+    server.revoke("carol", 0.0)
 
-    def counting_digest(key: bytes, text: bytes, name: str) -> bytes:
-        counted.append(f"{name} of {len(text)}")
-        return digest(key, text, name)
-
-    def counting_compare(left: bytes, right: bytes) -> bool:
-        counted.append(f"compare {len(left)}")
-        return compare(left, right)
-
-    def work(name: str) -> list[str]:
+    def work(name: str, hashed: bool = False) -> list[str]:
+        """All that is computed for one request of ``name``, with a password that is wrong."""
         with Attacker(9, name, "wrong", REALM, sha256=sha256) as attacker:
             challenge = ask(server, attacker.unsigned(Method.ALLOCATE, UDP))
             attacker.nonce = decode(challenge).get(Nonce).value
-            request = attacker.signed(Method.ALLOCATE, UDP)
+            request = attacker.signed(Method.ALLOCATE, UDP, hashed=hashed)
             attacker.nonce = b""
-        monkeypatch.setattr(hmac, "digest", counting_digest)
-        monkeypatch.setattr(hmac, "compare_digest", counting_compare)
         counted.clear()
-        ask(server, request)
-        monkeypatch.undo()
+        assert decode(ask(server, request)).get(ErrorCode).code == 401
         return list(counted)
 
-    known, stranger = work("alice"), work("mallo")
+    known = work("alice")
     assert any(each.startswith("compare") for each in known)
-    assert known == stranger
+    assert work("mallo") == known, "a stranger"
+    assert work("carol") == known, "who is revoked"
+    assert work("alice", hashed=True) == work("mallo", hashed=True), "by USERHASH"
 
 
 def ask(server: TurnServer, request: bytes) -> bytes:
