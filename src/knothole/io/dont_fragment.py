@@ -12,6 +12,9 @@ CAN_SEND_UNFRAGMENTED: Final = sys.platform == "linux"
 _IP_MTU_DISCOVER: Final = 10
 _NEVER_DF: Final = 0  # IP_PMTUDISC_DONT
 _ALWAYS_DF: Final = 2  # IP_PMTUDISC_DO
+# IP_PMTUDISC_OMIT, since Linux 3.15: as the first, but routers that say "fragmentation needed" are
+# heard. Under the first they are not, and their word comes long after the datagram was sent.
+_NEVER_DF_BUT_TOLD: Final = 5
 
 
 def clear_df(sock: socket.socket) -> None:
@@ -21,7 +24,10 @@ def clear_df(sock: socket.socket) -> None:
 
 
 def send_unfragmented(sock: socket.socket, payload: bytes, destination: tuple[str, int]) -> None:
-    """Send one with the bit set, where there is one. Raises OSError like sendto."""
+    """Send one with the bit set, where there is one. Raises OSError like sendto.
+
+    From now on ``sock`` is told, like of other ICMP errors, of routers for which it was too large.
+    """
     if not CAN_SEND_UNFRAGMENTED or sock.family != socket.AF_INET:
         sock.sendto(payload, destination)
         return
@@ -29,4 +35,4 @@ def send_unfragmented(sock: socket.socket, payload: bytes, destination: tuple[st
     try:
         sock.sendto(payload, destination)
     finally:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _NEVER_DF)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _NEVER_DF_BUT_TOLD)
