@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from knothole.lab.recovery import START_SECONDS, Stage
+from knothole.lab.recovery import Town
+from knothole.lab.stage import START_SECONDS
 
 from .bpf_packets import may_use_bpf
 from .relay_place import kernel_counts
@@ -18,10 +19,10 @@ PINGS = 20
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path) -> Iterator[Town]:
     if not may_use_bpf():
         pytest.skip("no rights to load eBPF programs here")
-    with Stage(tmp_path) as built:
+    with Town(tmp_path) as built:
         yield built
 
 

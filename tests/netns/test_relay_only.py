@@ -12,7 +12,8 @@ import pytest
 
 from knothole.lab.netns.packet import Packet
 from knothole.lab.programs import Program
-from knothole.lab.recovery import START_SECONDS, Stage
+from knothole.lab.recovery import Town
+from knothole.lab.stage import START_SECONDS
 
 pytestmark = pytest.mark.netns
 
@@ -31,8 +32,8 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path, listen=False) as built:
+def stage(tmp_path: Path) -> Iterator[Town]:
+    with Town(tmp_path, listen=False) as built:
         yield built
 
 
@@ -46,13 +47,13 @@ def between(packets: list[Packet], host: str) -> list[Packet]:
     ]
 
 
-def last_line(stage: Stage, tmp_path: Path, name: str) -> str:
+def last_line(stage: Town, tmp_path: Path, name: str) -> str:
     return (tmp_path / name / "last_lines.json").read_text()
 
 
 @pytest.mark.parametrize("caller", ["alice", "bob"])
 def test_the_other_side_sees_no_packet_of_ours_and_knows_no_address(
-    stage: Stage, tmp_path: Path, caller: str
+    stage: Town, tmp_path: Path, caller: str
 ) -> None:
     if caller == "alice":
         stage.start("bob", "listen", "--echo").expect("ready", timeout=START_SECONDS)
@@ -83,7 +84,7 @@ def test_the_other_side_sees_no_packet_of_ours_and_knows_no_address(
 
 
 def test_who_asks_a_person_first_shows_nothing_before_the_answer(
-    stage: Stage, tmp_path: Path
+    stage: Town, tmp_path: Path
 ) -> None:
     home = {"KNOTHOLE_HOME": str(tmp_path / "bob")}
     bob = Program(stage.lab, "bob", [sys.executable, "-c", ASKED_AND_SILENT], home)

@@ -14,7 +14,7 @@ if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]
 else:
     from knothole.lab.netns.namespace import NamespacesUnavailable, make_namespaces_possible
-    from knothole.lab.recovery import Stage
+    from knothole.lab.recovery import Town
 
     @pytest.fixture(autouse=True, scope="session")
     def _namespaces_or_skip() -> None:
@@ -24,11 +24,11 @@ else:
             pytest.skip(str(refused))
 
     @pytest.fixture
-    def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    def stage(tmp_path: Path) -> Iterator[Callable[..., Town]]:
         """Makes stages that are gone after the test."""
         with ExitStack() as stack:
 
-            def make(**options: Any) -> Stage:
-                return stack.enter_context(Stage(tmp_path, **options))
+            def make(**options: Any) -> Town:
+                return stack.enter_context(Town(tmp_path, **options))
 
             yield make

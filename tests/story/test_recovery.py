@@ -12,7 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from knothole.lab.programs import Program
-from knothole.lab.recovery import PATIENCE_SECONDS, START_SECONDS, Stage
+from knothole.lab.recovery import PATIENCE_SECONDS, Town
+from knothole.lab.stage import START_SECONDS
 
 pytestmark = pytest.mark.netns
 
@@ -24,14 +25,14 @@ add rule inet block out {rule} drop
 
 
 @pytest.mark.parametrize("name", ["alice", "bob"])
-def test_a_line_goes_on_when_a_router_restarts(stage: Callable[..., Stage], name: str) -> None:
+def test_a_line_goes_on_when_a_router_restarts(stage: Callable[..., Town], name: str) -> None:
     gap = stage().restart_router(name)
     assert gap.seconds < PATIENCE_SECONDS
     assert (gap.before, gap.after) == ("direct", "direct")
 
 
 def test_a_line_goes_on_when_the_provider_gives_another_address(
-    stage: Callable[..., Stage],
+    stage: Callable[..., Town],
 ) -> None:
     gap = stage().restart_router("alice", new_address=True)
     assert gap.seconds < PATIENCE_SECONDS
@@ -39,7 +40,7 @@ def test_a_line_goes_on_when_the_provider_gives_another_address(
 
 
 def test_a_killed_server_comes_back_and_a_direct_line_never_noticed(
-    stage: Callable[..., Stage],
+    stage: Callable[..., Town],
 ) -> None:
     gap, back = stage().kill_server()
     assert (gap.before, gap.after) == ("direct", "direct")
@@ -52,7 +53,7 @@ def test_a_killed_server_comes_back_and_a_direct_line_never_noticed(
     ["meta l4proto udp", 'iifname "lan" meta l4proto { udp, tcp } th dport != 443'],
     ids=["udp", "all but tcp 443"],
 )
-def test_a_network_that_lets_little_out_is_relayed(stage: Callable[..., Stage], rule: str) -> None:
+def test_a_network_that_lets_little_out_is_relayed(stage: Callable[..., Town], rule: str) -> None:
     built = stage(serve=["--also-listen", "443"])
     built.lab.router("alice").namespace.nft(DROP.format(rule=rule))
     pings = built.start("alice", "ping", "bob", "-c", "3", "-i", "0.2")
@@ -63,14 +64,14 @@ def test_a_network_that_lets_little_out_is_relayed(stage: Callable[..., Stage], 
 
 @pytest.mark.parametrize("nats", [("random", "random"), ("sequential", "random")])
 def test_where_no_hole_can_be_opened_the_relay_carries(
-    stage: Callable[..., Stage], nats: tuple[str, str]
+    stage: Callable[..., Town], nats: tuple[str, str]
 ) -> None:
     assert set(paths_of_pings(stage(nats=nats), 5)) == {"relayed"}
 
 
 @pytest.mark.parametrize("nats", [("random", "linux"), ("sequential", "range")])
 def test_a_hole_that_nobody_could_foresee_is_found_while_the_relay_carries(
-    stage: Callable[..., Stage], nats: tuple[str, str]
+    stage: Callable[..., Town], nats: tuple[str, str]
 ) -> None:
     pings = stage(nats=nats).start("alice", "ping", "bob", "-i", "0.1")
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -79,7 +80,7 @@ def test_a_hole_that_nobody_could_foresee_is_found_while_the_relay_carries(
     assert {path_of_next_ping(pings) for _ in range(10)} == {"direct"}  # never back to the relay
 
 
-def paths_of_pings(built: Stage, count: int) -> list[str]:
+def paths_of_pings(built: Town, count: int) -> list[str]:
     """By which path each of so many pings went."""
     pings = built.start("alice", "ping", "bob", "-c", str(count), "-i", "0.3")
     paths = [path_of_next_ping(pings) for _ in range(count)]
@@ -93,21 +94,21 @@ def path_of_next_ping(pings: Program) -> str:
 
 @pytest.mark.parametrize("name", ["alice", "bob"])
 def test_a_line_goes_on_when_a_computer_gets_another_address(
-    stage: Callable[..., Stage], name: str
+    stage: Callable[..., Town], name: str
 ) -> None:
     gap = stage().change_interface(name)
     assert gap.seconds < PATIENCE_SECONDS
     assert (gap.before, gap.after) == ("direct", "direct")
 
 
-def test_a_line_goes_on_after_a_sleep(stage: Callable[..., Stage]) -> None:
+def test_a_line_goes_on_after_a_sleep(stage: Callable[..., Town]) -> None:
     gap = stage().suspend()
     assert gap.seconds < PATIENCE_SECONDS
     assert (gap.before, gap.after) == ("direct", "direct")
 
 
 def test_a_line_that_outlived_the_server_outlives_a_router_too(
-    stage: Callable[..., Stage],
+    stage: Callable[..., Town],
 ) -> None:
     gap = stage().restart_router_after_server("alice")
     assert gap.seconds < PATIENCE_SECONDS

@@ -7,20 +7,19 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from knothole.lab.netns.box import box_named
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.sweep import owner_lives
 from knothole.lab.netns.topology import Lab
-from knothole.lab.programs import KnotholeCommands, Program, ProgramFailed
+from knothole.lab.programs import KnotholeCommands, ProgramFailed
 from knothole.lab.report import STRANGER
+from knothole.lab.stage import START_SECONDS, Stage
 from knothole.lab.visit import FOLDER, Visit, labs_folder
 
 ONE_WAY_SECONDS: Final = 0.010
 LOCAL_ADDRESS: Final = "5.5.5.5"
-_START_SECONDS: Final = 60.0
 _PEOPLE: Final = ("alice", "bob")
 _RC: Final = """\
 [ -f ~/.bashrc ] && . ~/.bashrc
@@ -29,7 +28,7 @@ PS1='{prompt} '
 """
 
 
-class Playground:
+class Playground(Stage):
     """Alice and Bob behind NATs and registered on a server; ``local`` behind ``local-fw``, as the
     article's own experiment has it; ``remote`` on the internet; and ``carol``, in Alice's LAN
     where her router translates.
@@ -42,39 +41,25 @@ class Playground:
 
         Raises ValueError for a kind that is none, NamespacesUnavailable, ProgramFailed.
         """
-        boxes = {"alice": box_named(alice_nat), "bob": box_named(bob_nat)}
+        self._boxes = {"alice": box_named(alice_nat), "bob": box_named(bob_nat)}
         parent = labs_folder()  # before the lab: in a user namespace we are called root
         _sweep_folders(parent)
-        self._programs: list[Program] = []
-        self.lab = Lab()
-        self.folder = parent / self.lab.name
-        try:
-            self.folder.mkdir(mode=0o700)
-            line = LineSettings(one_way_seconds=ONE_WAY_SECONDS)
-            self.lab.add_server(addresses=2)
-            self.lab.add_server("remote", addresses=[STRANGER])
-            for name, box in boxes.items():
-                self.lab.add_client(name, nat=box, line=line)
-            if boxes["alice"].kind.translates:
-                self.lab.add_client_behind("carol", "alice-nat")
-            self.lab.add_client("local", nat="linux", address=LOCAL_ADDRESS)
-            self.lab.wait_ready()
-            self._furnish()
-            self._serve()
-        except BaseException:
-            self.close()
-            raise
+        lab = Lab()
+        super().__init__(lab, parent / lab.name)
 
-    def __enter__(self) -> Playground:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def build(self) -> None:
+        self.folder.mkdir(mode=0o700)
+        line = LineSettings(one_way_seconds=ONE_WAY_SECONDS)
+        self.lab.add_server(addresses=2)
+        self.lab.add_server("remote", addresses=[STRANGER])
+        for name, box in self._boxes.items():
+            self.lab.add_client(name, nat=box, line=line)
+        if self._boxes["alice"].kind.translates:
+            self.lab.add_client_behind("carol", "alice-nat")
+        self.lab.add_client("local", nat="linux", address=LOCAL_ADDRESS)
+        self.lab.wait_ready()
+        self._furnish()
+        self._serve()
 
     @property
     def visit(self) -> Visit:
@@ -101,10 +86,7 @@ class Playground:
 
     def close(self) -> None:
         """End all programs, remove the lab and what was written."""
-        for program in reversed(self._programs):
-            program.close(ends_with_input=False)
-        self._programs = []
-        self.lab.close()
+        super().close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _furnish(self) -> None:
@@ -142,18 +124,12 @@ class Playground:
         commands = KnotholeCommands()
         data = self.folder / "server"
         serve = commands.serve(self.lab.hosts["server"].addresses, data)
-        server = self._start("server", [*serve, "--also-listen", "443", "--classic-stun"])
-        self.url = str(server.expect("ready", timeout=_START_SECONDS)["url"])
-        joining = [self._start(name, commands.join(name, self.url)) for name in _PEOPLE]
+        server = self.launch("server", [*serve, "--also-listen", "443", "--classic-stun"])
+        self.url = str(server.expect("ready", timeout=START_SECONDS)["url"])
+        joining = [self.launch(name, commands.join(name, self.url)) for name in _PEOPLE]
         for program in joining:
-            if program.wait(_START_SECONDS):
+            if program.wait(START_SECONDS):
                 raise ProgramFailed(f"{program.host} could not join: {program.last_errors()}")
-
-    def _start(self, host: str, argv: list[str]) -> Program:
-        env = {**os.environ, "KNOTHOLE_HOME": str(self.folder / host)}
-        program = Program(self.lab, host, argv, env)
-        self._programs.append(program)
-        return program
 
 
 def shell_of(folder: Path) -> tuple[list[str], dict[str, str]]:

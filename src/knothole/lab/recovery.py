@@ -7,21 +7,19 @@ the answers' own times tell how long there was none.
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import Event, KnotholeCommands, Program, knothole
+from knothole.lab.stage import START_SECONDS, Stage
 
 INTERVAL_SECONDS: Final = 0.1
-START_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 30.0
 SETTLE_SECONDS: Final = 1.5  # until the line is direct and the mappings are old
 
@@ -35,7 +33,7 @@ class Gap:
     after: str
 
 
-class Stage:
+class Town(Stage):
     """A server, and Alice and Bob behind NATs, joined; Bob listens, and Alice pings him."""
 
     def __init__(
@@ -52,60 +50,41 @@ class Stage:
 
         Raises ProgramFailed, NamespacesUnavailable.
         """
-        self._folder = folder
+        self._nats = dict(zip(("alice", "bob"), nats, strict=True))
+        self._line = LineSettings(one_way_seconds=one_way_ms / 1000)
         self._serve_arguments = [*serve]
-        self._programs: list[Program] = []
+        self._listens = listen
         self._listener: Program | None = None
-        self.lab = Lab()
-        try:
-            self.lab.add_server()
-            line = LineSettings(one_way_seconds=one_way_ms / 1000)
-            for name, nat in zip(("alice", "bob"), nats, strict=True):
-                self.lab.add_client(name, nat=nat, line=line, adjustable=True)
-            self._server = self.serve()
-            for name in ("alice", "bob"):
-                self.run(name, "join", name, "--server", self.url)
-            if listen:
-                self._listener = self.start("bob", "listen", "--echo")
-                self._listener.expect("ready", timeout=START_SECONDS)
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(Lab(), folder)
 
-    def __enter__(self) -> Stage:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def build(self) -> None:
+        self.lab.add_server()
+        for name, nat in self._nats.items():
+            self.lab.add_client(name, nat=nat, line=self._line, adjustable=True)
+        self._server = self.serve()
+        for name in self._nats:
+            self.run(name, "join", name, "--server", self.url)
+        if self._listens:
+            self._listener = self.start("bob", "listen", "--echo")
+            self._listener.expect("ready", timeout=START_SECONDS)
 
     def serve(self) -> Program:
         """Start the server, on the accounts and the key there are."""
         addresses = self.lab.hosts["server"].addresses
-        argv = KnotholeCommands().serve(addresses, self._folder / "server")
-        argv += self._serve_arguments
-        program = Program(self.lab, "server", argv, dict(os.environ))
-        self._programs.append(program)
+        argv = KnotholeCommands().serve(addresses, self.folder / "server")
+        program = self.launch("server", [*argv, *self._serve_arguments])
         self.url = str(program.expect("ready", timeout=START_SECONDS)["url"])
         return program
 
     def start(self, name: str, *arguments: str) -> Program:
         """Start ``knothole ARGUMENTS --json`` as ``name``."""
-        home = {**os.environ, "KNOTHOLE_HOME": str(self._folder / name)}
-        program = Program(self.lab, name, knothole(*arguments, "--json"), home)
-        self._programs.append(program)
-        return program
+        return self.launch(name, knothole(*arguments, "--json"))
 
     def run(self, name: str, *arguments: str) -> int:
         """The same to its end; the exit code."""
         program = self.start(name, *arguments)
         code = program.wait(START_SECONDS)
-        self._programs.remove(program)
-        program.close()
+        self.end(program)
         return code
 
     def ping(self) -> Program:
@@ -192,12 +171,6 @@ class Stage:
         pings.process.terminate()
         longest = max((b - a for a, b in itertools.pairwise(seen)), default=0.0)
         return Gap(longest, str(before["path"]), str(after["path"]))
-
-    def close(self) -> None:
-        for program in self._programs:
-            program.close(ends_with_input=False)
-        self._programs.clear()
-        self.lab.close()
 
 
 def _last(pings: Program) -> Event:

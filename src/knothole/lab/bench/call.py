@@ -22,8 +22,9 @@ from knothole.io.audio.file import read_sound
 from knothole.io.opus import OpusDecoder, OpusEncoder
 from knothole.lab.netns.line import LineSettings
 from knothole.lab.programs import Program
-from knothole.lab.recovery import START_SECONDS, Stage
+from knothole.lab.recovery import Town
 from knothole.lab.speech import compare_files
+from knothole.lab.stage import START_SECONDS
 from knothole.wire.voice import FRAME_SAMPLES
 
 SPARE_SECONDS = 60.0
@@ -97,7 +98,7 @@ def _tell(options: argparse.Namespace, loss: float, codec: float, call: Measured
 def _call(folder: Path, spoken: Path, options: argparse.Namespace, loss: float) -> Measured:
     recorded = folder / "recorded.wav"
     nats = (options.nat, options.nat)
-    with Stage(folder, nats=nats, one_way_ms=options.one_way, listen=False) as stage:
+    with Town(folder, nats=nats, one_way_ms=options.one_way, listen=False) as stage:
         listening = ["listen", "--answer", "--once", "--in", "null", "--out", str(recorded)]
         bob = stage.start("bob", *listening)
         bob.expect("ready", timeout=START_SECONDS)

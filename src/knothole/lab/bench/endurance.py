@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import signal
 import statistics
@@ -21,17 +20,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from knothole.engine.turn.credentials import rest_credentials
 from knothole.lab.fuzz.patient import Vitals, family_of, vitals
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import Program, knothole
+from knothole.lab.stage import START_SECONDS, Stage
 from knothole.server.turn_secret import FILE_NAME, load_secrets
 
 PORT: Final = 3478
-START_SECONDS: Final = 60.0
 EVERY_SECONDS: Final = 2.0  # between two exchanges of those who behave
 SAMPLE_SECONDS: Final = 10.0
 FAULT_SECONDS: Final = 15.0
@@ -54,41 +52,27 @@ class Sample:
     vitals: Vitals
 
 
-class Stage:
+class Neighbourhood(Stage):
     """The internet, the server and everybody on it. Use as a context manager."""
 
     def __init__(self, folder: Path, pairs: int) -> None:
         """``pairs`` of allocations of each transport at each place."""
-        self._folder = folder
         self._secret = ""
         self._rng = random.Random(1)  # noqa: S311 - to be repeated
-        self._programs: list[Program] = []
+        self._pairs = pairs
         self.faults: Counter[str] = Counter()
-        self.lab = Lab()
-        try:
-            self.lab.add_server()
-            for name, nat in (HOMES | {"guest": "linux", "mallory": "none"}).items():
-                self.lab.add_client(name, nat=nat)
-            self.lab.wait_ready()
-            self._address = self.lab.hosts["server"].address
-            self._serve()
-            self.users = {name: self._user(name, pairs) for name in HOMES}
-            for user in self.users.values():
-                user.expect("ready", timeout=START_SECONDS)
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(Lab(), folder)
 
-    def __enter__(self) -> Stage:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def build(self) -> None:
+        self.lab.add_server()
+        for name, nat in (HOMES | {"guest": "linux", "mallory": "none"}).items():
+            self.lab.add_client(name, nat=nat)
+        self.lab.wait_ready()
+        self._address = self.lab.hosts["server"].address
+        self._serve()
+        self.users = {name: self._user(name, self._pairs) for name in HOMES}
+        for user in self.users.values():
+            user.expect("ready", timeout=START_SECONDS)
 
     @property
     def vitals(self) -> Vitals:
@@ -103,10 +87,10 @@ class Stage:
         """Attack the server on the wire."""
         where = [self._address, str(PORT), str(self._rng.randrange(1 << 32))]
         argv = [sys.executable, "-m", "knothole.lab.fuzz.raid", *where]
-        program = self._start("mallory", argv)
+        program = self.launch("mallory", argv)
         program.write(json.dumps(self._credentials("mallory")))
         program.expect("done", timeout=300)
-        self._end(program)
+        self.end(program)
 
     def kill_guest(self) -> None:
         """Somebody comes, gets allocations by every transport, and dies without a word."""
@@ -114,7 +98,7 @@ class Stage:
         guest.expect("ready", timeout=START_SECONDS)
         time.sleep(2 * EVERY_SECONDS)
         guest.process.send_signal(signal.SIGKILL)
-        self._end(guest)
+        self.end(guest)
 
     def restart_router(self) -> None:
         """The router of those at home is off for a moment, and has forgotten every connection."""
@@ -127,13 +111,6 @@ class Stage:
         """SIGHUP: the server reads its configuration again."""
         self._server.process.send_signal(signal.SIGHUP)
 
-    @property
-    def is_reloadable(self) -> bool:
-        """Whether the server takes SIGHUP: else it would end by it."""
-        status = Path(f"/proc/{self._server.process.pid}/status").read_text()
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-        return bool(int(caught.split()[1], 16) >> (signal.SIGHUP - 1) & 1)
-
     def leave(self) -> dict[str, Any]:
         """Those who behave go home; what they say of the time."""
         said = {}
@@ -144,23 +121,18 @@ class Stage:
             said[name] = user.expect("end", timeout=START_SECONDS)
         return said
 
-    def close(self) -> None:
-        for program in reversed(self._programs):
-            program.close()
-        self.lab.close()
-
     def _serve(self) -> None:
-        data = self._folder / "server"
-        config = self._folder / "server.toml"
+        data = self.folder / "server"
+        config = self.folder / "server.toml"
         config.write_text(f'data = "{data}"\n[relay]\nallocations-per-user = 64\n')
         argv = knothole("serve", "--host", self._address, "--config", str(config), "--json")
-        self._server = self._start("server", argv)
+        self._server = self.launch("server", argv)
         self._server.expect("ready", timeout=START_SECONDS)
         self._processes = family_of(self._server.process.pid)
         self._secret = load_secrets(data / FILE_NAME)[0]
 
     def _user(self, place: str, pairs: int, name: str = "") -> Program:
-        program = self._start(place, [sys.executable, "-m", "knothole.lab.relay_user"])
+        program = self.launch(place, [sys.executable, "-m", "knothole.lab.relay_user"])
         order = {
             "server": [self._address, PORT],
             "transports": SURVIVING if place == "home" else TRANSPORTS,
@@ -174,21 +146,11 @@ class Stage:
         made = rest_credentials(self._secret, name, LIFETIME_SECONDS, time.time())
         return {"username": made.username, "password": made.password}
 
-    def _start(self, host: str, argv: list[str]) -> Program:
-        env = {**os.environ, "KNOTHOLE_HOME": str(self._folder / host)}
-        program = Program(self.lab, host, argv, env)
-        self._programs.append(program)
-        return program
-
-    def _end(self, program: Program) -> None:
-        program.close()
-        self._programs.remove(program)
-
 
 class Watch:
     """Keeps the time, takes samples, makes faults in turn."""
 
-    def __init__(self, stage: Stage, *, quiet: bool) -> None:
+    def __init__(self, stage: Neighbourhood, *, quiet: bool) -> None:
         self._stage = stage
         self._quiet = quiet
         self._begun = time.monotonic()
@@ -204,7 +166,7 @@ class Watch:
         kinds = {
             "guest killed": stage.kill_guest,
             "router restarted": stage.restart_router,
-            **({"SIGHUP": stage.hang_up} if stage.is_reloadable else {}),
+            "SIGHUP": stage.hang_up,
             "raid": stage.raid,
         }
         until = time.monotonic() + seconds
@@ -299,7 +261,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     with (
         tempfile.TemporaryDirectory(prefix="knothole-endurance-") as folder,
-        Stage(Path(folder), options.pairs) as stage,
+        Neighbourhood(Path(folder), options.pairs) as stage,
     ):
         watch = Watch(stage, quiet=options.json)
         stage.raid()  # tables, caches and what libuv opens once are what they will be

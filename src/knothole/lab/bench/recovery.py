@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from knothole.lab.recovery import INTERVAL_SECONDS, Gap, Stage
+from knothole.lab.recovery import INTERVAL_SECONDS, Gap, Town
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     first, _, second = options.nats.partition(",")
     for _ in range(options.runs):
         with tempfile.TemporaryDirectory(prefix="knothole-recovery-") as folder:
-            stage = Stage(Path(folder), nats=(first, second or first), one_way_ms=options.one_way)
+            stage = Town(Path(folder), nats=(first, second or first), one_way_ms=options.one_way)
             with stage:
                 _tell(options, "router of the caller restarted", stage.restart_router("alice"))
                 _tell(options, "router of the callee restarted", stage.restart_router("bob"))
