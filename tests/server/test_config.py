@@ -190,6 +190,13 @@ def test_the_documented_defaults_are_the_defaults() -> None:
         ("[metrics]\nlisten = '9478'", "line 2: metrics.listen: '9478' is not of the form"),
         ("[metrics]\nlisten = 'localhost:1'", "line 2: metrics.listen: 'localhost:1' is not"),
         ("[metrics]\nlisten = '[::1]:70000'", "line 2: metrics.listen: "),
+        ("[relay]\nalternates = ['a.example']", "line 2: relay.alternates: 'a.example' is not of"),
+        ("[relay]\nalternates = ['0.0.0.0:1']", "line 2: relay.alternates: 0.0.0.0:1 is no addr"),
+        ("[relay]\nalternates = ['8.8.8.8:0']", "line 2: relay.alternates: 8.8.8.8:0 is no addr"),
+        (
+            "[relay]\nalternates = ['8.8.8.8:1', '8.8.4.4:1']",
+            "line 2: relay.alternates: more than one of IPv4 or of IPv6",
+        ),
         (
             f"[[user]]\nname = 'bob'\n{GOOD_FILE}\n"
             "[[oauth]]\nkid = 'a'\nkey-file = 'good'\nserver-name = 'b'",

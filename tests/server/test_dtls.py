@@ -351,9 +351,9 @@ async def test_the_protocol_is_the_one_of_rfc_7443(server, offered, chosen: byte
 async def test_another_certificate_is_shown_to_who_comes_after(server, tmp_path: Path) -> None:
     other = own_certificate(tmp_path)
     before = server.opened()
-    server.dtls.use(str(other.chain), str(other.key))
+    server.dtls.use(server.dtls.prepare(str(other.chain), str(other.key)))
     with pytest.raises(OSError):
-        server.dtls.use(str(tmp_path / "none"), str(other.key))
+        server.dtls.prepare(str(tmp_path / "none"), str(other.key))
     after = server.opened(Address(ALICE.host, 40_001))
     keys = [
         subject_key_hash(each.connection.get_peer_certificate(as_cryptography=True))

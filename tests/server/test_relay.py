@@ -26,7 +26,15 @@ from knothole.io.udp_bind import bind_socket
 from knothole.server import relay as relay_module
 from knothole.server import wall_clock
 from knothole.server.certificate import own_certificate
-from knothole.server.link import MappedSeen, Message, RelaySettings, RelayStart
+from knothole.server.link import (
+    Commit,
+    Done,
+    MappedSeen,
+    Message,
+    Prepare,
+    RelaySettings,
+    RelayStart,
+)
 from knothole.server.listener import Listener
 from knothole.server.relay import Relay
 from knothole.wire.address import Address, Transport
@@ -209,6 +217,23 @@ async def test_what_is_granted_is_limited_for_one_user_and_for_all(setting, unti
     codes = sorted(f.code for each in everybody for f in each.said(AllocationFailed))
     assert codes == [486, 508]
     assert sum(len(each.said(Allocated)) for each in everybody) == 5
+
+
+async def test_what_is_prepared_counts_when_that_is_said_and_what_is_refused_never(
+    setting, until, tmp_path
+) -> None:
+    here = setting()
+    relay, settings = here.relay, here.start.settings
+    fewer = msgspec.structs.replace(settings, allocations=0)
+    assert relay.obey(Prepare(fewer)) == Done()
+    assert await (await here.client()).is_relayed(until), "as before"
+    broken = msgspec.structs.replace(fewer, chain=str(tmp_path / "missing.pem"))
+    assert relay.obey(Prepare(broken)).refused
+    assert relay.obey(Commit()).refused, "what was prepared before is forgotten"
+    assert await (await here.client(name="another")).is_relayed(until)
+    assert relay.obey(Prepare(fewer)) == Done()
+    assert relay.obey(Commit()) == Done()
+    assert not await (await here.client(name="third")).is_relayed(until)
 
 
 @pytest.mark.parametrize("transport", [Transport.TCP, Transport.DTLS])

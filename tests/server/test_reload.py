@@ -22,6 +22,7 @@ CHANGED = {
     "deny_peers": (ip_network("10.0.0.0/8"),),
     "secret_file": Path("/secret"),
     "other_turn": (OtherTurn(("turn:a",), b"a long secret"),),
+    "alternates": (Address("203.0.113.7", 3478),),
     "users": (RelayUser("bridge", "a password"),),
     "oauth": (TokenKey("north", b"k" * 32, "turn.example.org"),),
     "data": Path("/elsewhere"),

@@ -358,6 +358,30 @@ async def test_sigusr1_and_drain_let_the_relay_run_out(
     assert server_command(tmp_path / "data", "drain").stdout == "draining: no new allocations\n"
 
 
+async def test_while_it_drains_clients_are_sent_to_the_alternate_server_of_their_family(
+    here: Operated, until
+) -> None:
+    await here.start()
+    old = await here.client()
+    assert await old.is_relayed(until)
+    elsewhere = Address("203.0.113.7", 3478)
+    await here.reload("[relay]\nalternates = ['[2001:db8::7]:3478', '203.0.113.7:3478']")
+    assert await (await here.client()).is_relayed(until), "it is not draining yet"
+    await here.server.operation.drain()
+    new = await here.client()
+    assert not await new.is_relayed(until)
+    [failed] = new.said(AllocationFailed)
+    assert (failed.code, failed.alternate_server) == (300, elsewhere)
+    old.driver.command(old.allocation.refresh)
+    await here.reload("[relay]\nalternates = ['[2001:db8::7]:3478']")
+    other_family = await here.client()
+    assert not await other_family.is_relayed(until)
+    assert [each.code for each in other_family.said(AllocationFailed)] == [508]
+    await here.server.operation.drain(False)
+    assert await (await here.client()).is_relayed(until)
+    assert not old.said(AllocationLost)
+
+
 async def test_who_is_revoked_loses_allocations_at_once_and_after_a_restart(
     serve, free_port, client, until, tmp_path
 ) -> None:

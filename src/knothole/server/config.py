@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from knothole.engine.turn.tokens import TokenKey
+from knothole.server.config_addresses import read_address, read_alternates
 from knothole.server.config_file import (
     DEFAULT_PORT,
     ConfigError,
@@ -22,7 +23,7 @@ from knothole.server.config_processes import read_relay_processes
 from knothole.server.config_users import RelayUser, read_oauth, read_users
 from knothole.server.turn_secret import FILE_NAME as SECRET_FILE
 from knothole.server.turn_secret import SecretError, load_secrets
-from knothole.wire.address import Address, parse_address
+from knothole.wire.address import Address
 from knothole.wire.malformed import MalformedMessage
 from knothole.wire.server_url import InvalidServerUrl, ServerUrl, parse_server_url
 from knothole.wire.turn_uri import parse_server_uri
@@ -78,6 +79,7 @@ class ServerConfig:
     max_megabits: int = 1000
     max_datagrams: int = 200_000
     new_peers_per_minute: int = 60
+    alternates: tuple[Address, ...] = ()
     other_turn: tuple[OtherTurn, ...] = ()
     users: tuple[RelayUser, ...] = ()
     oauth: tuple[TokenKey, ...] = ()
@@ -151,6 +153,7 @@ def load_config(
         max_megabits=relay.max_megabits,
         max_datagrams=relay.max_datagrams,
         new_peers_per_minute=relay.new_peers_per_minute,
+        alternates=read_alternates(source, relay.alternates),
         other_turn=_other_turn(source, content),
         users=read_users(source, content),
         oauth=read_oauth(source, content),
@@ -302,14 +305,7 @@ def _secret_file(source: Source, name: str) -> Path | None:
 
 
 def _metrics(source: Source, text: str) -> Address | None:
-    if not text:
-        return None
-    host, _, port = text.rpartition(":")
-    try:
-        return parse_address(host.removeprefix("[").removesuffix("]"), int(port))
-    except ValueError as error:
-        reason = f"{text!r} is not of the form 127.0.0.1:9478 or [::1]:9478"
-        raise source.error("metrics.listen", reason) from error
+    return read_address(source, "metrics.listen", text) if text else None
 
 
 def _other_turn(source: Source, content: ConfigFile) -> tuple[OtherTurn, ...]:

@@ -53,6 +53,7 @@ class RelayTable(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     max_datagrams: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 200_000
     new_peers_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 60
     accelerator: Literal["auto", "off"] = "auto"
+    alternates: Annotated[list[str], msgspec.Meta(max_length=2)] = []
     processes: Annotated[int, msgspec.Meta(ge=1, le=MAX_PROCESSES)] = 1
 
 

@@ -97,15 +97,18 @@ class DtlsServer:
         self._connections: dict[FiveTuple, DtlsConnection] = {}
         self._without_allocation: Counter[str] = Counter()
         self._listening: SSL.Connection | None = None
-        self.use(chain, key)
+        self.use(self.prepare(chain, key))
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    def use(self, chain: str, key: str) -> None:
-        """Show this certificate to clients that come from now on. Raises OSError as at the start:
-        then the one before stays."""
-        self._context = self._make_context(chain, key)
+    def prepare(self, chain: str, key: str) -> SSL.Context:
+        """Another certificate, to be used. Raises OSError as at the start."""
+        return self._make_context(chain, key)
+
+    def use(self, prepared: SSL.Context) -> None:
+        """Show that certificate to clients that come from now on."""
+        self._context = prepared
         self._listening = None
 
     def receive(self, datagram: Datagram) -> None:

@@ -49,7 +49,8 @@ class RelaySettings(msgspec.Struct, frozen=True):
 
     ``secrets`` are what TURN credentials are made of, all of them good at once; ``users`` have one
     for good, name and password; ``oauth`` are the keys of tokens; ``revoked`` owners of either kind
-    are not let in. ``chain`` and ``key`` are the PEM files of the TLS certificate. Each of
+    are not let in. ``chain`` and ``key`` are the PEM files of the TLS certificate.
+    ``alternates`` are whom clients are sent to while the server is draining. Each of
     ``shares`` relay processes grants its share of what is counted over several allocations.
     """
 
@@ -67,6 +68,7 @@ class RelaySettings(msgspec.Struct, frozen=True):
     new_peers_per_minute: int = 60
     users: dict[str, str] = {}
     oauth: list[OauthKey] = []
+    alternates: list[tuple[str, int]] = []
     shares: int = 1
 
 
@@ -175,6 +177,16 @@ class Change(msgspec.Struct, tag="change", frozen=True):
     settings: RelaySettings
 
 
+class Prepare(msgspec.Struct, tag="prepare", frozen=True):
+    """Get ready for these settings, or refuse them; nothing changes before Commit."""
+
+    settings: RelaySettings
+
+
+class Commit(msgspec.Struct, tag="commit", frozen=True):
+    """Go on with the settings that were prepared last."""
+
+
 class Drain(msgspec.Struct, tag="drain", frozen=True):
     """Make no new allocations, while those that exist go on; or make them again."""
 
@@ -187,7 +199,7 @@ class Look(msgspec.Struct, tag="look", frozen=True):
     users: int = 0
 
 
-Order: TypeAlias = Change | Drain | Look
+Order: TypeAlias = Change | Prepare | Commit | Drain | Look
 
 
 class Done(msgspec.Struct, tag="done", frozen=True):

@@ -65,5 +65,6 @@ def relay_settings(config: ServerConfig, material: Material) -> RelaySettings:
         max_datagrams=config.max_datagrams,
         new_peers_per_minute=config.new_peers_per_minute,
         users={user.name: user.password for user in config.users},
+        alternates=[(host, port) for host, port in config.alternates],
         oauth=[OauthKey(each.kid, each.key, each.server_name) for each in config.oauth],
     )

@@ -23,6 +23,7 @@ from knothole.server.link import (
     Accelerated,
     Answer,
     Change,
+    Commit,
     Order,
     Reached,
     RelayStart,
@@ -157,7 +158,7 @@ class Relay:
         now = time.monotonic()
         self._sockets.routes.report()  # it may end allocations
         answer = self._steering.obey(order, now)
-        if isinstance(order, Change):
+        if isinstance(order, Change | Commit):
             self._accelerator.limits_changed()
         self._drain(now)
         return answer

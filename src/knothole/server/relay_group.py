@@ -20,9 +20,11 @@ from knothole.io.udp_bind import bind_shared
 from knothole.server.link import (
     Answer,
     Change,
+    Commit,
     Done,
     Look,
     Order,
+    Prepare,
     RelaySettings,
     RelayStart,
     TakeListening,
@@ -119,16 +121,20 @@ class RelayGroup:
             asked = (member.ask(order, seconds) for member in self._members)
             reports = await asyncio.gather(*asked, return_exceptions=True)
             return [each for found in reports for each in _unless_late(found)]
-        if isinstance(order, Change):
-            order = Change(self._share(order.settings))
-        first, *others = self._members
-        answers = await first.ask(order, seconds)
-        # What one refuses all would, and nothing is to be changed then.
+        if not isinstance(order, Change):
+            return await self._ask_all(order, seconds)
+        # All of them get ready before the first one changes anything: what one refuses, none has.
+        answers = await self._ask_all(Prepare(self._share(order.settings)), seconds)
         if any(isinstance(answer, Done) and answer.refused for answer in answers):
             return answers
-        for more in await _together(*(member.ask(order, seconds) for member in others)):
-            answers.extend(more)
-        return answers
+        # One that is late with this does it as soon as it reads it, and cannot refuse.
+        asked = (member.ask(Commit(), seconds) for member in self._members)
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        return [each for found in done for each in _unless_late(found)]
+
+    async def _ask_all(self, order: Order, seconds: float) -> list[Answer]:
+        asked = (member.ask(order, seconds) for member in self._members)
+        return [answer for each in await _together(*asked) for answer in each]
 
     async def wait_gone(self) -> str:
         waiting = [asyncio.create_task(member.wait_gone()) for member in self._members]

@@ -19,6 +19,7 @@ LIVE: Final = frozenset(
         "max_megabits",
         "max_datagrams",
         "new_peers_per_minute",
+        "alternates",
         "users",
         "oauth",
         "secret_file",

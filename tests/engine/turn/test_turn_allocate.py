@@ -241,11 +241,15 @@ def test_new_clients_are_sent_elsewhere_and_old_ones_are_kept(world, new_raw) ->
     old, new = new_raw(), new_raw(client=Address("1.1.1.1", 4001))
     old.allocate()
     elsewhere = Address("8.8.8.8", 3478)
-    world.server.redirect_to = elsewhere
+    world.server.redirect_to = [Address("2a00::9", 1), elsewhere]
     answer = new.ask(Method.ALLOCATE, UDP)
     assert answer.get(ErrorCode).code == 300
     assert answer.get(AlternateServer) == AlternateServer(elsewhere)
+    assert answer.has_integrity_sha256, "it is as good as the credentials"
+    stranger = new_raw("mallory", client=Address("1.1.1.1", 4002), password="guessed")
+    assert stranger.code(Method.ALLOCATE, UDP) == 401
     assert old.code(Method.REFRESH) == 0
+    world.server.redirect_to = [elsewhere]
     other_family = new_raw(client=Address("2a00::1", 4000))
     assert other_family.code(Method.ALLOCATE, UDP) == 0
 

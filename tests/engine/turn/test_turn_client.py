@@ -112,7 +112,7 @@ class TestAllocating:
 
     def test_another_server_is_named(self, world) -> None:
         elsewhere = Address("8.8.8.8", 3478)
-        world.server.redirect_to = elsewhere
+        world.server.redirect_to = [elsewhere]
         client = world.client()
         back = world.client(redirected_by=[elsewhere])
         world.run(1.0)

@@ -50,8 +50,8 @@ class TurnServer:
     ``dont_fragment``: io can set the DF bit of a datagram (SendUnfragmented). ``neighbour_ports``
     are those of the server's other processes, on the same hosts (ToNeighbour).
 
-    ``redirect_to``, when set, is where new allocations of the same address family are sent with
-    300 (Try Alternate), while those that exist go on. While it ``is_draining`` all others are
+    ``redirect_to`` are where new allocations of the same address family are sent with 300 (Try
+    Alternate), while those that exist go on. While it ``is_draining`` all others are
     refused with 508 (Insufficient Capacity): those that exist run out. ``unproven`` is asked before
     an answer goes to a source that may be forged: by io too, for what it answers by itself.
     """
@@ -115,11 +115,11 @@ class TurnServer:
         )
 
     @property
-    def redirect_to(self) -> Address | None:
+    def redirect_to(self) -> Sequence[Address]:
         return self._requests.redirect_to
 
     @redirect_to.setter
-    def redirect_to(self, elsewhere: Address | None) -> None:
+    def redirect_to(self, elsewhere: Sequence[Address]) -> None:
         self._requests.redirect_to = elsewhere
 
     @property

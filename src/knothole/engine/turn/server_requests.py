@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from knothole.engine.core import Datagram, Transmit
@@ -57,7 +57,7 @@ class ServerRequests:
         dont_fragment: bool,
         has_neighbours: bool,
     ) -> None:
-        self.redirect_to: Address | None = None
+        self.redirect_to: Sequence[Address] = ()
         self.is_draining = False
         self.rules, self.limits = rules, limits
         self._doorkeeper, self._allocations, self._pending = doorkeeper, allocations, pending
@@ -171,9 +171,11 @@ class ServerRequests:
             mobility=self._allocations.mobility is not None,
             dont_fragment=self._dont_fragment,
         )
-        elsewhere, family = self.redirect_to, AddressFamily.of(five_tuple.client)
-        if elsewhere is not None and AddressFamily.of(elsewhere) is family:
-            raise Refusal(300, AlternateServer(elsewhere))
+        for elsewhere in self.redirect_to:
+            # RFC 8489 Section 14.15: of the family that the request came by. Section 14.8: only to
+            # who has shown credentials, and signed, or anybody could send clients anywhere.
+            if elsewhere.is_ipv6 is five_tuple.client.is_ipv6:
+                raise Refusal(300, AlternateServer(elsewhere))
         if self.is_draining or (request.reserve and self._has_neighbours):
             raise Refusal(508)
         self._pending.begin(five_tuple, message, requester, request, now)
