@@ -106,7 +106,7 @@ def test_only_those_known_are_accepted_as_contacts(
 
 def test_ctrl_c_sums_up(alice: Person, echo: str) -> None:
     pinging = alice.start("ping", echo, "-i", "0.05")
-    pinging.expect("2: ")
+    pinging.expect("\n2: ")
     pinging.signal(signal.SIGINT)
     assert pinging.wait() == 0
     assert "answered; " in pinging.stdout.splitlines()[-1]
@@ -116,7 +116,7 @@ def test_ctrl_c_sums_up(alice: Person, echo: str) -> None:
 def test_a_listener_that_ends_ends_the_ping(alice: Person, bob: Person) -> None:
     listener = bob.listening("--echo")
     pinging = alice.start("ping", bob.name, "-i", "0.05")
-    pinging.expect("2: ")
+    pinging.expect("\n2: ")
     listener.signal(signal.SIGTERM)
     assert listener.wait() == 0
     assert pinging.wait() == 1
@@ -125,7 +125,7 @@ def test_a_listener_that_ends_ends_the_ping(alice: Person, bob: Person) -> None:
 
 def test_sigterm_ends_what_is_going_on_without_a_word(alice: Person, echo: str) -> None:
     pinging = alice.start("ping", echo, "-i", "0.05")
-    pinging.expect("1: ")
+    pinging.expect(" ms ")
     pinging.signal(signal.SIGTERM)
     assert pinging.wait() == 143
     assert "Traceback" not in pinging.stderr and "knothole:" not in pinging.stderr
