@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from knothole.io import connected
 from knothole.io.connected import CAN_CONNECT_BESIDE
+from knothole.io.udp_bind import bind_socket
 from knothole.server.connected_socket import IDLE_REPORTS
 from knothole.server.relayed_socket import BUSY_DATAGRAMS
 from knothole.wire.turn import encode_channel_data
@@ -93,6 +96,36 @@ async def test_what_others_send_to_the_address_is_still_the_engine_s(ground: Gro
     assert await heard(ground, 1) == [b"from elsewhere"]
     assert ground.to_engine[0].source == address_of(ground.other)
     assert ground.to_engine[0].destination == ground.relayed
+
+
+async def test_what_came_before_it_was_connected_is_not_taken_for_the_peer_s(
+    ground: Ground, monkeypatch
+) -> None:
+    def bind_and_hear(*arguments: Any, **options: Any) -> socket.socket:
+        made = bind_socket(*arguments, **options)
+        made.connect(ground.other.getsockname())
+        ground.other.sendto(b"early", ground.relayed)  # comes by the new one
+        return made
+
+    monkeypatch.setattr(connected, "bind_socket", bind_and_hear)
+    await busy(ground)
+    assert await heard(ground, 1) == [b"early"]
+    assert ground.to_engine[0].source == address_of(ground.other)
+    await exchange(ground, 5)
+
+
+async def test_after_a_while_all_that_comes_by_it_is_the_peer_s(ground: Ground) -> None:
+    await busy(ground)
+    route = ground.sockets[ground.server].route(address_of(ground.client), CHANNEL)
+    assert route is not None
+    ground.routes.connected.look_after({route.outlet})
+    await exchange(ground, 20)
+    ground.other.sendto(b"from elsewhere", ground.relayed)
+    assert await heard(ground, 1) == [b"from elsewhere"]
+    ground.routes.remove(ground.back)
+    ground.peer.sendto(b"from the peer", ground.relayed)
+    assert await heard(ground, 2) == [b"from elsewhere", b"from the peer"]
+    assert ground.to_engine[1].source == address_of(ground.peer)
 
 
 async def test_without_plenty_of_room_there_is_none(ground: Ground) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 LARGEST_DATAGRAM: Final = 65_535  # bytes; the length field of a UDP header
@@ -25,8 +24,6 @@ class Arena:
         """Where the datagram of each slot begins."""
         self.slots = [self.view[start : start + LARGEST_DATAGRAM] for start in self.starts]
 
-    def heads(self, count: int) -> Iterator[tuple[int, ...]]:
-        """The first four octets of the datagram in each of the first ``count`` slots."""
-        end = count * STRIDE
-        octets = (self.bytes[start:end:STRIDE] for start in range(HEADROOM, 2 * HEADROOM))
-        return zip(*octets, strict=True)
+    def column(self, number: int, count: int) -> bytearray:
+        """Octet ``number`` of the datagrams in the first ``count`` slots."""
+        return self.bytes[HEADROOM + number : count * STRIDE : STRIDE]

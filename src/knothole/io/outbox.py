@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import socket
+from array import array
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
@@ -81,38 +82,43 @@ class BatchOutbox:
     def __init__(self, sock: socket.socket, arena: Arena, refused: Refused) -> None:
         self._sock = sock
         self._view, self._refused = arena.view, refused
-        self._start = pointer_to(arena.bytes)
+        self._arena = pointer_to(arena.bytes)
         size = 28 if sock.family == socket.AF_INET6 else 16
         vectors = (IoVector * SLOTS)()
         self._headers = (ManyHeader * SLOTS)(
             *(ManyHeader(MessageHeader(None, size, ctypes.pointer(each), 1)) for each in vectors)
         )
-        # Per datagram no more than three numbers are written into the kernel's structures.
-        self._header_words = memoryview(self._headers).cast("B").cast("Q")
-        self._vector_words = memoryview(vectors).cast("B").cast("Q")
+        # Three columns of the kernel's structures, each written at once.
+        self._names = memoryview(self._headers).cast("B").cast("Q")[_NAME::_WORDS]
+        self._bases = memoryview(vectors).cast("B").cast("Q")[::2]
+        self._lengths = memoryview(vectors).cast("B").cast("Q")[1::2]
         self._posted: list[Destination] = []
+        self._starts: list[int] = []
+        self._sizes: list[int] = []
 
     def post(self, start: int, size: int, destination: Destination) -> None:
-        number = len(self._posted)
-        if number == SLOTS:
+        if len(self._posted) == SLOTS:
             self.leave()
-            number = 0
         self._posted.append(destination)
-        self._header_words[number * _WORDS + _NAME] = destination.pointer
-        self._vector_words[number * 2] = self._start + start
-        self._vector_words[number * 2 + 1] = size
+        self._starts.append(start)
+        self._sizes.append(size)
 
     def leave(self) -> None:
-        posted = self._posted
-        if not posted:
+        posted, starts, sizes = self._posted, self._starts, self._sizes
+        count = len(posted)
+        if not count:
             return
+        self._names[:count] = array("Q", [each.pointer for each in posted])
+        self._bases[:count] = array("Q", [self._arena + start for start in starts])
+        self._lengths[:count] = array("Q", sizes)
         try:
-            went = sendmmsg(self._sock.fileno(), self._headers, len(posted))
+            went = sendmmsg(self._sock.fileno(), self._headers, count)
         except OSError:
             went = 0
-        if went < len(posted):
-            for number in range(went, len(posted)):
-                start, size = self._vector_words[number * 2 : number * 2 + 2]
-                start -= self._start
-                self._refused(posted[number].address, bytes(self._view[start : start + size]))
+        for number in range(went, count):
+            start = starts[number]
+            payload = bytes(self._view[start : start + sizes[number]])
+            self._refused(posted[number].address, payload)
         posted.clear()
+        starts.clear()
+        sizes.clear()

@@ -7,6 +7,7 @@ there are plenty, and not much longer than it is used.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -42,6 +43,7 @@ class ConnectedSocket(RelayedSocket):
         self._send = sock.send
         super().__init__(sock, relayed._receiver, common, crowd, relayed._on_error, lambda *_: None)
         self.routes = relayed.routes
+        self._from_peer = self._inlet(self.peer, 0)
         relayed.companions[self.peer] = self
 
     def send_one(self, route: Route) -> None:
@@ -53,6 +55,21 @@ class ConnectedSocket(RelayedSocket):
 
     def send_burst(self, parts: list[memoryview], size: int, destination: Destination) -> None:
         self._relayed.send_burst(parts, size, destination)
+
+    def settle(self) -> None:
+        """Called some time after it was made: when everything that came before it was connected has
+        been read, and nothing is there, whatever comes is from the peer."""
+        if self.receive == self._receive_from_peer:
+            return
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            self.receive = self._receive_from_peer
+        except OSError:  # as in UdpSocket
+            self.take_errors()
+
+    def _receive_from_peer(self, slot: memoryview) -> tuple[int, object]:
+        return self._sock.recv_into(slot), self._from_peer
 
     def close(self) -> None:
         if not self._closed:
@@ -92,8 +109,10 @@ class ConnectedSockets:
             route.outlet = connected
 
     def look_after(self, used: Collection[Outlet]) -> None:
-        """Called from time to time with those that were used meanwhile: close what rests."""
+        """Called from time to time with those that were used meanwhile: close what rests, and
+        have the others no longer ask who has sent something."""
         for each in tuple(self._open):
+            each.settle()
             each.idle_reports = 0 if each in used else each.idle_reports + 1
             if each.idle_reports >= IDLE_REPORTS:
                 each.close()

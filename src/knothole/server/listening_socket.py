@@ -58,11 +58,11 @@ class ListeningSocket(RelaySocket):
         arena, add = common.arena, common.departures.add
         octets, view, now = arena.bytes, arena.view, time.monotonic()
         others: list[Received] = []
-        heads = arena.heads(len(sizes))
-        for start, size, segment_size, source, head in zip(
-            arena.starts, sizes, segment_sizes, sources, heads, strict=False
+        heads = (arena.column(number, len(sizes)) for number in range(CHANNEL_HEADER_SIZE))
+        for start, size, segment_size, source, high, low, length_high, length_low in zip(
+            arena.starts, sizes, segment_sizes, sources, *heads, strict=False
         ):
-            inlet = source, head[0] << 8 | head[1]
+            inlet = source, high << 8 | low
             if others and inlet in routes:
                 self._deliver(others)  # which may be the end of that route
                 others = []
@@ -71,7 +71,7 @@ class ListeningSocket(RelaySocket):
             if (
                 route is None
                 or segment_size
-                or payload != head[2] << 8 | head[3]
+                or payload != length_high << 8 | length_low
                 or not 0 < payload <= MAX_DATA
                 or not route.admits(payload, now)
             ):

@@ -21,6 +21,7 @@ from knothole.server.relay_socket import Common, RelaySocket
 from knothole.server.route import Route
 from knothole.wire.address import Address
 
+Receive: TypeAlias = Callable[[memoryview], tuple[int, Any]]
 ReceiveBurst: TypeAlias = Callable[
     [Sequence[memoryview], int], tuple[int, list[tuple[int, int, bytes]], int, Any]
 ]
@@ -52,7 +53,7 @@ class RelayedSocket(RelaySocket):
         self.companions: dict[Address, RelayedSocket] = {}
         """More sockets of this address, each for one peer; closed with this one."""
         self._busy = busy
-        self.receive = sock.recvfrom_into
+        self.receive: Receive = sock.recvfrom_into
         self.receive_burst: ReceiveBurst | None = None
         self._reads = 1
         self._turn = 0
