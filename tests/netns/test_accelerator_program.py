@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from knothole.io.bpf import calls
 from knothole.io.bpf.allowances import Full
 from knothole.io.bpf.layout import Count, Pattern, Treatment
 from knothole.io.bpf.program import ShortcutProgram
@@ -285,6 +287,44 @@ def test_an_entry_that_has_expired_takes_nothing(program) -> None:
     from_client(program, expires_at=time.monotonic() - 0.001)
     packet = GOOD.encode()
     assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
+
+
+def test_an_entry_ends_no_later_than_it_should_for_a_clock_that_is_late(program) -> None:
+    """The kernel's cheap clock goes on by ticks of 10 ms at most."""
+    packet = GOOD.encode()
+    for _ in range(20):
+        ends = time.monotonic() + 0.03
+        from_client(program, expires_at=ends)
+        while time.monotonic() < ends:
+            pass
+        assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
+
+
+def test_a_kernel_without_the_cheap_clock_gets_the_program_with_the_other(
+    program, monkeypatch
+) -> None:
+    """As Linux 5.10 refuses a function that it does not know."""
+    load, codes = calls.load_program, []
+
+    def as_before_5_11(code: bytes, license_: bytes, name: str) -> int:
+        codes.append(code)
+        if len(codes) == 1:
+            raise OSError(errno.EINVAL, "invalid func unknown#160")
+        return load(code, license_, name)
+
+    monkeypatch.setattr(calls, "load_program", as_before_5_11)
+    older = ShortcutProgram()
+    try:
+        from_client(older)
+        assert run_program(older.descriptor, GOOD.encode())[0] == REDIRECT
+    finally:
+        older.close()
+    first, second = codes
+    changed = [at for at in range(0, len(first), 8) if first[at : at + 8] != second[at : at + 8]]
+    assert changed
+    for at in changed:
+        call, other = struct.pack("<BBhi", 0x85, 0, 0, 160), struct.pack("<BBhi", 0x85, 0, 0, 5)
+        assert (first[at : at + 8], second[at : at + 8]) == (call, other)
 
 
 def test_an_entry_for_another_interface_takes_nothing(program) -> None:

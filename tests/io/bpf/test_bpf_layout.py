@@ -46,7 +46,7 @@ def test_a_treatment_has_its_end_in_nanoseconds_and_the_rest_in_its_place() -> N
     )
     packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, (5, 6))
     assert len(packed) == ENTRY_SIZE == 104
-    assert struct.unpack_from("=Q", packed) == (12_500_000_000,)
+    assert struct.unpack_from("=Q", packed) == (12_490_000_000,)
     assert packed[8:12] == bytes([198, 51, 100, 1])
     assert struct.unpack_from("=HIII", packed, 46) == (1400, 9, 3, 4)
     assert struct.unpack_from("=II", packed, 72) == (5, 6)

@@ -21,6 +21,7 @@ _COUNT: Final = struct.Struct("=QQ8x")
 KEY_SIZE, ENTRY_SIZE, COUNT_SIZE = _KEY.size, _ENTRY.size, _COUNT.size
 # Of both versions: the 16 bits in which the number of hops left is, less one.
 _ONE_HOP_LESS: Final = {4: 0xFEFF, 6: 0xFFFE}
+_LATE_SECONDS: Final = 0.01  # how late the program's clock may be: a tick of the kernel at most
 _SAME_VERSION: Final = bytes(4)
 # RFC 6437 Section 3: a flow label is drawn from the flow's 5-tuple, and others cannot foresee it.
 _LABEL_KEY: Final = secrets.token_bytes(16)
@@ -95,7 +96,7 @@ def pack_treatment(
     else:
         ip_sum, beginning = sum(new), _beginning(new_version, ends)
     return _ENTRY.pack(
-        max(0, int(treatment.expires_at * 1e9)),
+        max(0, int((treatment.expires_at - _LATE_SECONDS) * 1e9)),
         ends,
         _word(treatment.channel),
         min(treatment.mtu, 0xFFFF),

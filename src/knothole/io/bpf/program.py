@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
@@ -21,9 +22,13 @@ from knothole.io.bpf.layout import (
     pack_treatment,
     unpack_counts,
 )
-from knothole.io.bpf.object import MalformedObject, read_object
+from knothole.io.bpf.object import INSTRUCTION, MalformedObject, read_object
 
 OBJECT_NAME: Final = "relay.bpf.o"
+PROGRAM_NAME: Final = "knothole"
+_CALL: Final = struct.Struct("<BBhi")  # struct bpf_insn
+_CALL_HELPER: Final = 0x85  # BPF_JMP | BPF_CALL
+_CLOCK, _COARSE_CLOCK = 5, 160  # BPF_FUNC_ktime_get_ns, BPF_FUNC_ktime_get_coarse_ns
 _NOTHING: Final = Count(0, 0)
 
 
@@ -53,7 +58,7 @@ class ShortcutProgram:
             self.allowances = Allowances(descriptors["allowances"], room)
             opened.callback(self.allowances.close)
             code = found.linked(descriptors)
-            self.descriptor = calls.load_program(code, found.license, "knothole")
+            self.descriptor = _load(code, found.license)
             opened.callback(os.close, self.descriptor)
             self._opened = opened.pop_all()
         self._entries, self._counts = descriptors["entries"], descriptors["counts"]
@@ -120,3 +125,19 @@ class ShortcutProgram:
     def _passed(self, slot: int, count: Count) -> Count:
         seen, self._seen[slot] = self._seen[slot], count
         return Count(count.packets - seen.packets, count.octets - seen.octets)
+
+
+def _load(code: bytes, license_: bytes) -> int:
+    try:
+        return calls.load_program(code, license_, PROGRAM_NAME)
+    except OSError:
+        return calls.load_program(with_older_clock(code), license_, PROGRAM_NAME)
+
+
+def with_older_clock(code: bytes) -> bytes:
+    """The same for Linux before 5.11, which does not have the cheap clock."""
+    changed = bytearray(code)
+    for offset in range(0, len(code), INSTRUCTION):
+        if code[offset : offset + INSTRUCTION] == _CALL.pack(_CALL_HELPER, 0, 0, _COARSE_CLOCK):
+            _CALL.pack_into(changed, offset, _CALL_HELPER, 0, 0, _CLOCK)
+    return bytes(changed)
