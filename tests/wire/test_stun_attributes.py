@@ -55,6 +55,7 @@ TABLE: list[tuple[Attribute, int, str]] = [
     (stun.ResponsePort(5000), 0x0027, "13880000"),
     (stun.ConnectionId(7), 0x002A, "00000007"),
     (stun.AdditionalAddressFamily(2), 0x8000, "02000000"),
+    (stun.DraftAdditionalAddressFamily(2), 0x8032, "02000000"),
     (stun.AddressErrorCode(2, 440, "no"), 0x8001, "020004286e6f"),
     (
         stun.PasswordAlgorithms((stun.PasswordAlgorithm(2), stun.PasswordAlgorithm(1))),

@@ -13,6 +13,7 @@ from knothole.wire.stun import (
     AddressErrorCode,
     AddressFamily,
     ChannelNumber,
+    DraftAdditionalAddressFamily,
     ErrorCode,
     EvenPort,
     Lifetime,
@@ -78,6 +79,12 @@ def test_both_ports_are_even_where_that_is_asked_for(world, new_raw) -> None:
         raw = new_raw(client=Address("1.1.1.1", 4000 + n))
         answer = raw.ask(Method.ALLOCATE, UDP, BOTH, EvenPort())
         assert [each.address.port % 2 for each in answer.get_all(XorRelayedAddress)] == [0, 0]
+
+
+def test_coturns_number_for_the_additional_family_will_do(world, raw) -> None:
+    answer = raw.ask(Method.ALLOCATE, UDP, DraftAdditionalAddressFamily(AddressFamily.IPV6))
+    assert [each.address.host for each in answer.get_all(XorRelayedAddress)] == HOSTS
+    assert raw.code(Method.REFRESH, RequestedAddressFamily(AddressFamily.IPV6)) == 0
 
 
 def test_data_goes_out_by_the_address_of_the_peers_family(world, dual) -> None:

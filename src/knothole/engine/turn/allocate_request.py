@@ -12,6 +12,7 @@ from knothole.wire.stun import (
     AddressErrorCode,
     AddressFamily,
     DontFragment,
+    DraftAdditionalAddressFamily,
     EvenPort,
     Lifetime,
     Message,
@@ -79,7 +80,7 @@ def read_allocate(
         raise Refusal(420, UnknownAttributes((DontFragment.TYPE,)))
     token, even_port = message.get(ReservationToken), message.get(EvenPort)
     requested = message.get(RequestedAddressFamily)
-    additional = message.get(AdditionalAddressFamily)
+    additional = _additional_family(message)
     if token is not None and any(each is not None for each in (even_port, requested, additional)):
         raise Refusal(400)
     if requested is not None and additional is not None:
@@ -127,6 +128,14 @@ def _is_mobile(message: Message, mobility: bool) -> bool:
 def lacking(family: AddressFamily, code: int) -> AddressErrorCode:
     """What says that a dual allocation has no address of ``family``, and why."""
     return AddressErrorCode(family, code, REASONS[code])
+
+
+def _additional_family(message: Message) -> AdditionalAddressFamily | None:
+    found = message.get(AdditionalAddressFamily)
+    as_coturn = message.get(DraftAdditionalAddressFamily)
+    if found is None and as_coturn is not None:
+        return AdditionalAddressFamily(as_coturn.family)
+    return found
 
 
 def _additional(

@@ -111,6 +111,13 @@ class AdditionalAddressFamily(_FamilyAttribute):
 
 
 @dataclass(frozen=True, slots=True)
+class DraftAdditionalAddressFamily(_FamilyAttribute):
+    """ADDITIONAL-ADDRESS-FAMILY by the number that coturn (4.6) has for it, which is no RFC's."""
+
+    TYPE: ClassVar[int] = 0x8032
+
+
+@dataclass(frozen=True, slots=True)
 class EvenPort(Attribute):
     """EVEN-PORT; ``reserve`` asks for the next port too (RFC 8656 Section 18.7)."""
 
