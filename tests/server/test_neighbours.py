@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.server_events import ToNeighbour
 from knothole.io.udp_bind import bind_shared, bind_socket
 from knothole.server.config import ServerConfig
@@ -15,7 +16,7 @@ from knothole.server.link import RelaySettings, RelayStart
 from knothole.server.neighbours import Given, Neighbours, neighbour_pair, slices
 from knothole.server.relay_group import usable_processes
 from knothole.server.relay_settings import limits_of
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 
 HOST = "127.0.0.1"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="relay processes are of Linux")
@@ -29,6 +30,10 @@ class Listens:
 
     def receive_from_neighbour(self, handed: ToNeighbour, now: float) -> None:
         self._heard.append(handed)
+
+
+def nobody(_five_tuple: FiveTuple, sock: socket.socket) -> None:
+    sock.close()
 
 
 def settings(**options: object) -> RelaySettings:
@@ -95,7 +100,7 @@ async def test_what_is_handed_over_comes_to_the_owner_whole(until) -> None:
     given[0].neighbours[1], given[1].neighbours[0] = neighbour_pair()
     one, other = (Neighbours(start(number, 2), given[number]) for number in (0, 1))
     for each, heard in ((one, []), (other, got)):
-        each.join(Listens(heard), lambda now: None)
+        each.join(Listens(heard), lambda now: None, nobody)
     assert (one.own_ports, other.own_ports) == ((50_000, 50_004), (50_005, 50_009))
     assert one.ports == set(range(50_005, 50_010))
     sent = [
@@ -113,11 +118,37 @@ async def test_what_is_handed_over_comes_to_the_owner_whole(until) -> None:
 
 
 @linux
+async def test_a_connection_is_handed_to_the_process_whose_it_is(until) -> None:
+    got: list[tuple[FiveTuple, socket.socket]] = []
+    given = [Given(), Given()]
+    given[0].neighbours[1], given[1].neighbours[0] = neighbour_pair()
+    one, other = (Neighbours(start(number, 2), given[number]) for number in (0, 1))
+    one.join(Listens([]), lambda now: None, nobody)
+    other.join(Listens([]), lambda now: None, lambda *handed: got.append(handed))
+    assert [one.wanted_by(each) for each in (4, 5)] == [None, 1]
+    assert [other.wanted_by(each) for each in (4, 5)] == [0, None]
+    five_tuple = FiveTuple(Transport.TLS, Address("::1", 4000), Address("::2", 443))
+    ours, theirs = socket.socketpair()
+    assert one.hand_over(1, five_tuple, theirs)
+    await until(lambda: bool(got))
+    [(seen, sock)] = got
+    assert seen == five_tuple
+    ours.send(b"hello")
+    assert sock.recv(100) == b"hello"
+    other.close()
+    again, lost = socket.socketpair()
+    assert not one.hand_over(1, five_tuple, lost), "nobody is there any more"
+    for each in (ours, again, sock):
+        each.close()
+    one.close()
+
+
+@linux
 async def test_who_does_not_keep_up_loses_and_delays_nobody() -> None:
     given = Given()
     given.neighbours[1], theirs = neighbour_pair()
     one = Neighbours(start(0, 2), given)
-    one.join(Listens([]), lambda now: None)
+    one.join(Listens([]), lambda now: None, nobody)
     handed = ToNeighbour(Address(HOST, 50_000), Address(HOST, 50_009), bytes(60_000), 0)
     for _ in range(200):
         one.send(handed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,10 +19,20 @@ from knothole.engine.turn.client import Allocated, AllocationFailed, RelayedData
 from knothole.engine.turn.credentials import Credentials
 from knothole.server.certificate import own_certificate
 from knothole.wire.address import Address, Transport
-from knothole.wire.stun import ChangeRequest, Message, MessageClass, Method, decode, encode
+from knothole.wire.stun import (
+    ChangeRequest,
+    ConnectionId,
+    Message,
+    MessageClass,
+    Method,
+    XorPeerAddress,
+    decode,
+    encode,
+)
 
-from .conftest import PATIENCE
+from .conftest import PATIENCE, make_tls_context
 from .server_command import server_command
+from .tcp_peers import Client, Peer
 from .turn_client import TurnClient
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="relay processes are of Linux")
@@ -179,6 +190,52 @@ async def test_connections_of_every_kind_have_their_process(
     for client in over_udp:
         await crew.talk(clients[0], client, channel=True)
         await crew.talk(client, clients[0], channel=True)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+async def test_a_data_connection_finds_its_allocation_at_whichever_process_it_arrives(
+    serve, free_port, tmp_path, tls
+) -> None:
+    """From so many addresses that some of them, but for one case in a billion, come to the other
+    process than the control connection."""
+    port = free_port()
+    serve(*TWO, "--allow-peer", "127.0.0.0/8", port=port).expect("ready ")
+    made = credentials(tmp_path / "data", "somebody")
+    context = make_tls_context("stun.turn") if tls else None
+    clients: list[Client] = []
+    peers: list[Peer] = []
+
+    async def client(host: str) -> Client:
+        opened = await asyncio.open_connection(HOST, port, ssl=context, local_addr=(host, 0))
+        clients.append(Client(made, *opened))
+        return clients[-1]
+
+    try:
+        async with asyncio.timeout(PATIENCE):
+            control = await client(HOST)
+            await control.allocate()
+            for number in range(30):
+                peers.append(peer := Peer())
+                address = XorPeerAddress(await peer.listen())
+                answer = await control.ask(Method.CONNECT, address)
+                assert answer.message_class is MessageClass.SUCCESS, answer
+                connection = answer.get(ConnectionId).value
+                data = await client(f"127.0.0.{10 + number}")
+                bound = await data.bind(connection)
+                assert bound.message_class is MessageClass.SUCCESS
+                reader, writer = await peer.connections.get()
+                data.writer.write(b"there" * 50_000)
+                assert await reader.readexactly(250_000) == b"there" * 50_000
+                writer.write(b"and back" * 50_000)
+                assert await data.reader.readexactly(400_000) == b"and back" * 50_000
+                writer.close()
+                assert await data.reader.read() == b"", "the end comes through too"
+                data.writer.close()
+    finally:
+        for each in clients:
+            each.writer.transport.abort()
+        for peer in peers:
+            peer.close()
 
 
 def test_nat_discovery_answers_from_the_other_port(serve, free_port) -> None:

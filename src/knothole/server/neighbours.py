@@ -1,7 +1,8 @@
 """The other relay processes of this server: who has which ports, and what is handed to them.
 
 Two clients that are relayed to each other may be with two processes. What one of them sends then
-goes to the other process by a socket pair between the two, never through the network.
+goes to the other process by a socket pair between the two, never through the network. By the same
+pair goes a data connection of RFC 6062 that came to another process than its allocation is with.
 """
 
 from __future__ import annotations
@@ -15,17 +16,29 @@ from typing import Final
 
 import msgspec
 
+from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import ToNeighbour
+from knothole.engine.turn.tcp_peers import process_of
 from knothole.server.link import RelayStart
-from knothole.wire.address import Address
+from knothole.wire.address import Address, Transport
 
 LEAST_PORTS: Final = 2  # RFC 8656 Section 7.2: EVEN-PORT wants an even one, whichever comes first
 MAX_PACKET: Final = 131_072  # ours: a burst of UDP at its largest, twice
 READS_A_TURN: Final = 64  # ours: then clients and peers get their turn
 
+
+class _Handed(msgspec.Struct, frozen=True):
+    """A client's connection; the socket with its bytes goes with this."""
+
+    transport: Transport
+    client: tuple[str, int]
+    server: tuple[str, int]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ToNeighbour)
+_handed_decoder = msgspec.msgpack.Decoder(_Handed)
 
 
 class Given:
@@ -80,13 +93,20 @@ class Neighbours:
         if given.neighbours.keys() != set(self._owners.values()):
             raise ValueError("the relay processes cannot be joined: too many files are open")
         self.ports = self._owners.keys()
+        self._processes = start.processes
         self._sockets = dict(given.neighbours)
         given.neighbours.clear()
         self._loop = asyncio.get_running_loop()
 
-    def join(self, turn: TurnServer, drain: Callable[[float], object]) -> None:
-        """Have what comes go to ``turn``, and ``drain`` called after it."""
-        self._turn, self._drain = turn, drain
+    def join(
+        self,
+        turn: TurnServer,
+        drain: Callable[[float], object],
+        adopt: Callable[[FiveTuple, socket.socket], object],
+    ) -> None:
+        """Have what comes go to ``turn``, and ``drain`` called after it; connections of clients to
+        ``adopt``, which takes their sockets over."""
+        self._turn, self._drain, self._adopt = turn, drain, adopt
         for number, sock in self._sockets.items():
             sock.setblocking(False)
             self._loop.add_reader(sock, self._readable, number)
@@ -97,6 +117,24 @@ class Neighbours:
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.send(_encoder.encode(handed))
+
+    def wanted_by(self, connection: int) -> int | None:
+        """Which other process has made the connection of this CONNECTION-ID, if one has."""
+        owner = process_of(connection, self._processes)
+        return owner if owner in self._sockets else None
+
+    def hand_over(self, number: int, five_tuple: FiveTuple, handed: socket.socket) -> bool:
+        """Give that process a client's connection, of which ``handed`` is closed here."""
+        transport, client, server = five_tuple
+        packet = _encoder.encode(
+            _Handed(transport, (client.host, client.port), (server.host, server.port))
+        )
+        with handed:
+            try:
+                socket.send_fds(self._sockets[number], [packet], [handed.fileno()])
+            except OSError:
+                return False
+        return True
 
     def close(self) -> None:
         """Idempotent."""
@@ -111,8 +149,10 @@ class Neighbours:
     def _readable(self, number: int) -> None:
         sock, came = self._sockets[number], []
         for _ in range(READS_A_TURN):
+            descriptors: list[int] = []
+            flags = 0
             try:
-                packet = sock.recv(MAX_PACKET)
+                packet, descriptors, flags, _ = socket.recv_fds(sock, MAX_PACKET, 1)
             except BlockingIOError:
                 break
             except OSError:
@@ -120,9 +160,17 @@ class Neighbours:
             if not packet:  # it has ended, and so will the server
                 self._let_go(number)
                 break
-            came.append(_decoder.decode(packet))
+            if descriptors:
+                self._take(packet, socket.socket(fileno=descriptors[0]))
+            elif not flags & socket.MSG_CTRUNC:  # else there was no descriptor free for it
+                came.append(_decoder.decode(packet))
         if came:
             now = time.monotonic()
             for handed in came:
                 self._turn.receive_from_neighbour(handed, now)
             self._drain(now)
+
+    def _take(self, packet: bytes, sock: socket.socket) -> None:
+        handed = _handed_decoder.decode(packet)
+        client, server = Address(*handed.client), Address(*handed.server)
+        self._adopt(FiveTuple(handed.transport, client, server), sock)

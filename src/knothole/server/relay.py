@@ -84,6 +84,7 @@ class Relay:
             limits=limits_of(settings),
             ports=self._neighbours.own_ports,
             neighbour_ports=self._neighbours.ports,
+            process=(start.number, start.processes),
             mobility=start.mobility,
             tokens=users.tokens,
             dont_fragment=CAN_SEND_UNFRAGMENTED,
@@ -118,11 +119,12 @@ class Relay:
             connections,
             send=self._outputs.transmit,
             connected=self._reporter.connected,
+            neighbours=self._neighbours,
             drain=self._drain,
         )
         self._sockets.join(self._inputs.from_peers, self._inputs.icmp)
         self._steering = Steering(settings, context, users, self._inputs.dtls, self._reporter)
-        self._neighbours.join(self._turn, self._drain)
+        self._neighbours.join(self._turn, self._drain, self._adopt)
         self._clock = WallClock(users, self._inputs.clock_stepped)
         try:
             for address in start.listening:
@@ -145,13 +147,23 @@ class Relay:
         if self._closed or not self._has_room:
             sock.close()
             return
+        self._connection(remote).accept(sock, remote, self._steering.context)
+
+    def _adopt(self, five_tuple: FiveTuple, sock: socket.socket) -> None:
+        """What came to another process, and is for an allocation that is with us."""
+        if self._closed or not self._has_room:
+            sock.close()
+        else:
+            self._connection(five_tuple.client).adopt(sock, five_tuple)
+
+    def _connection(self, remote: tuple[str, int]) -> TurnConnection:
         connection = TurnConnection(
             on_message=self._inputs.from_connection,
             on_closed=self._connection_closed,
             on_http=lambda handed: self._tell(TakeWebSocket(remote), handed),
         )
         self._accepted.add(connection)
-        connection.accept(sock, remote, self._steering.context)
+        return connection
 
     def obey(self, order: Order) -> Answer:
         """Do what the rendezvous process wants done while we serve."""

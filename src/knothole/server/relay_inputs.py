@@ -14,14 +14,17 @@ from knothole.io.bpf.layout import Count
 from knothole.io.error_queue import PeerError
 from knothole.server.bindings import BINDING_REQUEST, Bindings
 from knothole.server.dtls import DtlsConnection, DtlsServer
+from knothole.server.handover import hand_over
 from knothole.server.link import RelayStart
+from knothole.server.neighbours import Neighbours
 from knothole.server.reachability import Evidence, Way
 from knothole.server.relay_sockets import RelaySockets
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, Transport
-from knothole.wire.stun import Icmp
+from knothole.wire.stun import ConnectionId, Icmp, MalformedMessage, decode
 
 DTLS: Final = range(20, 64)  # RFC 7983 Section 7: the first byte
+CONNECTION_BIND: Final = b"\x00\x0b"  # RFC 6062 Section 6.1
 REFRESH_REQUEST: Final = b"\x00\x04"  # RFC 8656 Section 17
 
 Connection: TypeAlias = TurnConnection | DtlsConnection
@@ -46,9 +49,11 @@ class RelayInputs:
         *,
         send: Callable[[Datagram], None],
         connected: Callable[[Transport], object],
+        neighbours: Neighbours,
         drain: Callable[[float], object],
     ) -> None:
         self._main_port, self._connected = start.port, connected
+        self._neighbours = neighbours
         self._turn, self._bindings, self._sockets = turn, bindings, sockets
         self._evidence, self._connections, self._drain = evidence, connections, drain
         self.dtls = DtlsServer(
@@ -106,9 +111,24 @@ class RelayInputs:
                 answer = self._bindings.answer_message(five_tuple, payload)
                 if answer is not None:
                     connection.send(answer)
-            else:
+            elif payload[:2] != CONNECTION_BIND or not self._is_handed_over(connection, payload):
                 self._turn.receive(five_tuple, payload, now)
         self._drain(now)
+
+    def _is_handed_over(self, connection: Connection, payload: bytes) -> bool:
+        """Whether a ConnectionBind is for another process, which then has this client."""
+        try:
+            found = decode(payload).get(ConnectionId)
+        except MalformedMessage:
+            return False
+        owner = None if found is None else self._neighbours.wanted_by(found.value)
+        if owner is None or not isinstance(connection, TurnConnection):
+            return False
+        handed = hand_over(connection, payload)
+        five_tuple = connection.five_tuple
+        if handed is None or not self._neighbours.hand_over(owner, five_tuple, handed):
+            connection.close()
+        return True
 
     def disconnected(self, connection: Connection) -> None:
         """``connection`` is closed, however that came."""

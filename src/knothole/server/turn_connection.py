@@ -74,6 +74,12 @@ class TurnConnection(asyncio.Protocol):
         """Take over an accepted socket whose first byte is there, and not read yet."""
         self._accepting = asyncio.create_task(self._accept(sock, remote, context))
 
+    def adopt(self, sock: socket.socket, five_tuple: FiveTuple) -> None:
+        """Take over a client that another process has accepted; TLS, if there is any, is there."""
+        self.five_tuple = five_tuple
+        sock.setblocking(False)
+        self._accepting = asyncio.create_task(self._serve(sock, None))
+
     def send(self, payload: bytes) -> None:
         """Send one whole message (padded by the engine); dropped when the client lags behind."""
         transport = self._transport
@@ -90,7 +96,6 @@ class TurnConnection(asyncio.Protocol):
     async def _accept(
         self, sock: socket.socket, remote: tuple[str, int], context: ssl.SSLContext
     ) -> None:
-        connected = False
         sock.setblocking(False)
         try:
             secure = sock.recv(1, socket.MSG_PEEK)[:1] == bytes([HANDSHAKE_RECORD])
@@ -99,10 +104,20 @@ class TurnConnection(asyncio.Protocol):
                 parse_address(*remote),
                 parse_address(*sock.getsockname()[:2]),
             )
+        except OSError:  # it has left
+            self._accepting = None
+            sock.close()
+            self._end()
+            return
+        await self._serve(sock, context if secure else None)
+
+    async def _serve(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+        connected, secure = False, context is not None
+        try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self,
                 sock,
-                ssl=context if secure else None,
+                ssl=context,
                 ssl_handshake_timeout=FIRST_MESSAGE_SECONDS if secure else None,
                 ssl_shutdown_timeout=FAREWELL_SECONDS if secure else None,
             )

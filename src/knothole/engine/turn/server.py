@@ -48,7 +48,8 @@ class TurnServer:
     with ``mobility`` a client may take its allocation to another address (RFC 8016). ``tokens``
     knows users by the word of another server (RFC 7635), beside those of the ``authenticator``.
     ``dont_fragment``: io can set the DF bit of a datagram (SendUnfragmented). ``neighbour_ports``
-    are those of the server's other processes, on the same hosts (ToNeighbour).
+    are those of the server's other processes, on the same hosts (ToNeighbour); ``process`` is which
+    one this is, of how many.
 
     ``redirect_to`` are where new allocations of the same address family are sent with 300 (Try
     Alternate), while those that exist go on. While it ``is_draining`` all others are
@@ -73,6 +74,7 @@ class TurnServer:
         tokens: TokenUsers | None = None,
         dont_fragment: bool = False,
         neighbour_ports: Set[int] = frozenset(),
+        process: tuple[int, int] = (0, 1),
     ) -> None:
         self._outputs: deque[ServerOutput] = deque()
         pool, quota = RelayPool(relay_hosts, ports, random), Quota(limits)
@@ -87,7 +89,7 @@ class TurnServer:
             self._allocations, self._rules, random, self._outputs, dont_fragment, neighbour_ports
         )
         most = limits.peer_connections_per_allocation
-        self._tcp = TcpPeers(self._allocations, self._rules, random, most, self._outputs)
+        self._tcp = TcpPeers(self._allocations, self._rules, random, most, self._outputs, process)
         self._allocations.on_end = self._tcp.end
         self._shortcuts: Shortcuts | None = None
         if shortcuts:

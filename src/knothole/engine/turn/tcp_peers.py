@@ -62,6 +62,11 @@ class _PeerConnection:
     requester: Requester | None = None
 
 
+def process_of(connection: int, processes: int) -> int:
+    """Which of so many processes of a server has made the connection of this CONNECTION-ID."""
+    return connection % processes
+
+
 class TcpPeers:
     """All peer connections of a server. What it has to say goes into ``outputs``."""
 
@@ -72,10 +77,13 @@ class TcpPeers:
         random: RandomBytes,
         limit: int,
         outputs: deque[ServerOutput],
+        process: tuple[int, int] = (0, 1),
     ) -> None:
+        """``process`` is which one this is of how many that the server has."""
         self._by_relayed, self._flows = allocations.by_relayed, allocations.tally.by_tcp
         self._rules, self._random = rules, random
         self._limit, self._outputs = limit, outputs
+        self._process, self._processes = process
         self._by_number: dict[int, _PeerConnection] = {}
         self._by_allocation: dict[ServerAllocation, dict[Address, _PeerConnection]] = {}
         self._deadlines: Deadlines[_PeerConnection] = Deadlines()
@@ -240,14 +248,19 @@ class TcpPeers:
     def _add(
         self, allocation: ServerAllocation, peer: Address, state: _State, until: float
     ) -> _PeerConnection:
-        number = int.from_bytes(self._random(4), "big")
+        number = self._draw()
         while number in self._by_number:
-            number = int.from_bytes(self._random(4), "big")
+            number = self._draw()
         connection = _PeerConnection(number, allocation, peer, state)
         self._by_number[number] = connection
         self._by_allocation.setdefault(allocation, {})[peer] = connection
         self._deadlines.set(connection, until)
         return connection
+
+    def _draw(self) -> int:
+        """A CONNECTION-ID that nobody can guess but whose process is (:func:`process_of`)."""
+        count = (1 << 32) // self._processes
+        return int.from_bytes(self._random(8), "big") % count * self._processes + self._process
 
     def _drop(self, connection: _PeerConnection) -> None:
         self._remove(connection)
