@@ -118,10 +118,10 @@ async def setting(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator
 
 async def test_an_allocation_over_udp_tells_where_its_session_was_seen(setting, until) -> None:
     here = setting()
-    client = await here.client()
-    await until(lambda: bool(client.said(Allocated)))
+    client, other = await here.client(name="bob/session"), await here.client(name="bob")
+    await until(lambda: bool(client.said(Allocated) and other.said(Allocated)))
     [seen] = [message for message in here.told if isinstance(message, MappedSeen)]
-    assert seen.username.endswith(":session")
+    assert seen.username.endswith(":bob/session")
     assert (seen.host, seen.port) == client.local
 
 
@@ -295,7 +295,7 @@ async def test_a_clock_that_is_set_back_does_not_lock_clients_out(
 async def test_too_many_sockets_are_refused_and_not_run_out_of(setting, until, monkeypatch) -> None:
     monkeypatch.setattr(relay_module, "raise_limit", lambda most: 2)
     here = setting()
-    clients = [await here.client(name=str(number)) for number in range(3)]
+    clients = [await here.client(name=f"{number}/session") for number in range(3)]
     await until(
         lambda: all(each.said(Allocated) or each.said(AllocationFailed) for each in clients)
     )

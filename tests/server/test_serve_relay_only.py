@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -52,6 +54,18 @@ async def client() -> AsyncIterator[Callable]:
     for each in opened:
         if hasattr(each, "driver"):
             await each.close()
+
+
+def test_it_says_when_the_system_has_too_few_files_for_all_allocations(serve) -> None:
+    def with_few(*arguments, **options) -> subprocess.Popen[str]:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (900, 1000))
+
+        return subprocess.Popen(*arguments, preexec_fn=limit, **options)
+
+    server = serve("--relay-only", popen=with_few)
+    assert "room for 872 of 10000 allocations: " in server.expect("room for ")
+    assert server.ready().stop() == 0
 
 
 def test_it_says_where_it_relays_and_keeps_no_accounts(serve, free_port, tmp_path) -> None:

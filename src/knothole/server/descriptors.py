@@ -27,3 +27,22 @@ def raise_limit(most: int) -> int:
     if soft == resource.RLIM_INFINITY:
         return most
     return max(min(most, soft - RESERVE), RESERVE)
+
+
+def too_few(allocations: int, processes: int) -> str | None:
+    """What to tell an operator whose relay ``processes`` cannot have so many ``allocations`` open,
+    in words; None when they can."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    room = max(hard - RESERVE, RESERVE) * processes
+    if hard == resource.RLIM_INFINITY or room >= allocations:
+        return None
+    least = -(-allocations // processes) + RESERVE
+    return (
+        f"room for {room} of {allocations} allocations: the system lets a process open {hard} "
+        f"files; raise that to {least} (LimitNOFILE of systemd, `ulimit -Hn`), or have more relay "
+        "processes"
+    )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from knothole.engine.core import Datagram, Transmit
+from knothole.engine.turn.credentials import DEVICE_SEPARATOR
 from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.engine.turn.server import TurnServer
 from knothole.engine.turn.server_events import (
@@ -123,8 +124,9 @@ class RelayOutputs:
 
     def _allocated(self, five_tuple: FiveTuple, username: str) -> None:
         if five_tuple.transport is Transport.UDP:
-            client = five_tuple.client
-            self._tell(MappedSeen(username, client.host, client.port), None)
+            if DEVICE_SEPARATOR in username:  # or no session at the switchboard has that name
+                client = five_tuple.client
+                self._tell(MappedSeen(username, client.host, client.port), None)
         else:
             self._keep(five_tuple, True)
 

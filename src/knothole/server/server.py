@@ -16,6 +16,7 @@ from knothole.server.addresses import (
     machine_addresses,
     relay_addresses,
 )
+from knothole.server.descriptors import too_few
 from knothole.server.link import (
     Accelerated,
     MappedSeen,
@@ -131,16 +132,18 @@ class Server:
 
     def _use_processes(self) -> None:
         """Have the relay be several processes, where that is wanted and of use."""
-        config = self._config
-        if config.relay_processes == 1:
-            return
-        hosts = listening_addresses(config.hosts, self._machine)
-        relay_hosts = relay_addresses(hosts, config.external, config.relay_hosts)
-        processes, why = usable_processes(config, relay_hosts, self._machine)
-        if processes > 1:
-            self._relay = RelayGroup(self._from_relay, processes)
-        if why:
-            self._say("accelerator", why)
+        config, processes = self._config, 1
+        if config.relay_processes > 1:
+            hosts = listening_addresses(config.hosts, self._machine)
+            relay_hosts = relay_addresses(hosts, config.external, config.relay_hosts)
+            processes, why = usable_processes(config, relay_hosts, self._machine)
+            if processes > 1:
+                self._relay = RelayGroup(self._from_relay, processes)
+            if why:
+                self._say("accelerator", why)
+        lacking = too_few(config.allocations, processes)
+        if lacking is not None:
+            self._say("warning", lacking)
 
     async def _start(self) -> ServerUrl | None:
         from knothole.server.listener import Listener

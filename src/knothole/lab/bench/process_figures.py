@@ -38,6 +38,22 @@ def resident_kibibytes(process: int) -> int:
     return 0
 
 
+def proportional_kibibytes(process: int) -> int:
+    """The same, with what several processes share counted once among them (Pss)."""
+    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+def children(process: int) -> list[int]:
+    """The processes that it has started."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        found += map(int, (thread / "children").read_text().split())
+    return found
+
+
 def kernel_kibibytes() -> int:
     """What the kernel of this machine has for objects of its own, sockets among them (Slab)."""
     for line in Path("/proc/meminfo").read_text().splitlines():

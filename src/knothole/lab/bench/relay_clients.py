@@ -10,6 +10,7 @@ from typing import Final
 
 from knothole.engine.turn.challenge import ChallengeResponder
 from knothole.engine.turn.credentials import Credentials, rest_credentials
+from knothole.engine.turn.quota import DEFAULT_LIFETIME
 from knothole.lab.bench.batch_socket import BatchSocket, Shot
 from knothole.wire.address import Address
 from knothole.wire.malformed import MalformedMessage
@@ -18,6 +19,7 @@ from knothole.wire.stun import (
     Attribute,
     ChannelNumber,
     ErrorCode,
+    Lifetime,
     Message,
     MessageClass,
     Method,
@@ -46,17 +48,25 @@ class BenchClient:
         self._server, self._peer = server, peer
         self._responder = ChallengeResponder(bench_credentials(name))
         self._transaction_id = b""
+        self._refreshes = False
 
     def want_channel(self, peer: Address) -> None:
         """Not ready until it has one to ``peer``."""
         self._peer, self.is_ready = peer, False
+
+    def want_refresh(self) -> None:
+        """Not ready until its allocation is refreshed."""
+        self._refreshes, self.is_ready = True, False
 
     def ask(self, now: float) -> Shot:
         """The next request, or the last one again."""
         self.asked_at = now
         attributes: tuple[Attribute, ...] = (RequestedTransport(),)
         method = Method.ALLOCATE
-        if self.relayed is not None and self._peer is not None:
+        if self._refreshes:
+            method = Method.REFRESH
+            attributes = (Lifetime(DEFAULT_LIFETIME),)
+        elif self.relayed is not None and self._peer is not None:
             method = Method.CHANNEL_BIND
             attributes = (ChannelNumber(CHANNEL), XorPeerAddress(self._peer))
         if not self._transaction_id:
@@ -80,7 +90,7 @@ class BenchClient:
             self.relayed = relayed.address
             self.is_ready = self._peer is None
         else:
-            self.is_ready = True
+            self._refreshes, self.is_ready = False, True
         return True
 
 

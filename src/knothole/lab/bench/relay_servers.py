@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import shutil
@@ -18,6 +19,7 @@ import msgspec
 
 from knothole.engine.turn.tally import Drop
 from knothole.io.udp_bind import bind_shared
+from knothole.lab.bench.process_figures import children
 from knothole.lab.bench.relay_clients import REALM, SECRET
 from knothole.lab.bench.relay_figures import Handled
 from knothole.lab.netns.namespace import Namespace
@@ -162,6 +164,58 @@ class Knothole:
         for process, link in self._workers:
             link.close()
             _end(process)
+
+
+class ServedKnothole:
+    """``knothole serve`` whole: the process that people start, and its relay processes."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        cores: Collection[int],
+        listener: Address,
+        folder: Path,
+        *,
+        processes: int = 1,
+    ) -> None:
+        """Raises RelayUnavailable when it does not start."""
+        config, secret = folder / "server.toml", folder / "turn-secret"
+        secret.touch(0o600)
+        secret.write_text(f"{SECRET}\n")
+        most = processes * MOST_ALLOCATIONS  # quotas are divided
+        settings = {
+            "first-port": PORTS[0],
+            "last-port": PORTS[1],
+            "allow-peers": ["10.66.0.0/16"],
+            "allocations": most,
+            "allocations-per-user": most,
+            "allocations-per-network": most,
+            "accelerator": "off",
+            "processes": processes,
+        }
+        lines = (f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+        config.write_text("".join(("[relay]\n", *lines)))
+        argv = [
+            *(sys.executable, "-P", "-m", "knothole", "serve", "--relay-only"),
+            *(f"--host={listener.host}", f"--port={listener.port}"),
+            *(f"--data={folder}", f"--config={config}"),
+        ]
+        self._process = _start(namespace, cores, argv)
+        try:
+            _wait_until_bound(self._process.pid, listener)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def processes(self) -> list[int]:
+        return [self._process.pid, *children(self._process.pid)]
+
+    def handled(self) -> Handled:
+        return Handled((), 0)
+
+    def stop(self) -> None:
+        _end(self._process)
 
 
 def _relay_start(listener: Address, folder: Path, processes: int, accelerator: bool) -> RelayStart:
