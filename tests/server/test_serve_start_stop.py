@@ -88,8 +88,43 @@ def test_with_json_every_line_is_an_object(serve) -> None:
     ready = json.loads(server.expect('"ready"'))
     assert parse_server_url(ready["url"]).pin is not None
     assert server.stop() == 0
-    events = {json.loads(line)["event"] for line in server.lines}
-    assert {"port", "advice", "ready"} <= events
+    said = [json.loads(line) for line in server.lines]
+    assert {"port", "advice", "ready"} <= {each["event"] for each in said}
+    assert {each["level"] for each in said} == {"info"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is of Linux")
+def test_under_systemd_lines_have_their_level(tmp_path, free_port) -> None:
+    (tmp_path / "server.toml").write_text("[relay]\nallocations = 10\n")
+    reading, writing = os.pipe()
+    status = os.fstat(writing)
+    environment = {
+        "KNOTHOLE_HOME": str(tmp_path / "home"),
+        "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}",
+    }
+    where = ["--host", "127.0.0.1", "--port", str(free_port()), "--data", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "knothole", "serve", "--relay-only", "--config", "server.toml"]
+    with (
+        os.fdopen(reading) as journal,
+        subprocess.Popen(
+            [*command, *where],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=writing,
+            text=True,
+        ) as process,
+    ):
+        os.close(writing)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready ")
+        process.send_signal(signal.SIGUSR1)
+        (tmp_path / "server.toml").write_text("[relay]\nallocations = 'many'\n")
+        assert any(line.startswith("<6>draining") for line in journal)
+        process.send_signal(signal.SIGHUP)
+        assert any(line.startswith("<4>not reloaded") for line in journal)
+        process.terminate()
+        assert process.wait(40) == 0
 
 
 def test_nothing_is_left_when_it_is_killed(serve, free_port) -> None:

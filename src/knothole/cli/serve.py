@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -105,7 +106,7 @@ def serve(
 async def _serve(settings: ServerConfig, load: Callable[[], ServerConfig], output: Output) -> int:
     from knothole.server.server import Server, ServerError
 
-    server = Server(settings, lambda event, text: output.note(event, text, text=text), load)
+    server = Server(settings, partial(_say, output), load)
     work = asyncio.create_task(_run(server, output))
     _on_signals(server, work.cancel)
     try:
@@ -117,15 +118,22 @@ async def _serve(settings: ServerConfig, load: Callable[[], ServerConfig], outpu
     return 0
 
 
+def _say(output: Output, event: str, text: str) -> None:
+    from knothole.cli.journal import for_journal, is_journal, level_of
+
+    line = for_journal(event, text) if is_journal(sys.stderr, os.environ) else text
+    output.note(event, line, level=level_of(event), text=text)
+
+
 async def _run(server: Server, output: Output) -> None:
     try:
         url = await server.start()
         for line in server.ports.to_open():
-            output.note("port", f"open in the firewall: {line}", text=line)
+            output.note("port", f"open in the firewall: {line}", level="info", text=line)
         if server.advice:
-            output.note("advice", server.advice, text=server.advice)
+            _say(output, "advice", server.advice)
         if output.json:
-            output.result("ready", "", url=url and str(url), uris=server.turn_uris)
+            output.result("ready", "", level="info", url=url and str(url), uris=server.turn_uris)
         else:
             for address in [url] if url else server.turn_addresses:
                 output.result("ready", f"ready {address}")
