@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from random import Random
 
 import pytest
@@ -16,7 +17,7 @@ from knothole.lab.bench.birthday_netns import meeting_of, scan_of
 from knothole.lab.bench.birthday_theory import Aimer, Known, Meeting, Pool, Scan
 from knothole.lab.bench.probes import Measured
 
-RUNS = 1500
+RUNS = 1000
 MOST = 700  # probes that are played
 SMALL = (40000, 40255)
 ALL = (1024, 65535)
@@ -42,10 +43,18 @@ def drawn(known: Known, rng: Random) -> list[int]:
     return ports
 
 
+def counts(scan: Scan) -> Iterator[int]:
+    """How many holes there are at each probe."""
+    yield from scan.holes
+    for number in range(1, MOST):
+        yield min(scan.most, scan.holes[-1] + round(number * scan.pace))
+
+
 def scanned(scan: Scan, rng: Random) -> Measured:
     """After how many probes a hole is among the ports tried, whichever of both came first."""
+    open_by_then = [*counts(scan)]
     holes = rng.sample(range(scan.pool[0], scan.pool[1] + 1), scan.most)
-    since = {hole: max(1, number + 2 - scan.lead) for number, hole in enumerate(holes)}
+    since = {hole: bisect_left(open_by_then, number) + 1 for number, hole in enumerate(holes, 1)}
     met = [
         max(number, since[port])
         for number, port in enumerate(drawn(scan.known, rng), 1)
@@ -57,13 +66,16 @@ def scanned(scan: Scan, rng: Random) -> Measured:
 @pytest.mark.parametrize(
     "scan",
     [
-        Scan(((0, SMALL),), SMALL, 20, 17),
-        Scan(((0, (39900, 40300)),), SMALL, 5, 29),
-        Scan(((0, (40020, 40300)),), SMALL, 5, 17),  # the lower end lies outside
-        Scan(((0, ALL), (31, (39872, 40383))), SMALL, 20, 33),
-        Scan(((0, ALL), (200, (39000, 42000)), (230, (39900, 40300))), SMALL, 0, 40),
-        Scan(((0, (39700, 40500)), (150, (39980, 40280))), SMALL, 10, 6),  # drawn from before
-        Scan(((0, ALL), (10, (20000, 24200))), (21000, 23047), 20, 263),
+        Scan(((0, SMALL),), SMALL, (12,), 17),
+        Scan(((0, (39900, 40300)),), SMALL, (5,), 29),
+        Scan(((0, (40020, 40300)),), SMALL, (5,), 17),  # the lower end lies outside
+        Scan(((0, ALL), (31, (39872, 40383))), SMALL, (20,), 33),
+        Scan(((0, ALL), (200, (39000, 42000)), (230, (39900, 40300))), SMALL, (0,), 40),
+        Scan(
+            ((0, (39700, 40500)), (150, (39980, 40280))), SMALL, (4, 5, 6, 6), 6
+        ),  # drawn from before
+        Scan(((0, ALL), (10, (20000, 24200))), (21000, 23047), (20,), 263),
+        Scan(((0, (39900, 40300)),), SMALL, (3, 3, 4, 4, 5), 29, 0.5),  # slowly
     ],
 )
 def test_a_scan_hits_as_soon_as_the_theory_says_whatever_the_pool_was_taken_for(
@@ -75,13 +87,13 @@ def test_a_scan_hits_as_soon_as_the_theory_says_whatever_the_pool_was_taken_for(
 
 
 def test_with_a_pool_that_is_known_the_theory_is_the_birthday() -> None:
-    chances = Scan(((0, SMALL),), SMALL, 30, 16).chances()
+    chances = Scan(((0, SMALL),), SMALL, (16, 16), 16).chances()
     for number, chance in enumerate(itertools.islice(chances, 200), 1):
         assert chance == pytest.approx(birthday(16, 256, number))
 
 
 def test_nothing_is_to_be_expected_of_a_scan_that_never_began() -> None:
-    assert [*itertools.islice(Scan((), SMALL, 0, 1).chances(), 5)] == [0.0] * 5
+    assert [*itertools.islice(Scan((), SMALL, (), 1).chances(), 5)] == [0.0] * 5
 
 
 def met(meeting: Meeting, rng: Random) -> Measured:
@@ -141,21 +153,27 @@ WIDE, TOLD = PoolKnown(True, *ALL), PoolKnown(True, 39900, 40350, 15)
 
 def test_the_pools_of_a_scan_are_those_on_record_after_the_ordinary_checks() -> None:
     bob = [PoolKnown(False, *ALL), PoolKnown(False, 39900, 40350, 10)]
-    scan = scan_of(([WIDE, TOLD], bob), Measured(40, lead=20, before=2), SMALL)
+    scan = scan_of(([WIDE, TOLD], bob), Measured(40, 2, (20, 21)), SMALL)
     assert scan.known == ((0, SMALL), (2, ALL), (12, (39900, 40350)))
-    assert (scan.lead, scan.most) == (20, 451 // 16 + 1)
+    assert (scan.holes, scan.most) == ((20, 21), 451 // 16 + 1)
+
+
+def test_the_pace_of_the_holes_is_that_of_the_scan_after_its_first_turn() -> None:
+    turns = [count for count in range(20, 50, 3) for _ in range(5)]
+    assert Measured(40, 2, (7, 11, *turns)).pace == pytest.approx(3 / 5)
+    assert Measured(4, 0, (20, 20, 20, 20, 20, 20)).pace == 1.0, "that was too short to tell"
 
 
 def test_a_hit_before_the_word_of_a_smaller_pool_came_does_not_hide_that_it_was_on_its_way() -> (
     None
 ):
-    scan = scan_of(([WIDE, TOLD], [PoolKnown(False, *ALL)]), Measured(3, lead=20), SMALL)
+    scan = scan_of(([WIDE, TOLD], [PoolKnown(False, *ALL)]), Measured(3), SMALL)
     assert scan.known == ((0, ALL), (15, (39900, 40350)))
 
 
 def test_holes_that_were_opened_before_the_pool_was_known_stay() -> None:
     late = PoolKnown(True, 39900, 40350, 300)
-    scan = scan_of(([WIDE, late], [PoolKnown(False, *ALL)]), Measured(3, lead=20), SMALL)
+    scan = scan_of(([WIDE, late], [PoolKnown(False, *ALL)]), Measured(3), SMALL)
     assert scan.most == 301
 
 

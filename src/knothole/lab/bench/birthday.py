@@ -98,7 +98,7 @@ def theory(case: Case, run: Measured) -> Scan | Meeting:
     if case.both:
         end = Aimer(known, case.pool, crowd(terms))
         return Meeting((end, end))
-    return Scan(known, case.pool, run.lead or 0, holes_of(terms) + ORDINARY)
+    return Scan(known, case.pool, run.holes, holes_of(terms) + ORDINARY, run.pace)
 
 
 def terms_for(pool: Pool) -> PlanTerms:

@@ -70,7 +70,7 @@ def scan_of(known: tuple[Steps, Steps], seen: Measured, pool: Pool) -> Scan:
     for step in ours:
         wanted = holes_of(terms_for(_ports(step)))
         most = max(step.probes, min(most, wanted)) if most else wanted
-    return Scan(tuple(taken_for), pool, seen.lead or 0, most + ORDINARY)
+    return Scan(tuple(taken_for), pool, seen.holes, most + ORDINARY, seen.pace)
 
 
 def meeting_of(known: tuple[Steps, Steps], pools: Sequence[Pool]) -> Meeting:

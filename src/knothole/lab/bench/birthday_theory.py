@@ -6,10 +6,11 @@ not hold of the textbook's birthday is reckoned with:
 - A pool is not known at once, nor exactly. The end that scans draws from what it takes for the pool
   at that time, likely half first and no port twice; of what it draws only what belongs to the NAT
   counts. The expected number of these is taken for the number, which is nearly certain.
-- Holes open while the scan goes on, at its own pace, a measured ``lead`` ahead of it, up to a limit
-  that falls when the pool turns out to be small. A probe that was too early for a hole opens the
-  other NAT for what comes out of the hole: so at any time all probes so far count with all holes so
-  far, and the order does not matter.
+- Holes open before the scan and while it goes on, at a pace of their own, up to a limit that falls
+  when the pool turns out to be small. How many there were at each probe is measured while they
+  were being opened; a hit ends that, and from then on they go on at the pace so far. A probe that
+  was too early for a hole opens the other NAT for what comes out of the hole: so at any time all
+  probes so far count with all holes so far, and the order does not matter.
 - Where both ends aim, an aim that the other's NAT does not have is lost with all its round, and
   from a pool that is smaller than a crowd no more ports come than it has.
 """
@@ -37,13 +38,14 @@ _WHOLE: Final = 0.5  # less than half a port left is none
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One run against a NAT that chooses from ``pool``. There were ``lead`` more holes than probes
-    when it began, and there are at most ``most``."""
+    """One run against a NAT that chooses from ``pool``. At the first probes there were so many
+    ``holes``; from then on ``pace`` more with each, up to ``most``."""
 
     known: Known
     pool: Pool
-    lead: int
+    holes: tuple[int, ...]
     most: int
+    pace: float = 1.0
 
     def chances(self) -> Iterator[float]:
         """That it has hit after 1, 2, 3 ... probes."""
@@ -53,9 +55,15 @@ class Scan:
             taken_for = _in_force(self.known, number - 1)
             if taken_for is not None:
                 ports.draw(taken_for)
-            holes = max(0, min(self.most, self.lead + number - 1))
-            chance = max(chance, birthday(holes, size_of(self.pool), ports.drawn_of(self.pool)))
+            drawn = ports.drawn_of(self.pool)
+            chance = max(chance, birthday(self._holes_at(number), size_of(self.pool), drawn))
             yield chance
+
+    def _holes_at(self, probe: int) -> int:
+        seen = self.holes or (0,)
+        if probe <= len(seen):
+            return seen[probe - 1]
+        return max(seen[-1], min(self.most, seen[-1] + round(self.pace * (probe - len(seen)))))
 
 
 @dataclass(frozen=True, slots=True)

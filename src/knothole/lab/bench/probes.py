@@ -8,21 +8,33 @@ from dataclasses import dataclass
 from typing import Final
 
 from knothole.engine.ice.stray import STRAY_PRIORITY
+from knothole.engine.predict.budget import Budget
+from knothole.engine.punch.pace import TURN_SECONDS
 from knothole.wire.address import Address
 
 ONE_WAY_SECONDS: Final = 0.02  # between the two clients
 PUBLIC: Final = {"1.1.1.1": "alice", "2.2.2.2": "bob"}
+_TURN: Final = round(Budget().per_second * TURN_SECONDS)
+_ENOUGH: Final = 4 * _TURN
 _STRAY: Final = STRAY_PRIORITY.to_bytes(4, "big")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run: how many probes it took (None: no hit), how many holes more than probes there were
-    when the scan began (None: it did not), and how many of the probes went ``before`` it."""
+    """One run: how many probes it took (None: no hit), how many of them went ``before`` the scan,
+    and for each probe that went while holes were being opened how many ``holes`` there were."""
 
     probes: int | None
-    lead: int | None = None
     before: int = 0
+    holes: tuple[int, ...] = ()
+
+    @property
+    def pace(self) -> float:
+        """How many holes were opened for each probe of the scan; 1 where it was too short to tell.
+        The probes of the first turn all go at once, with the holes there were."""
+        scan = self.holes[self.before :]
+        later = len(scan) - _TURN
+        return (scan[-1] - scan[0]) / later if later >= _ENOUGH else 1.0
 
 
 class Probes:
@@ -68,26 +80,25 @@ class Probes:
     def measured(self) -> Measured:
         """Bob's probes count; where both ends send the same, the number that has the same chance
         from both: each end's aim must be among the other's ports, so their numbers multiply."""
-        probes, opened = self._sent["bob"], [at for at, _ in self._sent["alice"]]
-        lead, before = None, 0
-        if self._scan_at is not None:
-            before = sum(at < self._scan_at for at, _ in probes)
-            lead = bisect_right(opened, self._scan_at + ONE_WAY_SECONDS) - before
         if self._both:
             if self._hit_at is None:
-                return Measured(None, lead)
+                return Measured(None)
             later_at = self._hit_at - ONE_WAY_SECONDS  # when the later of the two was sent
             counts = (sum(at <= later_at for at, _ in each) for each in self._sent.values())
-            return Measured(max(1, round(math.sqrt(math.prod(counts)))), lead)
+            return Measured(max(1, round(math.sqrt(math.prod(counts)))))
         # Not the first packet that comes in: where Alice's was the later one it comes in a line
         # later than one of Bob's that would have been as good.
+        probes, opened = self._sent["bob"], sorted(self._holes.values())
         times = [at for at, _ in probes]
         met = [
             max(number, bisect_left(times, self._holes[port] - ONE_WAY_SECONDS)) + 1
             for number, (_, port) in enumerate(probes)
             if port in self._holes
         ]
-        return Measured(min(met, default=None), lead, before)
+        before = 0 if self._scan_at is None else bisect_left(times, self._scan_at)
+        in_time = [at + ONE_WAY_SECONDS for at in times]
+        holes = [bisect_right(opened, at) for at in in_time if opened and at <= opened[-1]]
+        return Measured(min(met, default=None), before, tuple(holes))
 
     def _counts(self, payload: bytes) -> bool:
         return not self._both or is_probe(payload)
