@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 
-from knothole.server.handover import Handover
+from knothole.server.handover import Handover, hand_over
 
 from .conftest import PATIENCE
 
@@ -50,6 +51,27 @@ async def read_all(sock: socket.socket) -> bytes:
         while data := await loop.sock_recv(sock, 65_536):
             found += data
     return found
+
+
+async def test_without_a_free_descriptor_a_client_is_not_handed_over(monkeypatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    class Connection:
+        """Carries what is made for it."""
+
+        def carry(self, make) -> bool:
+            make(client.transport)
+            return True
+
+    ours, client, theirs = await handed_over()
+    monkeypatch.setattr(socket, "socketpair", refuse)
+    assert hand_over(Connection(), b"bind") is None
+    monkeypatch.undo()
+    ours.shutdown(socket.SHUT_WR)
+    assert await read_all(theirs) == b"bind", "what was handed over before goes on"
+    for each in (ours, theirs):
+        each.close()
 
 
 async def test_what_was_said_comes_first_then_what_followed_and_then_the_end() -> None:

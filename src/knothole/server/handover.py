@@ -16,14 +16,17 @@ from knothole.server.turn_connection import TurnConnection
 
 def hand_over(connection: TurnConnection, said: bytes) -> socket.socket | None:
     """Carry ``connection`` from here on, behind what it ``said``; the other end, for the process
-    that it is for. None: the client is gone."""
+    that it is for. None: the client is gone, or no descriptor is free."""
     made: list[Handover] = []
 
     def make(transport: asyncio.Transport) -> Handover:
         made.append(Handover(transport, said))
         return made[0]
 
-    return made[0].handed if connection.carry(make) else None
+    try:
+        return made[0].handed if connection.carry(make) else None
+    except OSError:
+        return None
 
 
 class Handover:
@@ -31,7 +34,7 @@ class Handover:
     :class:`~knothole.server.turn_connection.TurnConnection` wants one."""
 
     def __init__(self, transport: asyncio.Transport, said: bytes) -> None:
-        """``said`` is what the client said and nobody has answered."""
+        """``said`` is what the client said and nobody has answered. Raises OSError."""
         self.handed, ours = socket.socketpair()
         ours.setblocking(False)
         self._transport = transport
@@ -68,6 +71,10 @@ class Handover:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: self._other, ours)
+        except OSError:
+            ours.close()
+            self._transport.abort()
+            return
         except BaseException:
             ours.close()
             raise
