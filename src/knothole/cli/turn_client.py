@@ -40,6 +40,10 @@ app = App(
     group_parameters="Options",
 )
 
+_FORM: Final = "turn:HOST[:PORT][?transport=udp|tcp], or with turns: over TLS (tcp) and DTLS (udp)."
+Uri: TypeAlias = Annotated[str, Parameter(help=_FORM)]
+Json: TypeAlias = Annotated[bool, Parameter(help="One JSON object per line.")]
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -59,40 +63,26 @@ class Access:
 
 
 @app.command
-def allocate(uri: str, /, *, access: Access = Access(), json: bool = False) -> int:
+def allocate(uri: Uri, /, *, access: Access = Access(), json: Json = False) -> int:
     """Get a relayed address, and show what the server says and how long it took.
 
     Example: knothole turn-client allocate turns:turn.example.org --username u --password-file pw
-
-    Parameters
-    ----------
-    uri
-        turn:HOST[:PORT][?transport=udp|tcp], or with turns: over TLS (tcp) and DTLS (udp).
-    json
-        One JSON object per line.
     """
     return _run(Output(json=json), uri, access, _allocate)
 
 
 @app.command
-def echo(uri: str, /, *, access: Access = Access(), json: bool = False) -> int:
+def echo(uri: Uri, /, *, access: Access = Access(), json: Json = False) -> int:
     """Send payloads from one relayed address to another and back, and compare.
 
     Example: knothole turn-client echo turn:turn.example.org --username u --password-file pw
-
-    Parameters
-    ----------
-    uri
-        turn:HOST[:PORT][?transport=udp|tcp], or with turns: over TLS (tcp) and DTLS (udp).
-    json
-        One JSON object per line.
     """
     return _run(Output(json=json), uri, access, _echo)
 
 
 @app.command
 def load(
-    uri: str,
+    uri: Uri,
     /,
     *,
     allocations: int = 10,
@@ -100,7 +90,7 @@ def load(
     size: int = 160,
     seconds: float = 5.0,
     access: Access = Access(),
-    json: bool = False,
+    json: Json = False,
 ) -> int:
     """Send from many relayed addresses at once; packets a second, loss and latency.
 
@@ -111,8 +101,6 @@ def load(
 
     Parameters
     ----------
-    uri
-        turn:HOST[:PORT][?transport=udp|tcp], or with turns: over TLS (tcp) and DTLS (udp).
     allocations
         How many.
     pps
@@ -121,8 +109,6 @@ def load(
         Bytes of payload in each packet.
     seconds
         For how long.
-    json
-        One JSON object per line.
     """
     for name, value, least, most in (
         ("--allocations", allocations, 1, MOST_ALLOCATIONS),
