@@ -32,8 +32,8 @@ class Listens:
         self._heard.append(handed)
 
 
-def nobody(_five_tuple: FiveTuple, sock: socket.socket) -> None:
-    sock.close()
+def nobody(*handed: object) -> None:
+    handed[-1].close()
 
 
 def settings(**options: object) -> RelaySettings:
@@ -100,7 +100,7 @@ async def test_what_is_handed_over_comes_to_the_owner_whole(until) -> None:
     given[0].neighbours[1], given[1].neighbours[0] = neighbour_pair()
     one, other = (Neighbours(start(number, 2), given[number]) for number in (0, 1))
     for each, heard in ((one, []), (other, got)):
-        each.join(Listens(heard), lambda now: None, nobody)
+        each.join(Listens(heard), lambda now: None, nobody, nobody)
     assert (one.own_ports, other.own_ports) == ((50_000, 50_004), (50_005, 50_009))
     assert one.ports == set(range(50_005, 50_010))
     sent = [
@@ -123,8 +123,8 @@ async def test_a_connection_is_handed_to_the_process_whose_it_is(until) -> None:
     given = [Given(), Given()]
     given[0].neighbours[1], given[1].neighbours[0] = neighbour_pair()
     one, other = (Neighbours(start(number, 2), given[number]) for number in (0, 1))
-    one.join(Listens([]), lambda now: None, nobody)
-    other.join(Listens([]), lambda now: None, lambda *handed: got.append(handed))
+    one.join(Listens([]), lambda now: None, nobody, nobody)
+    other.join(Listens([]), lambda now: None, lambda *handed: got.append(handed), nobody)
     assert [one.wanted_by(each) for each in (4, 5)] == [None, 1]
     assert [other.wanted_by(each) for each in (4, 5)] == [0, None]
     five_tuple = FiveTuple(Transport.TLS, Address("::1", 4000), Address("::2", 443))
@@ -148,7 +148,7 @@ async def test_who_does_not_keep_up_loses_and_delays_nobody() -> None:
     given = Given()
     given.neighbours[1], theirs = neighbour_pair()
     one = Neighbours(start(0, 2), given)
-    one.join(Listens([]), lambda now: None, nobody)
+    one.join(Listens([]), lambda now: None, nobody, nobody)
     handed = ToNeighbour(Address(HOST, 50_000), Address(HOST, 50_009), bytes(60_000), 0)
     for _ in range(200):
         one.send(handed)

@@ -22,6 +22,7 @@ from knothole.wire.address import Address, Transport
 from knothole.wire.stun import (
     ChangeRequest,
     ConnectionId,
+    ErrorCode,
     Message,
     MessageClass,
     Method,
@@ -236,6 +237,58 @@ async def test_a_data_connection_finds_its_allocation_at_whichever_process_it_ar
             each.writer.transport.abort()
         for peer in peers:
             peer.close()
+
+
+async def test_tcp_allocations_of_two_processes_are_connected_to_each_other(
+    serve, free_port, tmp_path
+) -> None:
+    port = free_port()
+    serve(*TWO, port=port).expect("ready ")
+    made = credentials(tmp_path / "data", "somebody")
+    clients: list[Client] = []
+
+    async def client(host: str) -> Client:
+        opened = await asyncio.open_connection(HOST, port, local_addr=(host, 0))
+        clients.append(Client(made, *opened))
+        return clients[-1]
+
+    try:
+        async with asyncio.timeout(PATIENCE):
+            alice, there = await client(HOST), Address(HOST, 0)
+            here = await alice.allocate()
+            for number in range(30):
+                bob = await client(f"127.0.0.{10 + number}")
+                there = await bob.allocate()
+                if (there.port > MIDDLE) != (here.port > MIDDLE):
+                    break
+                bob.writer.close()
+            assert (there.port > MIDDLE) != (here.port > MIDDLE)
+            connect = XorPeerAddress(there)
+            refused = await alice.ask(Method.CONNECT, connect)
+            assert refused.get(ErrorCode).code == 447, "bob has not permitted it"
+            permitted = await bob.ask(Method.CREATE_PERMISSION, XorPeerAddress(here))
+            assert permitted.message_class is MessageClass.SUCCESS
+            nobody = Address(there.host, there.port ^ 2)
+            refused = await alice.ask(Method.CONNECT, XorPeerAddress(nobody))
+            assert refused.get(ErrorCode).code == 447
+            answer = await alice.ask(Method.CONNECT, connect)
+            assert answer.message_class is MessageClass.SUCCESS
+            attempt = await bob.message()
+            assert attempt.get(XorPeerAddress).address == here
+            ends = []
+            for control, told in ((alice, answer), (bob, attempt)):
+                data = await client(control.writer.get_extra_info("sockname")[0])
+                bound = await data.bind(told.get(ConnectionId).value)
+                assert bound.message_class is MessageClass.SUCCESS
+                ends.append(data)
+            for one, other in (ends, ends[::-1]):
+                one.writer.write(b"over there" * 50_000)
+                assert await other.reader.readexactly(500_000) == b"over there" * 50_000
+            ends[0].writer.close()
+            assert await ends[1].reader.read() == b""
+    finally:
+        for each in clients:
+            each.writer.transport.abort()
 
 
 def test_nat_discovery_answers_from_the_other_port(serve, free_port) -> None:

@@ -29,11 +29,12 @@ READS_A_TURN: Final = 64  # ours: then clients and peers get their turn
 
 
 class _Handed(msgspec.Struct, frozen=True):
-    """A client's connection; the socket with its bytes goes with this."""
+    """A client's connection, or with no ``transport`` a peer's; the socket with its bytes goes with
+    this. It is from the one address to the other."""
 
-    transport: Transport
-    client: tuple[str, int]
-    server: tuple[str, int]
+    transport: Transport | None
+    source: tuple[str, int]
+    destination: tuple[str, int]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -103,10 +104,13 @@ class Neighbours:
         turn: TurnServer,
         drain: Callable[[float], object],
         adopt: Callable[[FiveTuple, socket.socket], object],
+        welcome: Callable[[Address, Address, socket.socket], object],
     ) -> None:
         """Have what comes go to ``turn``, and ``drain`` called after it; connections of clients to
-        ``adopt``, which takes their sockets over."""
-        self._turn, self._drain, self._adopt = turn, drain, adopt
+        ``adopt``, and those of relayed addresses of others, which are peers here, to ``welcome``
+        (where to, from where): both take the sockets over."""
+        self._turn, self._drain = turn, drain
+        self._adopt, self._welcome = adopt, welcome
         for number, sock in self._sockets.items():
             sock.setblocking(False)
             self._loop.add_reader(sock, self._readable, number)
@@ -126,9 +130,27 @@ class Neighbours:
     def hand_over(self, number: int, five_tuple: FiveTuple, handed: socket.socket) -> bool:
         """Give that process a client's connection, of which ``handed`` is closed here."""
         transport, client, server = five_tuple
-        packet = _encoder.encode(
-            _Handed(transport, (client.host, client.port), (server.host, server.port))
-        )
+        return self._hand(number, transport, client, server, handed)
+
+    def is_with_another(self, relayed: Address) -> bool:
+        """Whether a relayed address has a port of another process."""
+        return relayed.port in self._owners
+
+    def connect(self, relayed: Address, peer: Address, handed: socket.socket) -> bool:
+        """Tell the process of ``peer``, a relayed address, that ``relayed`` connects to it. When it
+        lets that in it says so with the first byte."""
+        return self._hand(self._owners[peer.port], None, relayed, peer, handed)
+
+    def _hand(
+        self,
+        number: int,
+        transport: Transport | None,
+        source: Address,
+        destination: Address,
+        handed: socket.socket,
+    ) -> bool:
+        ends = (source.host, source.port), (destination.host, destination.port)
+        packet = _encoder.encode(_Handed(transport, *ends))
         with handed:
             try:
                 socket.send_fds(self._sockets[number], [packet], [handed.fileno()])
@@ -172,5 +194,8 @@ class Neighbours:
 
     def _take(self, packet: bytes, sock: socket.socket) -> None:
         handed = _handed_decoder.decode(packet)
-        client, server = Address(*handed.client), Address(*handed.server)
-        self._adopt(FiveTuple(handed.transport, client, server), sock)
+        source, destination = Address(*handed.source), Address(*handed.destination)
+        if handed.transport is None:
+            self._welcome(destination, source, sock)
+        else:
+            self._adopt(FiveTuple(handed.transport, source, destination), sock)

@@ -96,7 +96,7 @@ class Relay:
             lambda key, count: self._inputs.passed(False, key, count),
             has_plenty=lambda: 2 * self._sockets_open < self._max_sockets,
         )
-        self._tcp = TcpRelay(start.relay_hosts, self._turn, self._drain)
+        self._tcp = TcpRelay(start.relay_hosts, self._turn, self._drain, self._neighbours)
         connections: dict[FiveTuple, Connection] = {}
         self._reporter = Reporter(self._turn, bindings, self._accelerator, connections)
         self._outputs = RelayOutputs(
@@ -124,7 +124,7 @@ class Relay:
         )
         self._sockets.join(self._inputs.from_peers, self._inputs.icmp)
         self._steering = Steering(settings, context, users, self._inputs.dtls, self._reporter)
-        self._neighbours.join(self._turn, self._drain, self._adopt)
+        self._neighbours.join(self._turn, self._drain, self._adopt, self._welcome)
         self._clock = WallClock(users, self._inputs.clock_stepped)
         try:
             for address in start.listening:
@@ -155,6 +155,13 @@ class Relay:
             sock.close()
         else:
             self._connection(five_tuple.client).adopt(sock, five_tuple)
+
+    def _welcome(self, relayed: Address, peer: Address, sock: socket.socket) -> None:
+        """A relayed address of another process connects to one of ours."""
+        if self._closed or not self._has_room:
+            sock.close()
+        else:
+            self._tcp.welcome(relayed, peer, sock, by_neighbour=True)
 
     def _connection(self, remote: tuple[str, int]) -> TurnConnection:
         connection = TurnConnection(

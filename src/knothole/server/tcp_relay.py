@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from knothole.engine.turn.server import TurnServer
 from knothole.server.descriptors import EXHAUSTED
+from knothole.server.neighbours import Neighbours
 from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Address, parse_address
 
@@ -20,6 +21,8 @@ BACKLOG: Final = 16  # ours: peers that connect at once to one relayed address
 ACCEPTS_A_TURN: Final = 16
 EXHAUSTED_SECONDS: Final = 0.2  # ours: no descriptor is free, so that accepting has to wait
 WAITING_BYTES: Final = 128 * 1024  # ours: what waits for an end before the other is not read
+
+LET_IN: Final = b"\1"  # the first byte to another process that connects to a relayed address
 
 LINGER_SECONDS: Final = 30.0  # ours: for what was sent to be taken, after the other end is gone
 
@@ -29,11 +32,15 @@ class TcpRelay:
     is called with the time whenever ``turn`` was told something."""
 
     def __init__(
-        self, relay_hosts: Mapping[str, str], turn: TurnServer, drain: Callable[[float], None]
+        self,
+        relay_hosts: Mapping[str, str],
+        turn: TurnServer,
+        drain: Callable[[float], None],
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._here = dict(relay_hosts)
         self._outside = {local: host for host, local in relay_hosts.items()}
-        self._turn, self._drain = turn, drain
+        self._turn, self._drain, self._neighbours = turn, drain, neighbours
         self._loop = asyncio.get_running_loop()
         self._listening: dict[Address, socket.socket] = {}
         self._connecting: dict[int, asyncio.Task[None]] = {}
@@ -126,11 +133,16 @@ class TcpRelay:
                     self._pause(relayed, listening)
                     return
                 continue  # this peer is gone already
-            sock.setblocking(False)
-            peer = self._seen(parse_address(*remote[:2]))
-            task = self._loop.create_task(self._welcome(relayed, peer, sock))
-            self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
+            self.welcome(relayed, self._seen(parse_address(*remote[:2])), sock)
+
+    def welcome(
+        self, relayed: Address, peer: Address, sock: socket.socket, by_neighbour: bool = False
+    ) -> None:
+        """``peer`` has connected to ``relayed``: by the network, or by another process."""
+        sock.setblocking(False)
+        task = self._loop.create_task(self._welcome(relayed, peer, sock, by_neighbour))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
 
     def _pause(self, relayed: Address, listening: socket.socket) -> None:
         """The socket stays readable while nobody can be let in: do not spin on it."""
@@ -149,8 +161,17 @@ class TcpRelay:
     async def _connect(self, number: int, relayed: Address, peer: Address) -> None:
         sock: socket.socket | None = None
         try:
-            sock = self._bound(relayed)
-            await self._loop.sock_connect(sock, (self._here.get(peer.host, peer.host), peer.port))
+            neighbours = self._neighbours
+            if neighbours and neighbours.is_with_another(peer) and peer.host in self._here:
+                sock, handed = socket.socketpair()
+                sock.setblocking(False)
+                there = neighbours.connect(relayed, peer, handed)
+                if not there or await self._loop.sock_recv(sock, 1) != LET_IN:
+                    raise ConnectionRefusedError
+            else:
+                sock = self._bound(relayed)
+                here = self._here.get(peer.host, peer.host)
+                await self._loop.sock_connect(sock, (here, peer.port))
             connection = await self._made(sock)
         except OSError:
             if sock is not None:
@@ -167,7 +188,9 @@ class TcpRelay:
             self._peers[number] = connection
             self._tell(lambda now: self._turn.peer_connected(number, now))
 
-    async def _welcome(self, relayed: Address, peer: Address, sock: socket.socket) -> None:
+    async def _welcome(
+        self, relayed: Address, peer: Address, sock: socket.socket, by_neighbour: bool
+    ) -> None:
         try:
             connection = await self._made(sock)
         except OSError:
@@ -176,10 +199,12 @@ class TcpRelay:
         except BaseException:
             sock.close()
             raise
-        number = self._turn.peer_arrived(relayed, peer, time.monotonic())
+        number = self._turn.peer_arrived(relayed, peer, time.monotonic(), by_neighbour)
         if number is None:
             connection.abort()
         else:
+            if by_neighbour:
+                connection.send(LET_IN)  # before it has a number, so that it is not counted
             connection.number = number
             self._peers[number] = connection
             self._tell(lambda _: None)

@@ -273,6 +273,26 @@ def test_only_relayed_addresses_of_ours_come_from_our_own_hosts(tcp, world, new_
     assert world.server.peer_arrived(tcp.relayed, relayed, world.now) is not None
 
 
+def test_a_relayed_address_of_another_process_is_asked_for_there_and_comes_from_there(
+    new_world, new_raw
+) -> None:
+    """By the network nobody comes from our own hosts, whatever the port."""
+    world = new_world(ports=(50_000, 50_009), neighbour_ports={50_010, 50_011}, process=(1, 2))
+    tcp = Tcp(world, lambda *a, **o: type(new_raw())(world, *a, **o))
+    tcp.allocate()
+    theirs, nobodys = Address("9.9.9.10", 50_010), Address("9.9.9.10", 50_020)
+    assert tcp.connect(theirs) % 2 == 1, "the number says whose it is"
+    assert tcp.last(ConnectPeer).peer == theirs
+    assert tcp.control.code(Method.CONNECT, XorPeerAddress(nobodys)) == 447
+    other = Address("9.9.9.10", 50_011)
+    server, now = world.server, world.now
+    assert server.peer_arrived(tcp.relayed, other, now, by_neighbour=True) is None, "no permission"
+    tcp.permit(other.host)
+    assert server.peer_arrived(tcp.relayed, other, now) is None
+    assert server.peer_arrived(tcp.relayed, nobodys, now, by_neighbour=True) is None
+    assert server.peer_arrived(tcp.relayed, other, now, by_neighbour=True) is not None
+
+
 def test_two_clients_of_ours_connect_to_each_other(tcp, world, new_raw) -> None:
     bob = Tcp(world, new_raw, "bob", 4001)
     relayed = bob.allocate()

@@ -89,7 +89,9 @@ class TurnServer:
             self._allocations, self._rules, random, self._outputs, dont_fragment, neighbour_ports
         )
         most = limits.peer_connections_per_allocation
-        self._tcp = TcpPeers(self._allocations, self._rules, random, most, self._outputs, process)
+        self._tcp = TcpPeers(
+            self._allocations, self._rules, random, most, self._outputs, process, neighbour_ports
+        )
         self._allocations.on_end = self._tcp.end
         self._shortcuts: Shortcuts | None = None
         if shortcuts:
@@ -176,12 +178,15 @@ class TurnServer:
         """
         self._data.icmp_from_peer(relayed, peer, icmp, now)
 
-    def peer_arrived(self, relayed: Address, peer: Address, now: float) -> int | None:
-        """``peer`` has connected to the TCP relayed address ``relayed``.
+    def peer_arrived(
+        self, relayed: Address, peer: Address, now: float, by_neighbour: bool = False
+    ) -> int | None:
+        """``peer`` has connected to the TCP relayed address ``relayed``; ``by_neighbour`` when
+        another process of the server says so, whose relayed address it is.
 
         Returns the number of the connection, None when io is to close it.
         """
-        return self._tcp.arrived(relayed, peer, now)
+        return self._tcp.arrived(relayed, peer, now, by_neighbour)
 
     def peer_connected(self, connection: int, now: float) -> None:
         """io's answer to ConnectPeer: the peer has accepted."""

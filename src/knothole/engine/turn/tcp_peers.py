@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,12 +79,15 @@ class TcpPeers:
         limit: int,
         outputs: deque[ServerOutput],
         process: tuple[int, int] = (0, 1),
+        neighbour_ports: Set[int] = frozenset(),
     ) -> None:
-        """``process`` is which one this is of how many that the server has."""
+        """``process`` is which one this is of how many that the server has, ``neighbour_ports`` are
+        those of the others."""
         self._by_relayed, self._flows = allocations.by_relayed, allocations.tally.by_tcp
         self._rules, self._random = rules, random
         self._limit, self._outputs = limit, outputs
         self._process, self._processes = process
+        self._neighbour_ports = neighbour_ports
         self._by_number: dict[int, _PeerConnection] = {}
         self._by_allocation: dict[ServerAllocation, dict[Address, _PeerConnection]] = {}
         self._deadlines: Deadlines[_PeerConnection] = Deadlines()
@@ -113,7 +117,7 @@ class TcpPeers:
             raise Refusal(403)
         if not self._has_room(half) or not new_peers.take(half.holder, 1, now):
             raise Refusal(508)
-        if not self._may_be_reached(peer):
+        if not self._may_be_reached(peer, True):
             raise Refusal(447)
         connection = self._add(half, peer, _State.CONNECTING, now + CONNECT_SECONDS)
         connection.request, connection.requester = message, requester
@@ -131,8 +135,11 @@ class TcpPeers:
         payload = success_answer(connection.request, connection.requester, answer)
         self._send(connection.allocation.five_tuple, payload)
 
-    def arrived(self, relayed: Address, peer: Address, now: float) -> int | None:
-        """RFC 6062 Section 5.3: ``peer`` has connected to ``relayed``.
+    def arrived(
+        self, relayed: Address, peer: Address, now: float, by_neighbour: bool = False
+    ) -> int | None:
+        """RFC 6062 Section 5.3: ``peer`` has connected to ``relayed``, which another process says
+        when it is a relayed address there.
 
         Returns the connection's number, None when io is to close it.
         """
@@ -143,7 +150,7 @@ class TcpPeers:
             or not allocation.permissions.allows(peer.host, now)
             or peer in self._by_allocation.get(allocation, ())
             or not self._has_room(allocation)
-            or not self._may_be_reached(peer)
+            or not self._may_be_reached(peer, by_neighbour)
         ):
             return None
         connection = self._add(allocation, peer, _State.UNBOUND, now + BIND_SECONDS)
@@ -235,10 +242,13 @@ class TcpPeers:
     def next_timeout(self) -> float | None:
         return self._deadlines.next()
 
-    def _may_be_reached(self, peer: Address) -> bool:
-        """At our own addresses only the TCP relayed addresses of other clients are peers."""
+    def _may_be_reached(self, peer: Address, neighbours_are: bool) -> bool:
+        """At our own addresses only the TCP relayed addresses of other clients are peers. Of those
+        with another process that one knows, and is asked."""
         if peer.host not in self._rules.inside_only:
             return True
+        if peer.port in self._neighbour_ports and self._rules.is_relay_host(peer.host):
+            return neighbours_are
         other = self._by_relayed.get(peer)
         return other is not None and other.is_tcp
 
