@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Final
 
+from knothole.cli.options import Config, Data, Json
 from knothole.cli.output import Failure, Output, WrongUsage
 
 DEFAULT_SECONDS: Final = 24 * 3600  # draft-uberti-behave-turn-rest-00 Section 2.2: "one day"
@@ -18,9 +18,9 @@ def credentials(
     /,
     *,
     lifetime: int = DEFAULT_SECONDS,
-    data: Path | None = None,
-    config: Path | None = None,
-    json: bool = False,
+    data: Data = None,
+    config: Config = None,
+    json: Json = False,
 ) -> int:
     """Make short-lived TURN credentials of your server for any other client.
 
@@ -35,12 +35,6 @@ def credentials(
         Who they are for: a word of your own that the server's figures show.
     lifetime
         For how many seconds they are good.
-    data
-        The data folder of the server. Default: the one that `knothole serve` uses.
-    config
-        The configuration file that the server is started with.
-    json
-        One JSON object per line.
     """
     from knothole.cli.server_folder import server_settings
     from knothole.engine.turn.credentials import rest_credentials

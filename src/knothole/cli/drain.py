@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from knothole.cli.options import Config, Data, Json
 from knothole.cli.output import Output
 
 
 def drain(
     *,
     undo: bool = False,
-    data: Path | None = None,
-    config: Path | None = None,
-    json: bool = False,
+    data: Data = None,
+    config: Config = None,
+    json: Json = False,
 ) -> int:
     """Let your server's relay run out: no new allocations, while those that exist go on.
 
@@ -25,12 +24,6 @@ def drain(
     ----------
     undo
         Take new allocations again.
-    data
-        The data folder of the server. Default: the one that `knothole serve` uses.
-    config
-        The configuration file that the server is started with.
-    json
-        One JSON object per line.
     """
     from knothole.cli.server_folder import ask_server, server_settings
     from knothole.server.control import Request

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 
+from knothole.cli.options import Config, Data, Json
 from knothole.cli.output import Failure, Output, WrongUsage
 
 
 def invite(
     *,
     count: int = 1,
-    data: Path | None = None,
-    config: Path | None = None,
-    json: bool = False,
+    data: Data = None,
+    config: Config = None,
+    json: Json = False,
 ) -> int:
     """Make an invitation to your server, good for one new name.
 
@@ -26,12 +26,6 @@ def invite(
     ----------
     count
         How many to make.
-    data
-        The data folder of the server. Default: the one that `knothole serve` uses.
-    config
-        The configuration file that the server is started with.
-    json
-        One JSON object per line.
     """
     from knothole.cli.server_folder import server_settings
     from knothole.engine.rendezvous.accounts import AccountsUnavailable

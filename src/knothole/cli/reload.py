@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from knothole.cli.options import Data, Json
 from knothole.cli.output import Output
 
 
-def reload(*, data: Path | None = None, config: Path | None = None, json: bool = False) -> int:
+def reload(*, data: Data = None, config: Path | None = None, json: Json = False) -> int:
     """Have your server read its configuration file, certificate and secrets again.
 
     As SIGHUP does, but it says what came of it. With a mistake in the file everything stays as it
@@ -17,12 +18,8 @@ def reload(*, data: Path | None = None, config: Path | None = None, json: bool =
 
     Parameters
     ----------
-    data
-        The data folder of the server. Default: the one that `knothole serve` uses.
     config
         The configuration file that the server is started with; read here only for its `data`.
-    json
-        One JSON object per line.
     """
     from knothole.cli.server_folder import ask_server, server_settings
     from knothole.server.control import Request

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from knothole.cli.options import Config, Data, Json
 from knothole.cli.output import Failure, Output, WrongUsage
 
 
@@ -12,9 +11,9 @@ def revoke(
     /,
     *,
     undo: bool = False,
-    data: Path | None = None,
-    config: Path | None = None,
-    json: bool = False,
+    data: Data = None,
+    config: Config = None,
+    json: Json = False,
 ) -> int:
     """Shut NAME out of your server's relay: their credentials are good no more.
 
@@ -29,12 +28,6 @@ def revoke(
         The NAME that the credentials were made for, or as `knothole server status` shows it.
     undo
         Take it back.
-    data
-        The data folder of the server. Default: the one that `knothole serve` uses.
-    config
-        The configuration file that the server is started with.
-    json
-        One JSON object per line.
     """
     from knothole.cli.server_folder import server_settings
     from knothole.server.control import NoServer, Request, ask

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from knothole.cli.options import Config, Data, Json
 from knothole.cli.output import Failure, Output
 
 
 def rotate_secret(
     *,
     drop_old: bool = False,
-    data: Path | None = None,
-    config: Path | None = None,
-    json: bool = False,
+    data: Data = None,
+    config: Config = None,
+    json: Json = False,
 ) -> int:
     """Bring in a new secret for TURN credentials; those made of the last one stay good.
 
@@ -25,12 +24,6 @@ def rotate_secret(
     ----------
     drop_old
         Forget the old secret now instead, and end the allocations that it let in.
-    data
-        The data folder of the server. Default: the one that `knothole serve` uses.
-    config
-        The configuration file that the server is started with.
-    json
-        One JSON object per line.
     """
     from knothole.cli.server_folder import server_settings
     from knothole.server import turn_secret

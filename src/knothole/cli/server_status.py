@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from knothole.cli.options import Config, Data
 from knothole.cli.output import Output
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ USERS: Final = 10
 def status(
     *,
     once: bool = False,
-    data: Path | None = None,
-    config: Path | None = None,
+    data: Data = None,
+    config: Config = None,
     json: bool = False,
 ) -> int:
     """Show how your server is: relayed traffic, allocations, users, the accelerator.
@@ -34,10 +34,6 @@ def status(
     ----------
     once
         Show it once. Takes a second, in which it is measured.
-    data
-        The data folder of the server. Default: the one that `knothole serve` uses.
-    config
-        The configuration file that the server is started with.
     json
         One JSON object per second, or one in all with --once.
     """

@@ -13,6 +13,7 @@ from typing import Annotated, Final, TypeAlias
 
 from cyclopts import App, Parameter
 
+from knothole.cli.options import Json
 from knothole.cli.output import Failure, Output, WrongUsage
 from knothole.cli.session import run
 from knothole.engine.turn.client import Allocated
@@ -42,7 +43,6 @@ app = App(
 
 _FORM: Final = "turn:HOST[:PORT][?transport=udp|tcp], or with turns: over TLS (tcp) and DTLS (udp)."
 Uri: TypeAlias = Annotated[str, Parameter(help=_FORM)]
-Json: TypeAlias = Annotated[bool, Parameter(help="One JSON object per line.")]
 
 
 @Parameter(name="*")
