@@ -13,7 +13,6 @@ import time
 import pytest
 
 from knothole.lab.fuzz.patient import vitals
-from knothole.lab.fuzz.witness import read_figures
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     ChannelNumber,
@@ -66,10 +65,9 @@ def test_a_flood_through_one_allocation_ends_at_its_limit(user) -> None:
 
 
 @pytest.mark.parametrize("loop", [False, True], ids=["to another", "to itself"])
-def test_a_flood_on_a_channel_ends_at_the_limit_too(patient, user, loop) -> None:
-    """What comes of 2000, most of it by the kernel where that relays."""
+def test_a_flood_on_a_channel_ends_at_the_limit_too(user, loop) -> None:
+    """What comes of 2000. Of so low a limit the kernel is lent nothing: test_limits_in_sum.py."""
     begun = time.monotonic()
-    before = read_figures(patient.metrics_port)
     with user("alice") as alice, user("bob", seed=2) as bob:
         heard_by = alice if loop else bob
         to_alice, to_bob = XorPeerAddress(alice.allocate()), XorPeerAddress(bob.allocate())
@@ -82,13 +80,6 @@ def test_a_flood_on_a_channel_ends_at_the_limit_too(patient, user, loop) -> None
         # Out and in are both counted when it is one's own.
         most = 128 + time.monotonic() - begun
         assert 0 < len(heard) <= (most / 2 if loop else most) + 1
-    if before.sum("knothole_accelerator_on"):
-        path = {"path": "accelerator"}
-        wanted = "knothole_relayed_packets_total"
-        deadline = time.monotonic() + 60
-        while read_figures(patient.metrics_port).sum(wanted, **path) <= before.sum(wanted, **path):
-            assert time.monotonic() < deadline, "the kernel has relayed nothing"
-            time.sleep(0.1)
 
 
 def test_a_scan_of_a_network_ends_at_the_limit_whatever_the_allocation(user) -> None:
