@@ -17,7 +17,7 @@ _IFLA_MTU, _IFLA_AF_SPEC = 4, 26
 # <linux/if_link.h>, and where <linux/ipv6.h> has the MTU among the numbers.
 _IFLA_INET6_CONF, _DEVCONF_MTU6 = 2, 2
 _RTA_DESTINATION, _RTA_SOURCE, _RTA_INTERFACE, _RTA_GATEWAY, _RTA_METRICS = 1, 2, 4, 5, 8
-_RTA_VIA, _RTAX_MTU = 18, 2
+_RTA_VIA, _RTA_ENCAP, _RTAX_MTU = 18, 22, 2
 _SCOPE_LINK: Final = 253
 _UNICAST, _LOCAL = 1, 2
 # <linux/netlink.h>
@@ -104,7 +104,8 @@ class RouteNetlink:
         return {index for _, _, _, scope, index in entries if scope != _SCOPE_LINK}
 
     def route(self, source: str, destination: str) -> Route | None:
-        """The way of packets that this machine sends; None when there is none."""
+        """The way of packets that this machine sends; None when there is none, and when they are
+        put into others on it (a lightweight tunnel), which is the route's work alone."""
         family = socket.AF_INET6 if ":" in destination else socket.AF_INET
         ends = [socket.inet_pton(family, each) for each in (destination, source)]
         bits = 8 * len(ends[0])
@@ -116,7 +117,7 @@ class RouteNetlink:
             return None
         kind = _ROUTE.unpack_from(answer)[7]
         found = dict(_attributes(answer[_ROUTE.size :]))
-        if kind not in (_UNICAST, _LOCAL) or _RTA_INTERFACE not in found:
+        if kind not in (_UNICAST, _LOCAL) or _RTA_INTERFACE not in found or _RTA_ENCAP in found:
             return None
         metrics = dict(_attributes(found.get(_RTA_METRICS, b"")))
         (mtu,) = struct.unpack("=I", metrics.get(_RTAX_MTU, bytes(4)))

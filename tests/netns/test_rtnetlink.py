@@ -1,0 +1,37 @@
+"""Routes of the kernel that the accelerator must leave alone."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from knothole.io.rtnetlink import RouteNetlink
+from knothole.lab.netns.topology import Lab
+
+pytestmark = pytest.mark.netns
+
+TUNNEL = ("encap", "ip", "id", "7", "dst", "127.0.0.2")
+
+
+def test_a_route_into_a_tunnel_is_none() -> None:
+    with Lab() as lab:
+        lab.add_server("server")
+        with lab.inside("server"):
+            netlink = RouteNetlink()
+            try:
+                add_route("10.77.1.1")
+                add_route("10.77.1.2", *TUNNEL)
+                plain = netlink.route("127.0.0.1", "10.77.1.1")
+                assert plain is not None and plain.next_hop == "10.77.1.1"
+                assert netlink.route("127.0.0.1", "10.77.1.2") is None
+            finally:
+                netlink.close()
+
+
+def add_route(destination: str, *way: str) -> None:
+    command = ["ip", "route", "add", destination, *way, "dev", "lo"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode and "encap" in done.stderr:
+        pytest.skip(f"this kernel has no such tunnels: {done.stderr}")
+    assert done.returncode == 0, done.stderr
