@@ -1,13 +1,12 @@
-"""UDP for load generators: sendmmsg and recvmmsg by ctypes, many datagrams in one system call.
+"""UDP for load generators: many datagrams in one system call, from and to many hosts.
 
-One socket speaks for many addresses of its host (IP_PKTINFO). ip(7), udp(7), sendmmsg(2).
+One socket speaks for many addresses of its host (IP_PKTINFO). ip(7), udp(7).
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import select
 import socket
 import struct
@@ -15,6 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from knothole.io.mmsg import (
+    HEADER_SIZE,
+    IoVector,
+    ManyHeader,
+    MessageHeader,
+    name_of,
+    recvmmsg,
+    sendmmsg,
+)
 from knothole.lab.netns.namespace import Namespace
 from knothole.wire.address import Address
 
@@ -30,28 +38,6 @@ _LARGEST: Final = 65_536
 _SINGLE: Final = 2048  # more than a packet of Ethernet has
 
 _TRY_LATER: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _IoVector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _MessageHeader(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint32),
-        ("vectors", ctypes.POINTER(_IoVector)),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _ManyHeader(ctypes.Structure):
-    _fields_ = (("header", _MessageHeader), ("length", ctypes.c_uint32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +60,15 @@ class Round:
         ready = [self._header(shot) for shot in shots]
         # A batch more than one time round, so that no call is cut short at the end.
         order = [number % self.length for number in range(self.length + BATCH)]
-        self.headers = (_ManyHeader * len(order))(*(_ManyHeader(ready[each]) for each in order))
+        self.headers = (ManyHeader * len(order))(*(ManyHeader(ready[each]) for each in order))
 
-    def _header(self, shot: Shot) -> _MessageHeader:
-        name = struct.pack("=H", socket.AF_INET) + struct.pack(
-            "!H4s8x", shot.destination.port, shot.destination.ip.packed
-        )
-        vector = _IoVector(self._keep(shot.payload), len(shot.payload))
+    def _header(self, shot: Shot) -> MessageHeader:
+        name = name_of(shot.destination)
+        vector = IoVector(self._keep(shot.payload), len(shot.payload))
         control = _control(socket.IPPROTO_IP, _IP_PKTINFO, _packet_info(shot.source))
         if shot.segment_size:
             control += _control(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", shot.segment_size))
-        return _MessageHeader(
+        return MessageHeader(
             self._keep(name),
             len(name),
             ctypes.pointer(vector),
@@ -114,13 +98,13 @@ class BatchSocket:
         self.socket.bind(("0.0.0.0", port))  # noqa: S104 - of a namespace of its own
         self._descriptor = self.socket.fileno()
         self._room = ctypes.create_string_buffer(BATCH * _LARGEST)
-        self._vectors = [_IoVector() for _ in range(BATCH)]
-        memory = bytearray(BATCH * ctypes.sizeof(_ManyHeader))
-        self._headers = (_ManyHeader * BATCH).from_buffer(memory)
+        self._vectors = [IoVector() for _ in range(BATCH)]
+        memory = bytearray(BATCH * HEADER_SIZE)
+        self._headers = (ManyHeader * BATCH).from_buffer(memory)
         for header, vector in zip(self._headers, self._vectors, strict=True):
-            header.header = _MessageHeader(vectors=ctypes.pointer(vector), vector_count=1)
+            header.header = MessageHeader(vectors=ctypes.pointer(vector), vector_count=1)
         words = memoryview(memory).cast("I")
-        self._lengths = words[_ManyHeader.length.offset // 4 :: ctypes.sizeof(_ManyHeader) // 4]
+        self._lengths = words[ManyHeader.length.offset // 4 :: HEADER_SIZE // 4]
         self._lay_out(_LARGEST)
 
     def coalesce(self, wanted: bool) -> None:
@@ -131,20 +115,23 @@ class BatchSocket:
     def send(self, shots: Round, count: int) -> int:
         """Send the next of them, at most ``count`` and what fits one call; how many were sent."""
         count = min(count, BATCH)
-        first = ctypes.byref(shots.headers, shots.position * ctypes.sizeof(_ManyHeader))
-        sent = int(_libc.sendmmsg(self._descriptor, first, count, 0))
-        if sent < 0:
-            number = ctypes.get_errno()
-            if number in _TRY_LATER:
+        first = ctypes.byref(shots.headers, shots.position * HEADER_SIZE)
+        try:
+            sent = sendmmsg(self._descriptor, first, count)
+        except OSError as error:
+            if error.errno in _TRY_LATER:
                 return 0
-            raise OSError(number, os.strerror(number))
+            raise
         shots.position = (shots.position + sent) % shots.length
         return sent
 
     def receive(self) -> int:
         """How many bytes have come, in as many datagrams as one call takes; 0: nothing now."""
-        came = int(_libc.recvmmsg(self._descriptor, self._headers, BATCH, 0, None))
-        return sum(self._lengths[:came]) if came > 0 else 0
+        try:
+            came = recvmmsg(self._descriptor, self._headers, BATCH)
+        except OSError:
+            return 0
+        return sum(self._lengths[:came])
 
     def payload(self, size: int) -> bytes:
         """The first ``size`` bytes of what the last call received first."""
