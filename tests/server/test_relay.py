@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from knothole.engine.turn.client import (
     RelayedDataReceived,
 )
 from knothole.engine.turn.credentials import Credentials, rest_credentials
+from knothole.engine.turn.five_tuple import FiveTuple
 from knothole.io.udp_bind import bind_socket
 from knothole.server import relay as relay_module
 from knothole.server import wall_clock
@@ -36,8 +38,20 @@ from knothole.server.link import (
     RelayStart,
 )
 from knothole.server.listener import Listener
+from knothole.server.neighbours import Given, Neighbours, neighbour_pair
 from knothole.server.relay import Relay
 from knothole.wire.address import Address, Transport
+from knothole.wire.stun import (
+    ConnectionId,
+    ErrorCode,
+    MessageClass,
+    Method,
+    decode,
+    encode,
+)
+from knothole.wire.stun import (
+    Message as StunMessage,
+)
 
 from .conftest import PATIENCE
 from .turn_client import TurnClient
@@ -50,10 +64,10 @@ SETTINGS = RelaySettings.__struct_fields__
 class Setting:
     """A relay that listens, with a TCP port, and its clients."""
 
-    def __init__(self, start: RelayStart) -> None:
+    def __init__(self, start: RelayStart, given: Given | None) -> None:
         self.start = start
         self.told: list[Message] = []
-        self.relay = Relay(start, lambda message, _: self.told.append(message))
+        self.relay = Relay(start, lambda message, _: self.told.append(message), given)
         self._listener = Listener(websocket=lambda sock, _: sock.close(), turn=self.relay.take)
         self._listener.listen([HOST], start.port)
         self.clients: list[TurnClient] = []
@@ -103,11 +117,11 @@ async def setting(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator
     )
     opened: list[Setting] = []
 
-    def make(**changes: object) -> Setting:
+    def make(given: Given | None = None, **changes: object) -> Setting:
         fields = {name: getattr(start, name) for name in start.__struct_fields__}
         settings = {name: changes.pop(name) for name in SETTINGS if name in changes}
         fields["settings"] = msgspec.structs.replace(start.settings, **settings)
-        opened.append(Setting(RelayStart(**{**fields, **changes})))
+        opened.append(Setting(RelayStart(**{**fields, **changes}), given))
         return opened[-1]
 
     yield make
@@ -123,6 +137,37 @@ async def test_an_allocation_over_udp_tells_where_its_session_was_seen(setting, 
     [seen] = [message for message in here.told if isinstance(message, MappedSeen)]
     assert seen.username.endswith(":bob/session")
     assert (seen.host, seen.port) == client.local
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="relay processes are of Linux")
+async def test_a_client_that_was_handed_over_is_not_handed_on(setting, until) -> None:
+    """Or one that nobody knows would have a descriptor in each process for each of its messages."""
+    given, there = Given(), Given()
+    given.neighbours[1], there.neighbours[0] = neighbour_pair()
+    here = setting(given, processes=2)
+    handed_on: list[socket.socket] = []
+    other = Neighbours(msgspec.structs.replace(here.start, processes=2, number=1), there)
+    take = lambda *handed: handed_on.append(handed[-1])  # noqa: E731
+    other.join(SimpleNamespace(), lambda _: None, take, take)
+    client, handed = socket.socketpair()
+    client.setblocking(False)
+    five_tuple = FiveTuple(Transport.TCP, Address(HOST, 4000), Address(HOST, here.start.port))
+    assert other.hand_over(0, five_tuple, handed)
+    try:
+        for number, connection in enumerate((4, 5)):
+            identity = bytes([number]) * 12
+            bind = StunMessage(
+                MessageClass.REQUEST, Method.CONNECTION_BIND, identity, (ConnectionId(connection),)
+            )
+            client.send(encode(bind))
+            async with asyncio.timeout(PATIENCE):
+                answer = decode(await asyncio.get_running_loop().sock_recv(client, 2000))
+            assert (answer.transaction_id, answer.get(ErrorCode).code) == (identity, 401)
+        assert handed_on == []
+    finally:
+        other.close()
+        for each in (client, *handed_on):
+            each.close()
 
 
 async def test_a_user_of_the_configuration_is_served_and_so_are_credentials_that_expire(

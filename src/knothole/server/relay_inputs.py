@@ -116,13 +116,16 @@ class RelayInputs:
         self._drain(now)
 
     def _is_handed_over(self, connection: Connection, payload: bytes) -> bool:
-        """Whether a ConnectionBind is for another process, which then has this client."""
+        """Whether a ConnectionBind is for another process, which then has this client.
+
+        Once only: nobody has asked yet who it is, and each time takes descriptors.
+        """
         try:
             found = decode(payload).get(ConnectionId)
         except MalformedMessage:
             return False
         owner = None if found is None else self._neighbours.wanted_by(found.value)
-        if owner is None or not isinstance(connection, TurnConnection):
+        if owner is None or not isinstance(connection, TurnConnection) or connection.is_adopted:
             return False
         handed = hand_over(connection, payload)
         five_tuple = connection.five_tuple

@@ -46,7 +46,8 @@ class TurnConnection(asyncio.Protocol):
     """Frames messages out of a stream.
 
     ``on_http`` gets a socket with the decrypted HTTP client, ``on_closed`` is called once, however
-    it ends. :attr:`is_kept` says that the client holds an allocation, and may therefore be silent.
+    it ends. :attr:`is_kept` says that the client holds an allocation, and may therefore be silent,
+    :attr:`is_adopted` that another process has accepted it.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class TurnConnection(asyncio.Protocol):
         on_http: Callable[[socket.socket], object],
     ) -> None:
         self.five_tuple = _UNKNOWN
-        self.is_kept = False
+        self.is_kept = self.is_adopted = False
         self._on_message = on_message
         self._on_closed = on_closed
         self._on_http = on_http
@@ -76,7 +77,7 @@ class TurnConnection(asyncio.Protocol):
 
     def adopt(self, sock: socket.socket, five_tuple: FiveTuple) -> None:
         """Take over a client that another process has accepted; TLS, if there is any, is there."""
-        self.five_tuple = five_tuple
+        self.five_tuple, self.is_adopted = five_tuple, True
         sock.setblocking(False)
         self._accepting = asyncio.create_task(self._serve(sock, None))
 
