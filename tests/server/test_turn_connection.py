@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import select
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -185,6 +186,20 @@ async def test_data_for_a_client_that_does_not_read_is_dropped(relay, until) -> 
     transport = relay.connection._transport
     assert transport is not None
     assert transport.get_write_buffer_size() < 2 * turn_connection.MAX_UNSENT
+
+
+async def test_without_a_free_descriptor_an_http_client_is_let_go(
+    relay, until, tls_context, monkeypatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    await secure(relay, None, tls_context, until)
+    await until(lambda: relay.connection._transport is not None)
+    monkeypatch.setattr(socket, "socketpair", refuse)
+    relay.connection.data_received(b"GET / HTTP/1.1\r\n\r\n")  # raises nothing at its loop
+    await until(lambda: relay.closed == 1)
+    assert relay.http == []
 
 
 @pytest.mark.parametrize("alpn", ["stun.turn", None])

@@ -214,6 +214,10 @@ class TurnConnection(asyncio.Protocol):
 
     def _hand_over(self, data: bytes) -> None:
         assert self._transport is not None
-        self._pump = pump = HttpPump(self._transport)
+        try:
+            self._pump = pump = HttpPump(self._transport)
+        except OSError:  # no descriptor is free
+            self.close()
+            return
         pump.send(data)
         self._on_http(pump.handed)
