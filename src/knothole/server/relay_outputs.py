@@ -62,9 +62,23 @@ class RelayOutputs:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
+        self._is_draining = False
 
     def drain(self, now: float) -> None:
-        """Do all that is wanted so far."""
+        """Do all that is wanted so far.
+
+        Some of it tells the engine something, as an entry that is taken out says what has passed by
+        it: what comes of that has its turn here, behind what was there before.
+        """
+        if not self._is_draining:
+            self._is_draining = True
+            try:
+                self._carry_out()
+            finally:
+                self._is_draining = False
+            self._rearm(now)
+
+    def _carry_out(self) -> None:
         for output in self._turn.outputs():
             if isinstance(output, Transmit):
                 self.transmit(output.datagram)
@@ -104,7 +118,6 @@ class RelayOutputs:
                         self._neighbours.send(output)
                     case RelayReached():
                         pass  # what it is evidence of, from_peers has seen more exactly
-        self._rearm(now)
 
     def transmit(self, datagram: Datagram) -> None:
         """Send ``datagram`` by a socket of ours, or by the connection of its 5-tuple."""
