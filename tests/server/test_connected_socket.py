@@ -135,14 +135,20 @@ async def test_without_plenty_of_room_there_is_none(ground: Ground) -> None:
     assert sockets(ground) == 0
 
 
-async def test_where_the_system_has_none_it_goes_on_without(ground: Ground, monkeypatch) -> None:
+@pytest.mark.parametrize("reason", [errno.EMFILE, errno.ENETUNREACH])
+async def test_where_there_is_none_now_it_goes_on_without_and_has_one_later(
+    ground: Ground, monkeypatch, reason: int
+) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, "too many open files")
+        raise OSError(reason, "not now, or not to this peer")
 
     monkeypatch.setattr(connected, "bind_socket", refuse)
     for _ in range(5):
         await exchange(ground, BUSY_DATAGRAMS)
     assert sockets(ground) == 0
+    monkeypatch.undo()
+    ground.routes.report()
+    await busy(ground)
 
 
 async def test_one_that_rests_is_closed_and_one_that_is_used_is_not(ground: Ground) -> None:

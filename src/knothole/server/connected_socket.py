@@ -88,7 +88,6 @@ class ConnectedSockets:
         """``has_plenty`` says whether there is more than enough room for another socket."""
         self._common, self._crowd, self._has_plenty = common, crowd, has_plenty
         self._open: set[ConnectedSocket] = set()
-        self._work = CAN_CONNECT_BESIDE
 
     def __len__(self) -> int:
         return len(self._open)
@@ -96,13 +95,12 @@ class ConnectedSockets:
     def serve(self, relayed: RelayedSocket, route: Route) -> None:
         """Much goes by ``route``: from now on by a socket of its own, if there can be one."""
         connected = relayed.companions.get(route.destination.address)
-        if connected is None and self._work and self._has_plenty():
+        if connected is None and CAN_CONNECT_BESIDE and self._has_plenty():
             try:
                 connected = ConnectedSocket(
                     relayed, route, self._common, self._crowd, self._open.discard
                 )
-            except OSError:
-                self._work = False  # the system has none, or none left
+            except OSError:  # the system has none left, or no way to this peer
                 return
             self._open.add(connected)
         if connected is not None:
