@@ -264,6 +264,36 @@ def test_when_the_kernel_refuses_anything_user_space_goes_on_alone(
     place.run(story)
 
 
+def test_when_the_kernel_refuses_the_first_of_many_the_others_are_left_alone(
+    lab, place, monkeypatch
+) -> None:
+    troubles: list[dict[str, object]] = []
+
+    def refused(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    def set_mtu(mtu: int) -> None:
+        subprocess.run(["ip", "link", "set", "eth0", "mtu", str(mtu)], check=True)
+
+    async def story(accelerator: Accelerator) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, each: troubles.append(each))
+        for number in range(3):
+            key = place.key._replace(channel=NUMBER + number)
+            accelerator.install(key, place.shortcut(60), place.budgets)
+        monkeypatch.setattr("knothole.io.bpf.program.ShortcutProgram.put", refused)
+        set_mtu(1400)
+        try:
+            accelerator._network_changed()
+            await until(lambda: bool(place.broke))
+            await asyncio.sleep(0)
+        finally:
+            set_mtu(1500)
+
+    place.run(story)
+    assert len(place.broke) == 1
+    assert troubles == []
+
+
 def test_closing_leaves_no_descriptor_and_no_task(place) -> None:
     async def story(accelerator: Accelerator) -> None:
         accelerator.install(place.key, place.shortcut(60), place.budgets)

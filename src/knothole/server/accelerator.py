@@ -357,7 +357,9 @@ class Accelerator:
 
     def _renew_some(self) -> None:
         self._work = None
-        for _ in range(min(ENTRIES_A_TURN, len(self._stale))):
+        for _ in range(ENTRIES_A_TURN):
+            if not self._stale:  # at the end, or when the kernel has refused one of them
+                break
             key = self._stale.popleft()
             if key in self._wanted:
                 self._renew(key)
