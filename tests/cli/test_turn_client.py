@@ -138,6 +138,13 @@ def test_a_password_comes_from_a_file_or_the_environment(site: Site, tmp_path: P
     assert code == 1 and "401 Unauthenticated" in error["text"]
 
 
+def test_of_a_secret_file_in_rotation_the_new_secret_is_taken(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "turn-secret"
+    file.write_text(f"{site.secret.read_text().strip()}\nthe secret before this one\n")
+    code, events = ask("allocate", site.uri(WAYS[0]), "--secret-file", str(file))
+    assert code == 0, events
+
+
 def test_a_server_that_is_not_there_is_one_line(site: Site) -> None:
     code, [error] = ask(
         "allocate", "turn:127.0.0.1:1?transport=tcp", "--secret-file", str(site.secret)

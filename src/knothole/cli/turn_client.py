@@ -277,7 +277,8 @@ def _credentials(access: Access) -> Credentials:
     if access.secret_file is not None:
         if access.password_file is not None:
             raise WrongUsage("--secret-file and --password-file: one of them.")
-        secret = _read("--secret-file", access.secret_file)
+        # While a new secret is brought in, the old one is below it (server.turn_secret).
+        secret = _read("--secret-file", access.secret_file).splitlines()[0].rstrip()
         name = access.username or "knothole"
         return rest_credentials(secret, name, SECRET_SECONDS, time.time())
     if not access.username:
