@@ -30,12 +30,18 @@ def revoke(
         Take it back.
     """
     from knothole.cli.server_folder import server_settings
+    from knothole.engine.turn.credentials import DEVICE_SEPARATOR
     from knothole.server.control import NoServer, Request, ask
     from knothole.server.revocation import RevocationError, set_revoked
 
     if not name or not name.isprintable():
         raise WrongUsage(f"{name!r} cannot be a name.")
     settings = server_settings(data, config)
+    user = name.partition(DEVICE_SEPARATOR)[0]
+    if not undo and name != user and name not in {each.name for each in settings.users}:
+        raise WrongUsage(
+            f"{name!r} is one device of {user!r}: a user is shut out with all of them."
+        )
     try:
         changed = set_revoked(settings.data, name, not undo)
     except RevocationError as error:
