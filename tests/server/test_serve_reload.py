@@ -330,7 +330,12 @@ async def test_sighup_under_traffic_loses_nothing_and_a_mistake_is_one_line(
     )
     done = await asyncio.to_thread(server_command, tmp_path / "data", "reload")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "line 3: relay.allocations" in done.stderr
+    assert done.stderr == f"knothole: {said}\n"
+    with_file = await asyncio.to_thread(
+        server_command, tmp_path / "data", "reload", "--config", str(config)
+    )
+    assert (with_file.returncode, with_file.stdout) == (1, "")
+    assert with_file.stderr == f"knothole: {said}\n"
     await passes(b"after the mistake")
     assert not sender.said(AllocationLost) and not receiver.said(AllocationLost)
     assert server.stop() == 0

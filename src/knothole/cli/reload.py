@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from knothole.cli.options import Data, Json
-from knothole.cli.output import Output
+from knothole.cli.output import Failure, Output
 
 
 def reload(*, data: Data = None, config: Path | None = None, json: Json = False) -> int:
@@ -24,7 +24,11 @@ def reload(*, data: Data = None, config: Path | None = None, json: Json = False)
     from knothole.cli.server_folder import ask_server, server_settings
     from knothole.server.control import Request
 
-    reply = ask_server(server_settings(data, config), Request("reload"))
+    try:
+        settings = server_settings(data, config)
+    except Failure as error:  # the server would say the same, if it could be found
+        raise Failure(f"not reloaded, the settings stay as they were: {error}") from error
+    reply = ask_server(settings, Request("reload"))
     needs_restart = reply.facts["restart"]
     Output(json=json).result("reload", reply.text, restart=needs_restart)
     return 0
