@@ -32,7 +32,6 @@ CHANGED = {
     "name": "example.org",
     "external": ("203.0.113.5",),
     "relay_hosts": ("127.0.0.1",),
-    "relay_ports": (50_000, 60_000),
 }
 
 
@@ -45,7 +44,7 @@ def changed(field: str) -> object:
 
 
 def test_every_field_either_changes_at_once_or_needs_a_restart() -> None:
-    assert {each.name for each in fields(ServerConfig)} == LIVE | KEYS.keys()
+    assert {each.name for each in fields(ServerConfig)} == LIVE | KEYS.keys() | {"relay_ports"}
     assert not LIVE & KEYS.keys()
 
 
@@ -60,6 +59,18 @@ def test_what_is_safe_changes_at_once(field: str) -> None:
 def test_what_is_not_safe_stays_and_is_named(field: str) -> None:
     wanted = replace(RUNNING, **{field: changed(field)})
     assert applied(RUNNING, wanted) == (RUNNING, [KEYS[field]])
+
+
+@pytest.mark.parametrize(
+    ("ports", "named"),
+    [
+        ((50_000, 65535), ["relay.first-port"]),
+        ((49152, 60_000), ["relay.last-port"]),
+        ((50_000, 60_000), ["relay.first-port", "relay.last-port"]),
+    ],
+)
+def test_of_the_relayed_ports_the_end_that_has_changed_is_named(ports, named) -> None:
+    assert applied(RUNNING, replace(RUNNING, relay_ports=ports)) == (RUNNING, named)
 
 
 def test_whether_the_server_is_known_by_its_key_or_its_name_stays() -> None:

@@ -39,7 +39,6 @@ KEYS: Final = {
     "discovery_port": "discovery-port",
     "external": "relay.external",
     "relay_hosts": "relay.host",
-    "relay_ports": "relay.first-port, relay.last-port",
     "relay_processes": "relay.processes",
     "classic_stun": "classic-stun",
     "relay_only": "relay-only",
@@ -47,6 +46,9 @@ KEYS: Final = {
     "metrics": "metrics.listen",
 }
 """The other fields by their keys in the file: they need a restart."""
+
+PORT_KEYS: Final = ("relay.first-port", "relay.last-port")
+"""Those of ``relay_ports``: they, too."""
 
 
 def applied(running: ServerConfig, wanted: ServerConfig) -> tuple[ServerConfig, list[str]]:
@@ -56,6 +58,8 @@ def applied(running: ServerConfig, wanted: ServerConfig) -> tuple[ServerConfig, 
     """
     live = set(LIVE)
     restart = [key for field, key in KEYS.items() if _differ(field, running, wanted)]
+    ports = zip(PORT_KEYS, running.relay_ports, wanted.relay_ports, strict=True)
+    restart += [key for key, before, after in ports if before != after]
     if (running.certificate is None) != (wanted.certificate is None):
         # Clients know this server by its key or by its name: the printed address changes.
         live -= {"certificate", "key"}
