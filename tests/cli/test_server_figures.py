@@ -74,6 +74,18 @@ def test_processes_are_summed_up_and_one_that_was_silent_is_no_rate() -> None:
     assert figures(silent, snapshot(600), 1.0)["healthy"] is False
 
 
+def test_with_the_longest_names_and_figures_it_fits_a_terminal_of_80_columns() -> None:
+    out = io.StringIO()
+    far = msgspec.structs.replace(
+        relay(10**9), users=[UserReport("n" * 60, 100, 123_400_000.0, 123_400_000.0)]
+    )
+    now = msgspec.structs.replace(snapshot(10**9), relays=[far])
+    Console(file=out, width=80, force_terminal=False).print(table(now, snapshot(100), 1.0))
+    [line] = [line for line in out.getvalue().splitlines() if "nnn" in line]
+    assert line.split()[1:] == ["100", "987.2", "M", "987.2", "M"]
+    assert "allocations  bit/s to peers  bit/s to clients" in out.getvalue()
+
+
 def test_the_table_says_it_in_words_and_obeys_nobodys_name() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=False)

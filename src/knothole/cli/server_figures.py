@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,6 +15,8 @@ from knothole.server.reports import UserReport
 from knothole.server.snapshot import Snapshot
 
 Key = tuple[str, str]
+
+NAME_WIDTH: Final = 31  # ours: with the figures behind it that fills 80 columns
 
 
 def figures(now: Snapshot, before: Snapshot, seconds: float) -> dict[str, Any]:
@@ -141,8 +143,8 @@ def _relayed_table(now: Snapshot, before: Snapshot, seconds: float) -> Table:
 
 def _users_table(users: list[UserReport]) -> Table:
     shape = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    shape.add_column("User", overflow="ellipsis", no_wrap=True, max_width=40)
-    for heading in ("allocations", "bit/s to peers", "bit/s to client"):
+    shape.add_column("User", overflow="ellipsis", no_wrap=True, max_width=NAME_WIDTH)
+    for heading in ("allocations", "bit/s to peers", "bit/s to clients"):
         shape.add_column(heading, justify="right", no_wrap=True)
     for user in users:
         rates = _scaled(8 * user.to_peers), _scaled(8 * user.to_clients)
