@@ -170,7 +170,25 @@ def test_wrong_usage_is_one_line_that_says_what_and_where_to_look(
     assert err.count("\n") == 1
     assert err.startswith("knothole: ")
     assert words in err
-    assert re.search(r"Try: knothole (\w+ )?--help$", err.strip())
+    assert re.search(r"Try: knothole ([\w-]+ ){0,2}--help$", err.strip())
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("server revoke", "server revoke --help"),
+        ("server drain --bogus", "server drain --help"),
+        ("turn-client load turn:a --size 1", "turn-client load --help"),
+        ("server bogus", "server --help"),
+        ("server --bogus", "server --help"),
+        ("ping --bogus x", "ping --help"),
+    ],
+)
+def test_wrong_usage_leads_to_the_help_of_that_very_command(
+    line: str, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line.split()) == 2
+    assert capsys.readouterr().err.strip().endswith(f"Try: knothole {where}")
 
 
 def test_wrong_usage_is_an_object_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,12 @@ def _unknown(word: str) -> str:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    return f"{arguments[0]} " if arguments and arguments[0] in COMMANDS else ""
+    """The command that was meant, as far as there is one, and a space behind it."""
+    if not arguments or arguments[0] not in COMMANDS:
+        return ""
+    name, second = arguments[0], "".join(arguments[1:2])
+    has_second = not second.startswith("-") and second in list(command_app(name)[name])
+    return f"{name} {second} " if has_second else f"{name} "
 
 
 def reflowed(docstring: str) -> str:
