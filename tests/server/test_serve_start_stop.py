@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -14,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from knothole.wire.server_url import parse_server_url
+
+from .conftest import PATIENCE
 
 
 def run_serve(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,6 +48,30 @@ def test_it_ends_cleanly_when_it_is_told_to(serve, how) -> None:
     assert (server.interrupt() if how == "ctrl-c" else server.stop()) == 0
     assert is_gone(relay)
     assert server.noise() == []
+
+
+def test_after_ctrl_c_the_terminals_line_is_ended(free_port, tmp_path: Path) -> None:
+    """It shows ^C, and what the shell says next stands on a line of its own, after any command."""
+    terminal, inside = pty.openpty()
+    options = "--host", "127.0.0.1", "--port", str(free_port()), "--data", str(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "knothole", "serve", *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=inside,
+        text=True,
+    ) as program:
+        os.close(inside)
+        assert program.stdout is not None
+        assert program.stdout.readline().startswith("ready ")
+        program.send_signal(signal.SIGINT)
+        assert program.wait(PATIENCE) == 0
+    said = b""
+    with contextlib.suppress(OSError):  # EIO: nobody has it open any more
+        while data := os.read(terminal, 65536):
+            said += data
+    os.close(terminal)
+    assert b"\r\n\r\n" in said
 
 
 @pytest.mark.parametrize("later", [0.0, 0.08])

@@ -162,9 +162,14 @@ def _on_signals(server: Server, stop: Callable[[], object]) -> None:
         begun.add(task)
         task.add_done_callback(begun.discard)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    def interrupted() -> None:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal has shown ^C
+        stop()
+
+    for number, handler in ((signal.SIGINT, interrupted), (signal.SIGTERM, stop)):
         try:
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, handler)
         except NotImplementedError:  # Windows: Ctrl-C cancels the whole program
             return
     loop.add_signal_handler(signal.SIGHUP, begin, lambda operation: operation.reload())
