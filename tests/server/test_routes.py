@@ -15,6 +15,7 @@ from knothole.engine.turn.server_events import Shortcut, ShortcutKey
 from knothole.io import udp
 from knothole.io.bpf.layout import Count
 from knothole.io.offload import NoOffload, make_offload
+from knothole.server import routes
 from knothole.server.crowd import A_TURN
 from knothole.wire.turn import encode_channel_data
 
@@ -203,6 +204,16 @@ async def test_counts_are_reported_by_and_by_without_being_asked_for(ground: Gro
     ground.to_peer()
     ground.send(b"one", b"two")
     await until(lambda: sum(count.octets for _, count in ground.passed) >= 6)
+
+
+async def test_counts_are_reported_after_a_pause_too(ground: Ground, monkeypatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(routes, "REPORT_SECONDS", 0.01)
+    monkeypatch.setattr(ground.routes.connected, "look_after", looks.append)
+    ground.to_peer()
+    await until(lambda: bool(looks))
+    ground.send(b"after")
+    await until(lambda: ground.passed == [(ground.out, Count(1, 5))])
 
 
 async def test_what_was_not_reported_yet_is_when_the_route_was_replaced(ground) -> None:

@@ -96,8 +96,7 @@ class Routes:
         self._crowd.close()
 
     def _on_timer(self) -> None:
-        self._timer = None
+        # Also after a second without any: what passes after that tells nobody by itself.
+        self._timer = self._loop.call_later(REPORT_SECONDS, self._on_timer)
         self.connected.look_after({each.outlet for each in self._counted})
-        if self._counted or self.connected:
-            self.report()
-            self._timer = self._loop.call_later(REPORT_SECONDS, self._on_timer)
+        self.report()
