@@ -80,9 +80,13 @@ class Figures:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev bench allocations", description=__doc__)
-    parser.add_argument("--count", type=int, default=3000, help="made at each relay, and compared")
-    parser.add_argument("--rounds", type=int, default=3, help="so often, in turn")
-    parser.add_argument("--hold", type=int, default=20_000, help="made at knothole alone; 0: none")
+    parser.add_argument(
+        "--count", type=int, default=3000, help="made at each relay (default: 3000)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="so often, in turn (default: 3)")
+    parser.add_argument(
+        "--hold", type=int, default=20_000, help="made at knothole alone; 0: none (default: 20000)"
+    )
     parser.add_argument("--json", action="store_true", help="one object per relay")
     options = parser.parse_args(arguments)
     coturn: Figures | None = None

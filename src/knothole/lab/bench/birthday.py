@@ -161,7 +161,9 @@ HEAD: Final = (
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev bench birthday", description=__doc__)
-    parser.add_argument("--runs", type=int, default=200, help="in the simulator, of each pair")
+    parser.add_argument(
+        "--runs", type=int, default=200, help="simulated, of each pair (default: 200)"
+    )
     parser.add_argument("--namespaces", type=int, default=0, help="runs of each across kernel NATs")
     parser.add_argument("--seed", type=int, default=0, help="of the first run")
     parser.add_argument("--out", type=Path, default=Path("out/birthday.svg"), help="the picture")

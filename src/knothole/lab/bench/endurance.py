@@ -254,7 +254,7 @@ class Watch:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev bench endurance", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of load (default: 60)")
     parser.add_argument("--pairs", type=int, default=1, help="of each transport at each place")
     parser.add_argument("--no-settle", action="store_true", help="do not wait for what expires")
     parser.add_argument("--json", action="store_true", help="one object at the end")

@@ -73,11 +73,21 @@ class Lane:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev bench relay", description=__doc__)
-    parser.add_argument("--allocations", type=_numbers, default=[1, 50, 500], help="1,50,500")
-    parser.add_argument("--sizes", type=_numbers, default=[160, 1200], help="payload: 160,1200")
-    parser.add_argument("--seconds", type=float, default=1.4, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=25, help="in which these are spent")
-    parser.add_argument("--rate", type=float, default=30_000, help="datagrams a second for CPU")
+    parser.add_argument(
+        "--allocations", type=_numbers, default=[1, 50, 500], help="how many (default: 1,50,500)"
+    )
+    parser.add_argument(
+        "--sizes", type=_numbers, default=[160, 1200], help="payload (default: 160,1200)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.4, help="of a measurement (default: 1.4)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=25, help="in which these are spent (default: 25)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=30_000, help="datagrams a second, for CPU (default: 30000)"
+    )
     parser.add_argument("--relays", type=_relays, default=_relays(EVERY), help="user-space-2,...")
     parser.add_argument("--no-bursts", action="store_true", help="single datagrams only")
     parser.add_argument("--json", action="store_true", help="one object per way and cell")
