@@ -135,10 +135,16 @@ async def test_a_connection_is_handed_to_the_process_whose_it_is(until) -> None:
     assert seen == five_tuple
     ours.send(b"hello")
     assert sock.recv(100) == b"hello"
+    assert not sock.get_inheritable(), "no program that is started has it"
     other.close()
     again, lost = socket.socketpair()
     assert not one.hand_over(1, five_tuple, lost), "nobody is there any more"
-    for each in (ours, again, sock):
+    await until(lambda: one.wanted_by(5) is None)
+    later, late = socket.socketpair()
+    relayed = Address(HOST, 50_000), Address(HOST, 50_009)
+    assert not one.connect(*relayed, late), "and that is known by now"
+    assert late.fileno() == -1
+    for each in (ours, again, later, sock):
         each.close()
     one.close()
 

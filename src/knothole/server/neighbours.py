@@ -151,12 +151,14 @@ class Neighbours:
     ) -> bool:
         ends = (source.host, source.port), (destination.host, destination.port)
         packet = _encoder.encode(_Handed(transport, *ends))
+        sock = self._sockets.get(number)
         with handed:
             try:
-                socket.send_fds(self._sockets[number], [packet], [handed.fileno()])
+                if sock is not None:
+                    socket.send_fds(sock, [packet], [handed.fileno()])
             except OSError:
                 return False
-        return True
+        return sock is not None
 
     def close(self) -> None:
         """Idempotent."""
@@ -193,6 +195,7 @@ class Neighbours:
             self._drain(now)
 
     def _take(self, packet: bytes, sock: socket.socket) -> None:
+        sock.set_inheritable(False)  # Python 3.11 does not hand recvmsg the flag that says so
         handed = _handed_decoder.decode(packet)
         source, destination = Address(*handed.source), Address(*handed.destination)
         if handed.transport is None:
