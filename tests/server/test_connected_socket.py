@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -149,6 +150,21 @@ async def test_where_there_is_none_now_it_goes_on_without_and_has_one_later(
     monkeypatch.undo()
     ground.routes.report()
     await busy(ground)
+
+
+async def test_where_the_system_waits_for_no_more_sockets_none_is_left_open(
+    ground: Ground, monkeypatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no more of them")
+
+    monkeypatch.setattr(ground.routes._crowd, "add", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        await exchange(ground, BUSY_DATAGRAMS)
+        ground.routes.report()
+    assert sockets(ground) == 0
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_one_that_rests_is_closed_and_one_that_is_used_is_not(ground: Ground) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -74,6 +75,20 @@ async def test_each_is_read_from_until_it_is_empty_however_many_there_are(
     assert [pair.received for pair in pairs] == [[b"%d" % n, b"more"] for n in range(MANY)]
     for pair in pairs:
         pair.close()
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="epoll is of Linux")
+async def test_one_that_the_system_does_not_wait_for_is_not_kept(tmp_path) -> None:
+    class Member:
+        """Somebody who can be watched."""
+
+    crowd, member = EpollCrowd(lambda ready: None), Member()
+    kept = weakref.ref(member)
+    with (tmp_path / "file").open("w") as file, pytest.raises(PermissionError):
+        crowd.add(file.fileno(), member)
+    del member
+    assert kept() is None
+    crowd.close()
 
 
 async def test_one_that_was_removed_gets_no_turn(crowd: Crowd[Pair]) -> None:

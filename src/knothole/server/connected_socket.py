@@ -41,7 +41,13 @@ class ConnectedSocket(RelayedSocket):
         self.idle_reports = 0
         sock = connect_beside(relayed.own_sockets(), self.peer)
         self._send = sock.send
-        super().__init__(sock, relayed._receiver, common, crowd, relayed._on_error, lambda *_: None)
+        try:
+            super().__init__(
+                sock, relayed._receiver, common, crowd, relayed._on_error, lambda *_: None
+            )
+        except BaseException:
+            sock.close()
+            raise
         self.routes = relayed.routes
         self._from_peer = self._inlet(self.peer, 0)
         relayed.companions[self.peer] = self

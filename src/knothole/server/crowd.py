@@ -24,7 +24,7 @@ class Crowd(Protocol[Member_contra]):
     """Members that have a descriptor."""
 
     def add(self, descriptor: int, member: Member_contra) -> None:
-        """``member`` gets turns from now on."""
+        """``member`` gets turns from now on. Raises OSError when the system waits for no more."""
 
     def remove(self, descriptor: int) -> None:
         """No more after the turn that goes on. Before the descriptor is closed."""
@@ -65,8 +65,8 @@ class EpollCrowd(Generic[Member]):
         self._loop.add_reader(self._epoll.fileno(), self._readable)
 
     def add(self, descriptor: int, member: Member) -> None:
-        self._members[descriptor] = member
         self._epoll.register(descriptor, select.EPOLLIN)
+        self._members[descriptor] = member
 
     def remove(self, descriptor: int) -> None:
         if self._members.pop(descriptor, None) is not None and not self._epoll.closed:
