@@ -29,6 +29,17 @@ def test_a_route_into_a_tunnel_is_none() -> None:
                 netlink.close()
 
 
+@pytest.mark.parametrize("ends", [("::1", "fe80::1%lo"), ("fe80::1%lo", "::1")])
+def test_a_host_with_a_scope_is_left_alone_too(ends) -> None:
+    """As a client on the same link may have, whoever it is."""
+    netlink = RouteNetlink()
+    try:
+        assert netlink.route("::1", "::1") is not None
+        assert netlink.route(*ends) is None
+    finally:
+        netlink.close()
+
+
 def add_route(destination: str, *way: str) -> None:
     command = ["ip", "route", "add", destination, *way, "dev", "lo"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -105,7 +105,10 @@ class RouteNetlink:
 
     def route(self, source: str, destination: str) -> Route | None:
         """The way of packets that this machine sends; None when there is none, and when they are
-        put into others on it (a lightweight tunnel), which is the route's work alone."""
+        put into others on it (a lightweight tunnel), which is the route's work alone. Of a host
+        with a scope it is not asked."""
+        if "%" in source or "%" in destination:
+            return None
         family = socket.AF_INET6 if ":" in destination else socket.AF_INET
         ends = [socket.inet_pton(family, each) for each in (destination, source)]
         bits = 8 * len(ends[0])
