@@ -95,7 +95,14 @@ def address_of(name: bytes) -> Address:
     port, packed = _IPV6.unpack_from(name, _FAMILY.size)
     host = str(IPv6Address(packed))
     scope = _SCOPE.unpack_from(name, NAME_SIZE - _SCOPE.size)[0]
-    return Address(f"{host}%{socket.if_indextoname(scope)}" if scope else host, port)
+    return Address(f"{host}%{_interface(scope)}" if scope else host, port)
+
+
+def _interface(scope: int) -> str:
+    try:
+        return socket.if_indextoname(scope)
+    except OSError:  # it is gone since the datagram came
+        return str(scope)
 
 
 def pointer_to(memory: bytearray) -> int:
