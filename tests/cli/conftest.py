@@ -62,10 +62,13 @@ def documented_options(command: str) -> set[str]:
 def documented_events(command: str) -> dict[str, list[set[str]]]:
     """The fields that docs/cli.md lists for each event of a command; an event may have variants."""
     events: dict[str, list[set[str]]] = {"error": [{"text"}]}
-    for table in re.findall(r"^\| event \|.*\n(?:\|.*\n)+", sections()[command], re.MULTILINE):
+    section = sections()[command]
+    common = set(re.findall(r"^Each object has a `(\w+)`", section, re.MULTILINE))
+    for table in re.findall(r"^\| event \|.*\n(?:\|.*\n)+", section, re.MULTILINE):
         for row in table.splitlines()[2:]:
             name, _, fields = (cell.strip() for cell in row.strip("|").split("|"))
-            events.setdefault(name.strip("`"), []).append(set(re.findall(r"`(\w+)`", fields)))
+            own = set(re.findall(r"`(\w+)`", fields))
+            events.setdefault(name.strip("`"), []).append(common | own)
     return events
 
 
