@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -270,6 +272,26 @@ async def test_a_goodbye_ends_the_connection(server) -> None:
     client.session.close()
     client.to_server()
     assert server.gone == [ALICE]
+
+
+@pytest.mark.parametrize("who", ["client", "server", "nobody"])
+async def test_what_is_over_does_not_wait_for_the_garbage_collector(server, who: str) -> None:
+    client = server.opened()
+    client.session.send(b"here")
+    client.settle()
+    session = weakref.ref(server.connections.pop(ALICE).session)
+    gc.disable()
+    try:
+        if who == "client":
+            client.session.close()
+            client.settle()
+        elif who == "server":
+            server.dtls.close()
+        else:  # it begins anew from the same address
+            server.opened()
+        assert session() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_client_that_has_forgotten_us_replaces_itself_by_its_cookie(server) -> None:

@@ -94,11 +94,13 @@ class DtlsSession:
                 self._connection.shutdown()
         self._end()
         self._flush()
+        self._let_go()
 
     def abandon(self) -> None:
         """End without a word."""
         if not self.is_over:
             self._end()
+            self._let_go()
 
     def _handshake(self) -> None:
         try:
@@ -131,7 +133,10 @@ class DtlsSession:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.is_over or self.is_open:
+        if self.is_over:
+            self._let_go()
+            return
+        if self.is_open:
             return
         seconds = self._connection.DTLSv1_get_timeout()
         if seconds is not None:
@@ -160,6 +165,11 @@ class DtlsSession:
             self._timer.cancel()
             self._timer = None
 
+    def _let_go(self) -> None:
+        """Nothing is sent or told any more. Those who are told have this session, so that it would
+        wait for the garbage collector otherwise, which does not see OpenSSL's 60 KiB."""
+        self._send = self._on_open = self._on_closed = _nothing
+
 
 def take_datagrams(connection: SSL.Connection) -> Iterator[bytes]:
     """What ``connection`` has to send, cut into datagrams as RFC 6347 Section 4.1.1 wants them."""
@@ -179,6 +189,10 @@ def take_datagrams(connection: SSL.Connection) -> Iterator[bytes]:
         end += size
     if end > start:
         yield bytes(records[start:end])
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 def _words(error: SSL.Error) -> str:

@@ -38,7 +38,7 @@ IN_USE_TRIES: Final = 10
 IN_USE_SECONDS: Final = 0.05
 # Ours: an allocation is some thirty objects that stay. Looking for garbage after every 700 of them,
 # as Python does, took a tenth of the time; what is found later instead is a few megabytes.
-GARBAGE_THRESHOLDS: Final = (10_000, 20, 20)
+GARBAGE_THRESHOLDS: Final = (10_000, 10, 5)
 
 
 class RelayProcess:
