@@ -159,10 +159,14 @@ def test_a_proxy_that_cannot_be_used_is_shown_with_a_question_mark(
 
 
 def asked(port: int, *requests: str) -> list[dict[str, Any]]:
-    """What the assistant says to these lines, and before them."""
+    """What the assistant says to these lines, and before them. Raises ConnectionError when it has
+    hung up before it was told all of them."""
     with socket.create_connection(("127.0.0.1", port), 30.0) as asker:
         asker.sendall("".join(f"{each}\n" for each in requests).encode())
-        asker.shutdown(socket.SHUT_WR)
+        try:
+            asker.shutdown(socket.SHUT_WR)
+        except OSError as error:  # ENOTCONN is none of Python's ConnectionErrors
+            raise ConnectionResetError from error
         with asker.makefile("rb") as lines:
             return [json.loads(line) for line in lines]
 

@@ -60,7 +60,7 @@ def test_once_is_one_chat(alice: Person, bob: Person) -> None:
     assert code == 0
     assert [event["event"] for event in events] == ["line", "left"]
     assert events[1]["who"] == "you"
-    assert listener.wait() == 0
+    assert listener.wait() == 0, listener.stderr
 
 
 def test_the_listener_may_leave_first(alice: Person, bob: Person) -> None:
