@@ -26,12 +26,6 @@ from pathlib import Path
 from typing import Final
 
 from knothole.lab.bench.batch_socket import BatchSocket
-from knothole.lab.bench.process_figures import (
-    cpu_seconds,
-    kernel_kibibytes,
-    proportional_kibibytes,
-    resident_kibibytes,
-)
 from knothole.lab.bench.relay_clients import BenchClient, open_allocations
 from knothole.lab.bench.relay_ground import Ground, Stand
 from knothole.lab.bench.relay_servers import (
@@ -42,6 +36,12 @@ from knothole.lab.bench.relay_servers import (
     descriptors,
 )
 from knothole.lab.netns.namespace import Namespace
+from knothole.lab.process_figures import (
+    cpu_seconds,
+    kernel_kibibytes,
+    proportional_kibibytes,
+    resident_kibibytes,
+)
 from knothole.wire.address import Address
 
 HOSTS: Final = 500  # ours: clients are so many addresses, with as many ports as that takes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from knothole.lab.bench.batch_socket import BATCH, BatchSocket, Round
-from knothole.lab.bench.process_figures import cpu_seconds, softirq_processes
+from knothole.lab.process_figures import cpu_seconds, softirq_processes
 
 WINDOW: Final = 256  # ours: datagrams on their way at once when the most is sought
 TICK_SECONDS: Final = 0.001  # ours: how often a fixed rate sends

@@ -19,10 +19,10 @@ import msgspec
 
 from knothole.engine.turn.tally import Drop
 from knothole.io.udp_bind import bind_shared
-from knothole.lab.bench.process_figures import children
 from knothole.lab.bench.relay_clients import REALM, SECRET
 from knothole.lab.bench.relay_figures import Handled
 from knothole.lab.netns.namespace import Namespace
+from knothole.lab.process_figures import children
 from knothole.server.certificate import own_certificate
 from knothole.server.link import (
     MAX_PACKET,

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from knothole.lab.process_figures import children, resident_kibibytes
+
 START_SECONDS: Final = 40.0
 STOP_SECONDS: Final = 40.0
 _LISTENING: Final = "0A"  # Linux's <net/tcp_states.h>: TCP_LISTEN
@@ -47,22 +49,14 @@ def everything_on(folder: Path) -> str:
 
 def family_of(process: int) -> list[int]:
     """A process and its children, by their ids."""
-    found = [process]
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[1]) == process:
-                found.append(int(entry.name))
-    return found
+    with contextlib.suppress(OSError):  # it has ended
+        return [process, *children(process)]
+    return [process]
 
 
 def vitals(processes: list[int]) -> Vitals:
     """Of processes that live. Raises OSError when one does not."""
-    resident = 0
-    for each in processes:
-        for line in Path(f"/proc/{each}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                resident += int(line.split()[1])
+    resident = sum(map(resident_kibibytes, processes))
     descriptors = sum(len(os.listdir(f"/proc/{each}/fd")) for each in processes)
     return Vitals(resident, descriptors, sum(map(_bound_ports, processes)))
 
