@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from knothole.lab.netns.counters import Count
@@ -15,6 +13,7 @@ from knothole.lab.netns.picture import two_clients
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import KnotholeCommands, Program, ProgramFailed, knothole
 from knothole.lab.report import ALICE_PORT, BOB_PORT, STRANGER, CallReport
+from knothole.lab.stage import Stage
 from knothole.lab.story import tell
 
 _START_SECONDS: Final = 30.0
@@ -23,33 +22,19 @@ _SETTLE_SECONDS: Final = 0.5  # for what a program still does after it is ready
 _KNOCK_SECONDS: Final = 0.1
 
 
-class Scene:
+class Scene(Stage):
     """Builds the lab and starts the server; both names are registered when it is entered."""
 
     def __init__(self, folder: Path, nat: str, line: LineSettings) -> None:
         """``folder`` gets profiles and recordings. Raises ProgramFailed, NamespacesUnavailable."""
-        self._folder = folder
-        self._programs: list[Program] = []
-        started = time.monotonic()
-        self.lab = Lab()
-        try:
-            self._build(nat, line)
-            self.build_seconds = time.monotonic() - started
-            self._serve()
-        except BaseException:
-            self.close()
-            raise
+        self._nat, self._line = nat, line
+        self._started = time.monotonic()
+        super().__init__(Lab(), folder)
 
-    def __enter__(self) -> Scene:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def build(self) -> None:
+        self._place()
+        self.build_seconds = time.monotonic() - self._started
+        self._serve()
 
     def call(self, speech: Path, recording: Path, title: str) -> CallReport:
         """Alice calls Bob and speaks ``speech``; Bob answers, and records what he hears.
@@ -59,7 +44,7 @@ class Scene:
         """
         recording.parent.mkdir(parents=True, exist_ok=True)
         listen = ["listen", "--answer", "--once", "--in", "null", "--out", str(recording)]
-        bob = self._start("bob", knothole(*listen, "--json"))
+        bob = self.launch("bob", knothole(*listen, "--json"))
         bob.expect("ready", timeout=_START_SECONDS)
         time.sleep(_SETTLE_SECONDS)
         with self.lab.capture("alice", "bob", "server", "stranger") as capture:
@@ -67,7 +52,7 @@ class Scene:
             before = self.lab.flows()
             started = time.monotonic()
             say = ["call", "bob", "--in", str(speech), "--out", "null", "--json"]
-            alice = self._start("alice", knothole(*say))
+            alice = self.launch("alice", knothole(*say))
             self._end_well(alice)
             seconds = time.monotonic() - started
             after = self.lab.flows()
@@ -86,37 +71,25 @@ class Scene:
         story = tell(journeys, cast, title)
         return CallReport(story, knock, direct, relayed, recording, seconds)
 
-    def close(self) -> None:
-        """End all programs and remove the lab."""
-        for program in reversed(self._programs):
-            program.close(ends_with_input=False)
-        self.lab.close()
-
-    def _build(self, nat: str, line: LineSettings) -> None:
+    def _place(self) -> None:
         self.lab.add_server(addresses=2)
         self.lab.add_server("stranger", addresses=[STRANGER])
         for name in ("alice", "bob"):
-            self.lab.add_client(name, nat=nat, line=line)
+            self.lab.add_client(name, nat=self._nat, line=self._line)
         self.lab.wait_ready()
 
     def _serve(self) -> None:
         """Bring up the switchboard, register both names, and give each its port."""
         commands = KnotholeCommands()
         addresses = self.lab.hosts["server"].addresses
-        server = self._start("server", commands.serve(addresses, self._folder / "server"))
+        server = self.launch("server", commands.serve(addresses, self.folder / "server"))
         self.url = str(server.expect("ready", timeout=_START_SECONDS)["url"])
         for name, port in (("alice", ALICE_PORT), ("bob", BOB_PORT)):
-            joining = self._start(name, commands.join(name, self.url))
+            joining = self.launch(name, commands.join(name, self.url))
             if joining.wait(_START_SECONDS):
                 raise ProgramFailed(f"{name} could not join: {joining.last_errors()}")
             # From now on programs there get this port, whatever they ask for.
             self.lab.set_ports(name, port, port)
-
-    def _start(self, host: str, argv: list[str]) -> Program:
-        env = {**os.environ, "KNOTHOLE_HOME": str(self._folder / host)}
-        program = Program(self.lab, host, argv, env)
-        self._programs.append(program)
-        return program
 
     def _knock(self) -> None:
         with self.lab.inside("stranger"):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import enum
-import os
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from knothole.engine.endpoint.history import CallHistory
@@ -16,6 +14,7 @@ from knothole.lab.netns.counters import Count, Flow
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import Commands, Program, ProgramFailed
 from knothole.lab.setting import Ipv6, Setting, place_pair
+from knothole.lab.stage import Stage
 from knothole.lab.witness import Witness
 from knothole.peer.profile import Profile
 
@@ -57,7 +56,7 @@ class Run:
     error: str = ""
 
 
-class Trial:
+class Trial(Stage):
     """A lab with a server and two joined clients, in which runs are made one after another.
 
     Every run starts both programs anew, so that each has fresh sockets and mappings.
@@ -71,25 +70,9 @@ class Trial:
         self._nats = dict(zip(("alice", "bob"), nats, strict=True))
         self._commands = commands
         self._setting = setting
-        self._folder = tempfile.TemporaryDirectory(prefix="knothole-lab-")
-        self._server: Program | None = None
-        self.lab = Lab(seed=seed, ipv6=setting.ipv6 is not Ipv6.NONE)
-        try:
-            self._build()
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Trial:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._kept = tempfile.TemporaryDirectory(prefix="knothole-lab-")
+        lab = Lab(seed=seed, ipv6=setting.ipv6 is not Ipv6.NONE)
+        super().__init__(lab, Path(self._kept.name))
 
     def run(self, *, reverse: bool = False) -> Run:
         """Alice calls Bob, or in ``reverse`` Bob Alice."""
@@ -97,8 +80,8 @@ class Trial:
         workers: dict[str, Program] = {}
         try:
             for name in (callee, caller):
-                argv = self._commands.work(name, self._profile(name), self._url)
-                workers[name] = self._start(name, argv)
+                argv = self._commands.work(name, self.folder / name, self._url)
+                workers[name] = self.launch(name, argv)
             for worker in workers.values():
                 worker.expect("ready", timeout=_START_SECONDS)
             return self._measure(workers, caller, callee)
@@ -106,43 +89,32 @@ class Trial:
             return Run(self._nats[caller], self._nats[callee], Verdict.FAILED, error=str(failed))
         finally:
             for worker in workers.values():
-                worker.close()
+                self.end(worker)
 
     def history(self, name: str) -> CallHistory | None:
         """What a client has on record of its last line with the other one."""
         (other,) = self._nats.keys() - {name}
-        kept = Profile.load(self._profile(name)).last_lines.of(other)
+        kept = Profile.load(self.folder / name).last_lines.of(other)
         return None if kept is None else kept.history
 
     def close(self) -> None:
-        """End the server and remove the lab."""
-        if self._server is not None:
-            self._server.close(ends_with_input=False)
-        self.lab.close()
-        self._folder.cleanup()
+        super().close()
+        self._kept.cleanup()
 
-    def _build(self) -> None:
+    def build(self) -> None:
         server = self.lab.add_server(addresses=2)
         place_pair(self.lab, self._nats, self._setting)
-        data = Path(self._folder.name) / "server"
-        self._server = self._start("server", self._commands.serve(server.addresses, data))
-        ready = self._server.expect("ready", timeout=_START_SECONDS)
+        serve = self._commands.serve(server.addresses, self.folder / "server-data")
+        ready = self.launch("server", serve).expect("ready", timeout=_START_SECONDS)
         self._url = str(ready.get("url") or ready["text"])
         for name in self._nats:
             if (argv := self._commands.join(name, self._url)) is not None:
-                joining = self._start(name, argv)
+                joining = self.launch(name, argv)
                 code = joining.wait(_START_SECONDS)
                 words = joining.last_errors()
-                joining.close()
+                self.end(joining)
                 if code:
                     raise ProgramFailed(f"{name} could not join: {words}")
-
-    def _start(self, host: str, argv: list[str]) -> Program:
-        env = {**os.environ, "KNOTHOLE_HOME": str(self._profile(host))}
-        return Program(self.lab, host, argv, env)
-
-    def _profile(self, name: str) -> Path:
-        return Path(self._folder.name) / f"{name}-profile"
 
     def _measure(self, workers: dict[str, Program], caller: str, callee: str) -> Run:
         timeout = self._setting.timeout_seconds
