@@ -105,26 +105,12 @@ def figures(way: str, cell: Cell, samples: Sequence[Sample], handled: Handled) -
 
 def per_core_ratio(way: Figures, reference: Figures) -> Estimate:
     """Datagrams per second of the relay's CPU, as a ratio."""
-    return _estimate(
-        lambda rounds: _ratio(
-            _median(rounds, lambda number: way.samples[number].per_core),
-            _median(rounds, lambda number: reference.samples[number].per_core),
-        ),
-        way,
-        reference,
-    )
+    return _median_ratio(lambda sample: sample.per_core, way, reference)
 
 
 def most_ratio(way: Figures, reference: Figures) -> Estimate:
     """Datagrams a second at most, as a ratio."""
-    return _estimate(
-        lambda rounds: _ratio(
-            _median(rounds, lambda number: way.samples[number].per_second),
-            _median(rounds, lambda number: reference.samples[number].per_second),
-        ),
-        way,
-        reference,
-    )
+    return _median_ratio(lambda sample: sample.per_second, way, reference)
 
 
 def added_cost(way: Figures, direct: Figures) -> Estimate:
@@ -150,6 +136,17 @@ def added_latency(way: Figures, reference: Figures) -> Estimate:
         lambda rounds: _median(
             rounds,
             lambda number: way.samples[number].latency_us - reference.samples[number].latency_us,
+        ),
+        way,
+        reference,
+    )
+
+
+def _median_ratio(value: Callable[[Sample], float], way: Figures, reference: Figures) -> Estimate:
+    return _estimate(
+        lambda rounds: _ratio(
+            _median(rounds, lambda number: value(way.samples[number])),
+            _median(rounds, lambda number: value(reference.samples[number])),
         ),
         way,
         reference,
