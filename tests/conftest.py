@@ -38,3 +38,9 @@ def pytest_runtest_protocol() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(params=[True, False], ids=["batches", "single"])
+def batches(request: pytest.FixtureRequest) -> bool:
+    """Whether many datagrams may go in one system call."""
+    return bool(request.param)

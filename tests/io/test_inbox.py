@@ -46,11 +46,6 @@ def address_of(sock: socket.socket) -> Address:
     return parse_address(*sock.getsockname()[:2])
 
 
-@pytest.fixture(params=[True, False], ids=["batches", "single"])
-def batches(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def place(request: pytest.FixtureRequest, batches: bool) -> Iterator[Place]:
     made = Place(request.param, batches)

@@ -42,11 +42,6 @@ class Place:
         return [self.receivers[receiver].recv(65_535) for _ in range(count)]
 
 
-@pytest.fixture(params=[True, False], ids=["batches", "single"])
-def batches(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def place(request: pytest.FixtureRequest, batches: bool) -> Iterator[Place]:
     made = Place(request.param, batches)

@@ -23,12 +23,6 @@ from .conftest import PATIENCE, until
 from .route_ground import CHANNEL, OTHER_CHANNEL, Ground, address_of, heard, received
 
 
-@pytest.fixture(params=[True, False], ids=["batches", "single"])
-def batches(request: pytest.FixtureRequest) -> bool:
-    """Whether many datagrams may go in one system call."""
-    return bool(request.param)
-
-
 @pytest.fixture(params=["127.0.0.1", "::1"])
 async def ground(request: pytest.FixtureRequest, batches: bool) -> Iterator[Ground]:
     made = Ground(request.param, batches)

@@ -92,15 +92,16 @@ class Attacker:
         while (left := deadline - time.monotonic()) > 0:
             self.socket.settimeout(left)
             try:
-                came = self.socket.recv(65_536)
+                came = self._receive()
             except TimeoutError:
                 break
-            if came[8:20] in self._answered:
-                continue
-            found.append(came)
-            if until and found[-1][8:20] == until:
+            found += [each for each in came if each[8:20] not in self._answered]
+            if until and any(each[8:20] == until for each in found):
                 break
         return found
+
+    def _receive(self) -> list[bytes]:
+        return [self.socket.recv(65_536)]
 
     def comes(self, seconds: float) -> list[bytes]:
         """What must come, however busy the machine is, and what else does within that time."""
@@ -171,21 +172,11 @@ class StreamAttacker(Attacker):
         """With its connection its allocation ends."""
         self.socket.close()
 
-    def heard(self, seconds: float, until: bytes = b"") -> list[bytes]:
-        found: list[bytes] = []
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.socket.settimeout(left)
-            try:
-                data = self.socket.recv(65_536)
-            except TimeoutError:
-                break
-            if not data:
-                raise EOFError("the server has closed the connection")
-            found += self._framer.feed(data)
-            if until and any(each[8:20] == until for each in found):
-                break
-        return found
+    def _receive(self) -> list[bytes]:
+        data = self.socket.recv(65_536)
+        if not data:
+            raise EOFError("the server has closed the connection")
+        return list(self._framer.feed(data))
 
     def exchange(self, request: bytes) -> bytes:
         """Send it once: a stream loses nothing."""
