@@ -38,7 +38,11 @@ AGAIN = 1.0  # seconds after which a request is sent again, as every client does
 
 
 class Attacker:
-    """Over UDP from a port of its own. Use as a context manager: it deletes what it got."""
+    """Over UDP from a port of its own. Use as a context manager: it deletes what it got.
+
+    ``source`` is the host that it sends from, where the server shall take it for somebody else
+    than who was at this machine before.
+    """
 
     transport = RequestedTransport()
 
@@ -50,6 +54,7 @@ class Attacker:
         realm: str = "knothole",
         *,
         host: str = "127.0.0.1",
+        source: str = "",
         sha256: bool = True,
         seed: int = 1,
     ) -> None:
@@ -58,7 +63,7 @@ class Attacker:
         self.nonce = b""
         self.random = random.Random(seed)
         self._answered: set[bytes] = set()  # their requests may have been sent twice
-        self.socket = self._open(host, port)
+        self.socket = self._open(host, port, source)
 
     def __enter__(self) -> Self:
         return self
@@ -68,9 +73,11 @@ class Attacker:
             self.ask(Method.REFRESH, Lifetime(0))
         self.socket.close()
 
-    def _open(self, host: str, port: int) -> socket.socket:
+    def _open(self, host: str, port: int, source: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_DGRAM)
+        if source:
+            opened.bind((source, 0))
         opened.connect((host, port))
         return opened
 
@@ -187,7 +194,7 @@ class StreamAttacker(Attacker):
             self.indications.append(answer)
         raise AssertionError("the server does not answer")
 
-    def _open(self, host: str, port: int) -> socket.socket:
+    def _open(self, host: str, port: int, source: str) -> socket.socket:
         self._framer = StreamFramer()
         self.indications: list[bytes] = []
-        return socket.create_connection((host, port), PATIENCE)
+        return socket.create_connection((host, port), PATIENCE, (source, 0) if source else None)
