@@ -14,7 +14,7 @@ LINE = LineSettings(one_way_seconds=0.010)
 
 def both_ways(one: str, other: str, verdict: Verdict) -> None:
     settle_seconds = 40.0 if verdict is Verdict.DIRECT else 1.5
-    setting = Setting(line=LINE, settle_seconds=settle_seconds)
+    setting = Setting(line=LINE, settle_seconds=settle_seconds, timeout_seconds=60.0)
     with Trial((one, other), KnotholeCommands(), setting) as trial:
         for reverse in (False, True):
             run = trial.run(reverse=reverse)

@@ -17,6 +17,7 @@ from knothole.lab.programs import knothole
 pytestmark = pytest.mark.netns
 
 EI, APD = "endpoint-independent", "address-and-port-dependent"
+PATIENCE: Final = 120.0  # seconds for one program, of so many at a time
 AT_ONCE: Final = 3  # programs at a time: a survey on a busy machine takes answers for lost
 
 LINUX: Final[dict[str, Any]] = {
@@ -32,6 +33,14 @@ LINUX: Final[dict[str, Any]] = {
     "hairpinning": False,
 }
 VARYING: Final = {**LINUX, "mapping": APD, "keeps_parity": False, "hairpinning": None}
+# Of random ports chance may tell something else: all of 16 keep their parity in one of 65,536 runs,
+# and two of the same host are equal in one of as many as the pool has, so that only the host seems
+# to matter.
+RANDOM: Final = {
+    **{name: value for name, value in VARYING.items() if name != "keeps_parity"},
+    "mapping": frozenset({APD, "address-dependent"}),
+}
+POOLED: Final = {name: value for name, value in LINUX.items() if name != "keeps_parity"}
 SEQUENTIAL: Final = {
     **VARYING,
     "ports": {"type": "sequential", "stride": 1},
@@ -52,19 +61,27 @@ TRUTH: Final[dict[str, dict[str, Any]]] = {
     "linux-collision": LINUX,  # the port that collides is not one of ours
     "range": {**LINUX, "ports": {"type": "modular", "first": 30000, "size": 10000}},
     "sequential": SEQUENTIAL,
-    "random": {**VARYING, "ports": pool(1024, 65535)},
-    "eim-apdf": {**LINUX, "ports": pool(20000, 21999), "keeps_parity": False},
-    "eim-eif": {**LINUX, "ports": pool(20000, 21999), "keeps_parity": False, "filtering": EI},
-    "carrier": {**LINUX, "ports": pool(20000, 21999), "keeps_parity": False, "levels": 2},
+    "random": {**RANDOM, "ports": pool(1024, 65535)},
+    "eim-apdf": {**POOLED, "ports": pool(20000, 21999)},
+    "eim-eif": {**POOLED, "ports": pool(20000, 21999), "filtering": EI},
+    "carrier": {**POOLED, "ports": pool(20000, 21999), "levels": 2},
     "sequential-2": {**SEQUENTIAL, "ports": {"type": "sequential", "stride": 2}},
     "sequential-down": {**SEQUENTIAL, "ports": {"type": "sequential", "stride": -1}},
     "offset": {**LINUX, "ports": {"type": "offset", "offset": 1111}, "keeps_parity": False},
     "modulo": {**LINUX, "ports": {"type": "modular", "first": 20000, "size": 5000}},
-    "pool-256": {**VARYING, "ports": pool(20000, 20255)},
-    "pool-2048": {**VARYING, "ports": pool(20000, 22047)},
-    # and the knobs; the neighbours use up the ICMP errors that routers are willing to send
-    "sequential@5": {**BUSY, "ports_per_second": (1.0, 12.0)},
-    "sequential@50": {**BUSY, "ports_per_second": (30.0, 75.0)},
+    # All three ports that tell the mapping are equal in one of 65,536 runs: nothing is said of it.
+    "pool-256": {
+        "udp": True,
+        "translated": True,
+        "hosts": 1,
+        "filtering": APD,
+        "ports": pool(20000, 20255),
+    },
+    "pool-2048": {**RANDOM, "ports": pool(20000, 22047)},
+    # and the knobs; the neighbours use up the ICMP errors that routers are willing to send. Of 5 a
+    # second 1.8 s see 9 on average, and 37 never; of 50 a second 90, and fewer than 36 never.
+    "sequential@5": {**BUSY, "ports_per_second": (0.0, 20.0)},
+    "sequential@50": {**BUSY, "ports_per_second": (20.0, 90.0)},
     "linux+hairpin": {**LINUX, "hairpinning": True},
     "linux+reject": LINUX,
     "linux+no-udp": {"udp": False},
@@ -90,7 +107,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list
                 for box in boxes[start : start + AT_ONCE]
             }
             for box, process in running.items():
-                printed, _ = process.communicate(timeout=60)
+                printed, _ = process.communicate(timeout=PATIENCE)
                 said[box] = [json.loads(line) for line in printed.splitlines()]
                 assert process.returncode == (0 if TRUTH[box]["udp"] else 1)
         yield said
@@ -127,13 +144,15 @@ def test_each_row_agrees_with_the_labs_truth(
             case {"type": "random", "first": first, "last": last}:
                 assert said["type"] == "random", name
                 # The kernel's ports are drawn by chance: once in a hundred runs an end of the pool
-                # lies beyond what the samples tell (MISSED_BY_POOL), never by much. With fewer
-                # samples, on a busy machine, what they tell is wider.
+                # lies beyond what the samples tell (MISSED_BY_POOL), and by half of the pool once
+                # in ten millions. With fewer samples, on a busy machine, what they tell is wider.
                 size = last - first + 1
-                assert said["first"] <= first + 0.15 * size, name
-                assert last - 0.15 * size <= said["last"], name
+                assert said["first"] <= first + 0.5 * size, name
+                assert last - 0.5 * size <= said["last"], name
                 if box.startswith("pool"):
                     assert said["last"] - said["first"] < 4 * size, name
+            case frozenset():
+                assert said in truth, name
             case _:
                 assert said == truth, name
     assert all(event["evidence"] for event in checked[box] if event["event"] == "row")

@@ -261,7 +261,7 @@ def test_tcp_is_translated_in_the_same_way(lab: Lab, nat: str, port: int) -> Non
     with lab.inside("server"):
         listener = socket.create_server((host.address, 443))
     with lab.inside("alice"):
-        client = socket.create_connection((host.address, 443), 5.0, ("0.0.0.0", 1414))
+        client = socket.create_connection((host.address, 443), 40.0, ("0.0.0.0", 1414))
     with listener, client:
         accepted, source = listener.accept()
         accepted.close()

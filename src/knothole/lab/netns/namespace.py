@@ -28,6 +28,7 @@ _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN: Final = 0x0001
 _IFF_NO_PI: Final = 0x1000
 _OWN_NAMESPACE: Final = "/proc/thread-self/ns/net"
+UP_SECONDS: Final = 40.0  # ours: what takes milliseconds, on a machine that does much else
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -92,9 +93,9 @@ class Namespace:
         """Return when the kernel really sends packets by the interface.
 
         It drops them for some milliseconds after the other end of a cable has come up, until a
-        worker of its own has noticed. Raises TimeoutError after 5 s.
+        worker of its own has noticed. Raises TimeoutError after UP_SECONDS.
         """
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + UP_SECONDS
         with self.netlink() as netlink:
             index = socket.if_nametoindex(interface)
             while not netlink.is_running(index):
