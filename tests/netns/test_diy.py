@@ -236,11 +236,11 @@ def syns_that_came_in(packets: list[Packet]) -> list[Packet]:
 def test_two_ends_that_send_by_tcp_at_once_are_connected(stage: Lab, console: Consoles) -> None:
     target = stage.public_address("local")
     far = console(
-        "remote", knothole("diy", "send", target, PORT, "--from", "53", "--tcp", "--wait", "10")
+        "remote", knothole("diy", "send", target, PORT, "--from", "53", "--tcp", "--wait", "60")
     )
     wait_until(lambda: stage.discarded("local").packets > 0, lambda: "no SYN came")
     near = console(
-        "local", knothole("diy", "send", REMOTE, "53", "--from", PORT, "--tcp", "--wait", "10")
+        "local", knothole("diy", "send", REMOTE, "53", "--from", PORT, "--tcp", "--wait", "60")
     )
     far.expect(b"is connected")
     near.expect(b"is connected")
