@@ -25,9 +25,7 @@ from knothole.lab.setting import Ipv6, Setting, Together
 from knothole.lab.trial import Run, Trial, Verdict
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
-TEN_MS = Setting(
-    line=LineSettings(one_way_seconds=0.010), settle_seconds=1.0, timeout_seconds=60.0
-)
+TEN_MS = Setting(line=LineSettings(one_way_seconds=0.010), settle_seconds=1.0, timeout_seconds=60.0)
 
 
 def settled(verdict: Verdict, setting: Setting = TEN_MS) -> Setting:
