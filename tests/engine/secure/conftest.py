@@ -101,6 +101,11 @@ class Pair:
                     assert after is None or after > self.now, "the channel spins"
         self.now = until
 
+    @property
+    def wakes_at(self) -> float:
+        """When something happens next."""
+        return self.now + 60.0 if (at := self._next()) is None else at
+
     def settle(self) -> None:
         """Drain both ends."""
         for end in self.ends:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from knothole.engine.secure.control import Credit
@@ -310,4 +312,101 @@ def test_an_end_that_the_pacer_holds_back_is_not_flushed(pair) -> None:
     assert not line.ended("server", stream)
     while not line.client.is_flushed:
         line.run(0.0001)
+    assert line.ended("server", stream)
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+@pytest.mark.parametrize(("loss", "reorder"), [(0.3, 0.0), (0.1, 0.5), (0.0, 0.7)])
+@pytest.mark.parametrize("delay", [0.0001, 0.02])
+def test_a_channel_is_not_flushed_before_the_last_end_has_arrived(
+    pair, lossy_line, confirmed, loss, reorder, delay
+) -> None:
+    """Who closes when it is flushed must not cut off what was said last."""
+    for seed in range(40):
+        chance = Random(seed)
+        line = pair(delay=delay)
+        line.run(0.5 if confirmed else 0.0)
+        line.line = lossy_line(seed, loss, reorder)
+        stream = line.client.open_stream()
+        for _ in range(chance.randrange(5)):
+            line.client.write(stream, b"line\n")
+            line.run(chance.choice([0.0, 0.0005, 0.01]))
+        line.client.write(stream, b"", end=True)
+        line.settle()
+        until = line.now + 30.0
+        while not line.client.is_flushed and line.now < until:
+            line.run(max(0.0, line.wakes_at - line.now))
+        assert line.client.is_flushed
+        assert line.ended("server", stream), f"seed {seed}"
+
+
+def test_what_has_arrived_is_flushed_also_when_the_peer_has_closed_since(pair) -> None:
+    line = pair()
+    line.run(0.5)
+    stream = line.client.open_stream()
+    line.client.write(stream, b"all", end=True)
+    line.run(0.5)
+    line.server.close(0, "")
+    line.run(0.5)
+    assert line.client.is_closed
+    assert line.client.is_flushed
+
+
+def nothing_passes(_to_server: bool, _datagram: bytes) -> list[tuple[float, bytes]]:
+    return []
+
+
+def everything_passes(_to_server: bool, datagram: bytes) -> list[tuple[float, bytes]]:
+    return [(0.0, datagram)]
+
+
+def test_an_end_that_is_lost_with_the_bytes_before_it_arrives(pair) -> None:
+    line = pair()
+    line.run(0.5)
+    stream = line.client.open_stream()
+    line.line = nothing_passes
+    line.client.write(stream, b"all")
+    line.settle()
+    line.client.write(stream, b"", end=True)
+    line.run(0.05)
+    line.line = everything_passes
+    line.client.ping(line.now)  # its answer says that all before it was lost
+    line.run(1.0)
+    assert line.received("server", stream) == b"all"
+    assert line.ended("server", stream)
+
+
+def test_a_stream_makes_room_also_when_its_last_bytes_were_lost_and_its_end_was_not(pair) -> None:
+    line = pair()
+    line.run(0.5)
+    for _ in range(250):
+        stream = line.client.open_stream()
+        line.client.write(stream, b"question", end=True)
+        line.run(0.1)
+        line.line = nothing_passes
+        line.server.write(stream, b"answer")
+        line.settle()
+        line.line = everything_passes
+        line.server.write(stream, b"", end=True)
+        line.run(1.0)
+        assert line.received("client", stream) == b"answer"
+        assert line.ended("client", stream)
+
+
+def test_what_is_found_lost_is_sent_again_though_an_acknowledgement_has_just_left(pair) -> None:
+    """Acknowledgements keep a distance; what is held back for it must not wait for a keepalive."""
+    line = pair(delay=0.0001)
+    line.run(0.5)
+    stream = line.client.open_stream()
+    line.client.write(stream, b"x")
+    line.run(0.1)
+    line.line = nothing_passes
+    line.client.write(stream, b"", end=True)
+    line.run(0.01)
+    line.line = everything_passes
+    line.server.write(stream, b"acknowledge this")
+    line.run(0.0003)
+    line.client.ping(line.now)
+    line.run(1.0)
+    assert line.got("client", PingAnswered)
     assert line.ended("server", stream)

@@ -59,6 +59,11 @@ class SendingHalf:
         """The end was written, or the stream was reset."""
         return self._end or self.is_done
 
+    @property
+    def ends_alone(self) -> bool:
+        """Only the end is left, and bytes have gone before it."""
+        return self._end and not self._queue and self._handed_over > 0 and not self.is_done
+
     def write(self, data: bytes | bytearray | memoryview, end: bool) -> None:
         if data:
             view = memoryview(bytes(data))

@@ -80,11 +80,15 @@ def take_datagrams(connection: QuicConnection, now: float, most: int) -> list[by
     return datagrams
 
 
-def next_is_acknowledgement(connection: QuicConnection) -> bool:
-    """Whether the next timer is there to let an acknowledgement of payload out, and only that."""
+def _next_timer(connection: QuicConnection) -> str:
     core = connection._core
     timer = None if core is None else core.get_timer()
-    return timer is not None and timer[0] == "ack_application"
+    return "" if timer is None else timer[0]
+
+
+def next_is_acknowledgement(connection: QuicConnection) -> bool:
+    """Whether the next timer is there to let an acknowledgement of payload out, and only that."""
+    return _next_timer(connection) == "ack_application"
 
 
 class LibraryFault(Exception):
@@ -211,11 +215,26 @@ def bytes_in_flight(connection: QuicConnection) -> int:
     return 0 if core is None else core.bytes_in_flight
 
 
-def is_paced(connection: QuicConnection) -> bool:
-    """Something is to be sent and waits for its turn (RFC 9002 Section 7.7)."""
+def is_at_rest(connection: QuicConnection) -> bool:
+    """Nothing is in flight, and nothing waits for its turn (RFC 9002 Section 7.7).
+
+    Only the next timer is told: any but those of idleness and of a closed connection may stand
+    before the pacer's.
+    """
+    return not bytes_in_flight(connection) and _next_timer(connection) in ("", "idle", "close")
+
+
+def losses(connection: QuicConnection) -> int:
+    """How many packets were found lost so far."""
     core = connection._core
-    timer = None if core is None else core.get_timer()
-    return timer is not None and timer[0] == "pacing"
+    return 0 if core is None else core.loss_total
+
+
+def unacknowledged_packets(connection: QuicConnection) -> list[int]:
+    """The numbers of those packets with payload or acknowledgements that are neither acknowledged
+    nor found lost."""
+    core = connection._core
+    return [] if core is None else [packet[0] for packet in core.outstanding_application_packets]
 
 
 def probes_unanswered(connection: QuicConnection) -> int | None:

@@ -48,13 +48,11 @@ class Outbox:
     @property
     def is_flushed(self) -> bool:
         """Nothing waits, here or in the library, and everything sent has been acknowledged."""
-        return not (
+        return self._timers.recovery.has_all_arrived and not (
             self._control
             or self._datagrams
             or self._streams.has_queued
             or self._quic.get_send_buffer_size()
-            or library.bytes_in_flight(self._quic)
-            or library.is_paced(self._quic)  # an end without bytes is counted nowhere else
         )
 
     @property
@@ -93,7 +91,9 @@ class Outbox:
         if was_idle and self._timers.holds_back(now):
             return []
         sent_datagram = self._hand_over() if may_send else False
-        burst = library.take_datagrams(self._quic, inner_now, most)
+        burst = self._ask(inner_now, most)
+        if may_send and self._streams.end_alone(self._timers.recovery):
+            burst += self._ask(inner_now, most - len(burst))
         if not library.is_congested(self._quic):
             self._in_library = 0
         if burst:
@@ -105,6 +105,12 @@ class Outbox:
         self._packets_left -= len(burst)
         if self._packets_left <= 0 and library.change_keys(self._quic):
             self._packets_left = PACKETS_PER_KEY
+        return burst
+
+    def _ask(self, inner_now: float, most: int) -> list[bytes]:
+        burst = library.take_datagrams(self._quic, inner_now, most)
+        if len(burst) < most:
+            self._timers.recovery.asked()
         return burst
 
     def _hand_over(self) -> bool:

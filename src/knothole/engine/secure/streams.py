@@ -18,6 +18,7 @@ from knothole.engine.secure.events import (
     StreamReset,
     TooManyStreams,
 )
+from knothole.engine.secure.recovery import Mark, Recovery
 
 # The library's fixed initial_max_streams_bidi (RFC 9000 Section 18.2), the control stream included.
 CONCURRENT_STREAMS: Final = 100
@@ -46,6 +47,7 @@ class Streams:
         self._sending: dict[int, SendingHalf] = {}
         self._receiving: dict[int, ReceivingHalf] = {}
         self._ready: dict[int, None] = {}  # in order of their turn
+        self._lone_ends: dict[int, Mark | None] = {}  # None: new
         self._resets: dict[int, int] = {}
         self._stops: dict[int, int] = {}
         self._stopped: set[int] = set()  # by the peer: writes are dropped
@@ -82,12 +84,14 @@ class Streams:
     @property
     def has_queued(self) -> bool:
         """Something is to be handed over, now or when the peer gives credit."""
-        return bool(self._ready) or any(half.backlog for half in self._sending.values())
+        return bool(self._ready or self._lone_ends) or any(
+            half.backlog for half in self._sending.values()
+        )
 
     @property
     def has_work(self) -> bool:
         """Something is to be handed over now."""
-        return bool(self._ready or self._resets or self._stops)
+        return bool(self._ready or self._lone_ends or self._resets or self._stops)
 
     def consumed(self, stream_id: int, size: int) -> Credit | None:
         half = self._receiving.get(stream_id)
@@ -124,6 +128,9 @@ class Streams:
         while self._ready and given < room:
             stream_id = next(iter(self._ready))
             del self._ready[stream_id]
+            if self._goes_alone(stream_id):
+                self._lone_ends.setdefault(stream_id)
+                continue
             piece = self._sending[stream_id].next_piece(min(room - given, _PIECE))
             if piece is None:  # out of credit, or of bytes
                 continue
@@ -134,6 +141,26 @@ class Streams:
                 self._forget_if_over(stream_id)
             else:
                 self._ready[stream_id] = None
+        return given
+
+    def end_alone(self, recovery: Recovery) -> bool:
+        """Give the library the ends without bytes whose bytes have arrived; whether there were any.
+
+        An end by itself that is lost while bytes before it are unacknowledged is never sent again
+        by the library, and one that is acknowledged before them never makes room for another
+        stream (qh3 2.1.0).
+        """
+        given = False
+        for stream_id, mark in list(self._lone_ends.items()):
+            left = recovery.since(mark or recovery.mark())
+            if left is not None:
+                self._lone_ends[stream_id] = left
+                continue
+            del self._lone_ends[stream_id]
+            self._sending[stream_id].next_piece(0)
+            self._quic.send_stream_data(stream_id, b"", True)
+            self._forget_if_over(stream_id)
+            given = True
         return given
 
     def allow(self, credit: Credit) -> None:
@@ -199,11 +226,17 @@ class Streams:
     def _is_ours(self, stream_id: int) -> bool:
         return stream_id & 1 == self._parity
 
+    def _goes_alone(self, stream_id: int) -> bool:
+        """Whether the end would leave in a frame without bytes, after some that have left."""
+        half = self._sending[stream_id]
+        return half.ends_alone and not self._quic.get_send_buffer_size(stream_id)
+
     def _finish(self, stream_id: int, half: ReceivingHalf) -> None:
         half.finish()
         self._stops.pop(stream_id, None)
 
     def _abandon(self, stream_id: int, half: SendingHalf) -> None:
+        self._lone_ends.pop(stream_id, None)
         half.abandon()
         self._forget_if_over(stream_id)
 

@@ -9,6 +9,7 @@ from qh3.quic.connection import QuicConnection
 from knothole.engine.core import least
 from knothole.engine.secure import library
 from knothole.engine.secure.clock import ChannelClock
+from knothole.engine.secure.recovery import Recovery
 
 KEEPALIVE: Final = 10.0  # ours: a third of the idle timeout, so that two may be lost
 UNSENT_RETRY: Final = 0.02  # ours: timers that want to send stay due while there is no path
@@ -38,6 +39,7 @@ class ChannelTimers:
         self._datagram_at = now - DATAGRAMS_FLOW
         self._next_acknowledgement = now
         self._unanswered = 0
+        self.recovery = Recovery(quic)
         self.keeps_alive = False
 
     def heard(self, now: float) -> None:
@@ -65,7 +67,12 @@ class ChannelTimers:
         self._next_acknowledgement = now + ACKNOWLEDGEMENT_PACE
 
     def holds_back(self, now: float) -> bool:
-        """Whether what the library wants to say by itself waits a moment longer."""
+        """Whether what the library wants to say by itself waits a moment longer.
+
+        Only acknowledgements wait: nothing else that the library keeps has a timer of its own.
+        """
+        if self.recovery.wants_to_send:
+            return False
         if now < self._next_acknowledgement:
             return True
         due = self._clock.outer(self._quic.get_timer())
@@ -118,6 +125,8 @@ class ChannelTimers:
             due = self._clock.outer(timer)
             if timer is None or due is None or due > now:
                 break
+            if not library.next_is_acknowledgement(self._quic):
+                self.recovery.stirred()
             # The way back may round to just under the timer, which would then never expire.
             self._quic.handle_timer(max(timer, self._clock.inner(now)))
         self._expired_at = now
