@@ -10,7 +10,7 @@ import time
 import pytest
 
 from knothole.engine.turn.credentials import rest_credentials
-from knothole.lab.fuzz.patient import vitals
+from knothole.lab.fuzz.witness import read_figures
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     ChannelNumber,
@@ -48,7 +48,7 @@ def refused(attacker: Attacker) -> bool:
 
 
 def test_without_credentials_there_is_nothing(patient) -> None:
-    before = vitals(patient.processes).descriptors
+    before = read_figures(patient.metrics_port).relay_descriptors
     with Attacker(patient.port) as attacker:
         for method, attributes in (
             (Method.ALLOCATE, (UDP,)),
@@ -58,7 +58,7 @@ def test_without_credentials_there_is_nothing(patient) -> None:
         ):
             answer = decode(attacker.exchange(attacker.unsigned(method, *attributes)))
             assert answer.get(ErrorCode).code == 401
-    assert vitals(patient.processes).descriptors == before
+    assert read_figures(patient.metrics_port).relay_descriptors == before
 
 
 @pytest.mark.parametrize("sha256", [True, False])

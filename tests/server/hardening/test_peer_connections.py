@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from knothole.lab.fuzz.patient import vitals
+from knothole.lab.fuzz.witness import read_figures
 from knothole.wire.address import Address
 from knothole.wire.stun import ConnectionId, Method, XorPeerAddress
 
@@ -77,10 +78,10 @@ def connect(attacker: StreamAttacker, peer: Peer) -> tuple[ConnectionId, socket.
 def test_one_allocation_has_so_many_and_no_more(patient, stream_user, peer) -> None:
     with stream_user("alice") as attacker:
         attacker.allocate()
-        before = vitals(patient.processes).descriptors
+        before = read_figures(patient.metrics_port).relay_descriptors
         codes = [attacker.code(Method.CONNECT, peer.listen()) for _ in range(MOST + MORE)]
         assert codes == [0] * MOST + [508] * MORE
-        assert vitals(patient.processes).descriptors == before + MOST
+        assert read_figures(patient.metrics_port).relay_descriptors == before + MOST
 
 
 def test_a_peer_that_floods_a_relayed_address_is_turned_away(patient, stream_user, peer) -> None:

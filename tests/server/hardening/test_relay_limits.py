@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from knothole.lab.fuzz.patient import vitals
+from knothole.lab.fuzz.witness import read_figures
 from knothole.wire.address import Address
 from knothole.wire.stun import (
     ChannelNumber,
@@ -113,12 +113,12 @@ def test_one_user_has_a_quota(user) -> None:
 
 
 def test_new_names_from_one_network_do_not_give_a_new_quota(patient, user) -> None:
-    before = vitals(patient.processes).descriptors
+    before = read_figures(patient.metrics_port).relay_descriptors
     with contextlib.ExitStack() as everybody:
         attackers = [everybody.enter_context(user(f"name{each}", seed=each)) for each in range(30)]
         codes = [each.code(Method.ALLOCATE, UDP) for each in attackers]
         assert codes == [0] * 20 + [486] * 10
-        assert vitals(patient.processes).descriptors == before + 20
+        assert read_figures(patient.metrics_port).relay_descriptors == before + 20
 
 
 def test_reservations_count_and_are_given_back(patient, user) -> None:

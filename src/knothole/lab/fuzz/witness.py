@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,9 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 PATIENCE: Final = 40.0  # ours: a busy machine is no sick server
 EVERY_SECONDS: Final = 1.0
+# Ours: a relay that has not told its figures within a second is left out of them, for it is busy;
+# only one that is silent for so long is ill, as its own operator sees it.
+ILL_SECONDS: Final = 10.0
 # Ours: how much more memory a server may have in the end than after the first round. Allocators and
 # caches explain some megabytes; a kilobyte kept for each connection of some minutes is more.
 MOST_GROWTH: Final = 32 * 1024 * 1024
+
+SILENT: Final = "a relay process does not answer"  # as /healthz says it
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -56,6 +62,12 @@ class Figures:
         return self.sum("knothole_accelerator_entries")
 
     @property
+    def relay_descriptors(self) -> int:
+        """Files and sockets of the relay alone, counted between two things that it does: those by
+        which these figures are asked for are the other process's."""
+        return self.sum("knothole_open_descriptors", process="relay")
+
+    @property
     def memory_bytes(self) -> int:
         return self.sum("knothole_memory_bytes")
 
@@ -83,7 +95,18 @@ class Figures:
 
 
 def read_figures(port: int, host: str = "127.0.0.1") -> Figures:
-    """Ask a server for both. Raises OSError, ValueError."""
+    """Ask a server for both, until its relay is in them. Raises OSError, ValueError."""
+    deadline = time.monotonic() + ILL_SECONDS
+    while True:
+        found = _read_figures(port, host)
+        if found.sum("knothole_process_up", process="relay") and SILENT not in found.health:
+            return found
+        if time.monotonic() > deadline:
+            raise ValueError(f"{SILENT}: {found.health or 'it is in no figures'}")
+        time.sleep(0.1)
+
+
+def _read_figures(port: int, host: str) -> Figures:
     code, health = _get(host, port, "/healthz")
     status, text = _get(host, port, "/metrics")
     if status != 200:
