@@ -16,6 +16,8 @@ from knothole.io.udp import EndpointUdp, UdpLink, UdpSocket, open_udp
 from knothole.io.udp_bind import bind_socket
 from knothole.wire.address import Address
 
+from ..ports import free_port
+
 HOSTS = ["127.0.0.1", "::1"]
 QUIC = b"\x40"  # first byte of a QUIC packet with a short header
 STUN = b"\x00"
@@ -297,10 +299,9 @@ async def test_a_loop_without_readers_gets_an_endpoint(monkeypatch) -> None:
 
 
 def test_an_ipv6_socket_takes_no_ipv4() -> None:
-    with bind_socket(Address("::", 0)) as six:
-        port = six.getsockname()[1]
-        with bind_socket(Address("0.0.0.0", port)):
-            pass
+    port = free_port()  # one that the kernel gives for IPv6 somebody may have for IPv4
+    with bind_socket(Address("::", port)), bind_socket(Address("0.0.0.0", port)):
+        pass
 
 
 def test_bursts_pass_under_uvloop() -> None:

@@ -224,16 +224,19 @@ def test_only_the_gateways_own_address_over_http_is_asked(url: str, is_gateways:
 
 
 class Responder:
-    """A device that answers searches sent to it, at 127.0.0.1, with these datagrams."""
+    """A device that answers searches sent to it, at 127.0.0.1, with these datagrams.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: bytes) -> None:
+    ``seconds`` is how long each search waits for them.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float, *answers: bytes) -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 0))
         self.sock.setblocking(False)
         self.answers = answers
         here = Address("127.0.0.1", self.sock.getsockname()[1])
         monkeypatch.setattr("knothole.io.ssdp.MULTICAST", here)
-        monkeypatch.setattr("knothole.io.ssdp.SEARCH_SECONDS", 0.2)
+        monkeypatch.setattr("knothole.io.ssdp.SEARCH_SECONDS", seconds)
         asyncio.get_running_loop().add_reader(self.sock, self._answer)
 
     def _answer(self) -> None:
@@ -256,6 +259,7 @@ async def test_the_gateways_description_is_found_among_lies(
 ) -> None:
     responder = Responder(
         monkeypatch,
+        30.0,
         b"nonsense",
         answer("http://192.0.2.1/evil.xml"),
         answer("http://127.0.0.1:80/printer.xml", "urn:schemas-upnp-org:device:Printer:1"),
@@ -270,7 +274,7 @@ async def test_the_gateways_description_is_found_among_lies(
 async def test_another_device_that_says_it_is_the_gateway_is_not_heard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    responder = Responder(monkeypatch, answer("http://127.0.0.2/igd.xml"))
+    responder = Responder(monkeypatch, 0.2, answer("http://127.0.0.2/igd.xml"))
     try:
         assert await find_description("127.0.0.1", "127.0.0.2") is None
     finally:

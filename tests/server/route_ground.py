@@ -79,6 +79,14 @@ class Ground:
         for payload in payloads:
             self.client.sendto(encode_channel_data(channel, payload, False), self.server)
 
+    def counts(self) -> dict[ShortcutKey, Count]:
+        """All that was reported so far, in however many parts."""
+        found: dict[ShortcutKey, Count] = {}
+        for key, count in self.passed:
+            before = found.get(key, Count(0, 0))
+            found[key] = Count(before.packets + count.packets, before.octets + count.octets)
+        return found
+
     def engine_heard(self) -> list[bytes]:
         return [part for datagram in self.to_engine for part in datagram.segments()]
 
