@@ -159,8 +159,7 @@ async def test_a_burst_of_segments_that_exceed_the_mtu_is_lost_without_harm(link
 async def test_a_refusing_destination_does_not_end_the_socket(links, kind) -> None:
     inbox = Inbox()
     here, there = await links("127.0.0.1", inbox, kind=kind), await links("127.0.0.1", Inbox())
-    with bind_socket(Address("127.0.0.1", 0)) as gone:
-        nobody = Address(*gone.getsockname())
+    nobody = Address("127.0.0.1", free_port())
     for _ in range(20):
         here.send(Datagram(here.address, nobody, b"anybody?"))
         await asyncio.sleep(0)

@@ -13,7 +13,9 @@ from knothole.engine.core import Datagram
 from knothole.io.error_queue import PeerError
 from knothole.io.udp import UdpSocket
 from knothole.io.udp_bind import bind_socket
-from knothole.wire.address import Address, parse_address
+from knothole.wire.address import Address
+
+from ..ports import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="IP_RECVERR is Linux")
 LOOPBACK = ["127.0.0.1", "::1"]
@@ -47,17 +49,11 @@ def opened():
         each.close()
 
 
-def nobodys(host: str) -> Address:
-    """An address that nothing listens on."""
-    with bind_socket(Address(host, 0)) as gone:
-        return parse_address(*gone.getsockname()[:2])
-
-
 @pytest.mark.parametrize("host", LOOPBACK)
 async def test_a_peer_that_is_not_there_is_told_of_and_others_are_still_heard(opened, host) -> None:
     link, _, heard, errors = opened(host)
     peer, _, _, _ = opened(host)
-    gone = nobodys(host)
+    gone = Address(host, free_port(host))
     for _ in range(3):
         link.send(Datagram(link.address, gone, b"data"))
     await until(lambda: bool(errors))

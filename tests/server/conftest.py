@@ -228,6 +228,16 @@ def until_fixture() -> Callable[[Callable[[], bool]], Awaitable[float]]:
 BINDING = Message(MessageClass.REQUEST, Method.BINDING, b"t" * 12)
 
 
+def ask_again_and_again(sock: socket.socket, request: bytes) -> bytes:
+    """The answer to a datagram, which is sent every second as long as there is none."""
+    sock.settimeout(1.0)
+    for _ in range(int(PATIENCE)):
+        sock.send(request)
+        with contextlib.suppress(TimeoutError):
+            return sock.recv(2048)
+    raise AssertionError("no answer")
+
+
 class Stun:
     """Asks for the mapped address in every way there is; the answers are whole or there are none.
 
@@ -237,10 +247,8 @@ class Stun:
     def udp(self, host: str, port: int, request: bytes = b"") -> Message:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(PATIENCE)
             sock.connect((host, port))
-            sock.send(request or encode(BINDING))
-            answer = decode(sock.recv(2048), classic=True)
+            answer = decode(ask_again_and_again(sock, request or encode(BINDING)), classic=True)
             mapped = answer.get(XorMappedAddress)
             assert mapped is None or mapped.address == Address(*sock.getsockname()[:2])
             return answer

@@ -66,7 +66,7 @@ async def test_nonsense_is_not_answered_and_does_no_harm(
     reader, writer = await asyncio.open_unix_connection(tmp_path / "control")
     writer.write(said)
     writer.write_eof()
-    with contextlib.suppress(ConnectionResetError):  # it has closed with something unread
+    with contextlib.suppress(ConnectionError):  # it has closed with something unread
         assert await reader.read() == b""
     writer.close()
     with contextlib.suppress(OSError):

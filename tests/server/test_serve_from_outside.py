@@ -106,10 +106,9 @@ def test_what_nothing_comes_in_by_is_named_after_a_while(lab, client, serve) -> 
     client("alice", shut.url)
     client("bob", shut.url)
     client("carol", narrow.url)
-    shut.expect(
-        "no UDP has reached port 3478 so far although 2 clients are registered: "
-        "is udp 3478 open in the firewall?"
-    )
+    # How many there are by then hangs on how soon a busy machine has started them.
+    said = shut.expect("no UDP has reached port 3478 so far although ")
+    assert said.endswith("registered: is udp 3478 open in the firewall?")
     assert not any("reached from" in line for line in shut.lines)
     narrow.expect("udp 3478: reached from outside")
     narrow.expect("udp 3479: nothing has come in so far")

@@ -17,6 +17,8 @@ from knothole.server.config import ServerConfig
 from knothole.server.relay_link import LoopRelay
 from knothole.server.server import Server, ServerError
 
+from .conftest import until
+
 HOST = "127.0.0.1"
 
 
@@ -39,10 +41,11 @@ async def start(
     for server in servers:
         await server.stop()
         await server.stop()
+    await until(
+        lambda: not any("knothole.server" in repr(t.get_coro()) for t in asyncio.all_tasks())
+    )
     await asyncio.sleep(0.01)
     assert troubles == []
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not any("knothole.server" in repr(task.get_coro()) for task in others)
 
 
 async def test_it_serves_clients_of_every_kind(start, clients, stun) -> None:

@@ -18,6 +18,8 @@ from knothole.server.turn_connection import TurnConnection
 from knothole.wire.address import Transport
 from knothole.wire.stun import Message, MessageClass, Method, encode
 
+from .conftest import PATIENCE
+
 HOST = "127.0.0.1"
 BINDING = encode(Message(MessageClass.REQUEST, Method.BINDING, bytes(12)))
 
@@ -46,9 +48,9 @@ class Relay:
         self._server_side = (sock, remote)
         return client
 
-    def has_come(self) -> bool:
-        """Whether the client's first byte is there."""
-        return bool(select.select([self._server_side[0]], (), (), 0)[0])
+    def has_come(self, seconds: float = 0.0) -> bool:
+        """Whether the client's first byte is there, within that time."""
+        return bool(select.select([self._server_side[0]], (), (), seconds)[0])
 
     def begin(self) -> None:
         """Take the client over: it has sent its first byte."""
@@ -98,6 +100,7 @@ async def relay(certificate: ServerCertificate, until) -> AsyncIterator[Relay]:
 def plain(relay: Relay, data: bytes) -> socket.socket:
     client = relay.accept()
     client.send(data)
+    assert relay.has_come(PATIENCE)
     relay.begin()
     return client
 
