@@ -15,6 +15,7 @@ import sys
 from typing import Final
 
 from knothole.io.loop import run_loop
+from knothole.server.heap import map_large_blocks
 from knothole.server.link import (
     IGNORED_SIGNALS,
     Answered,
@@ -111,6 +112,7 @@ def main() -> int:
     sock = socket.socket(fileno=int(sys.argv[1]))
     gc.freeze()  # modules are no garbage
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+    map_large_blocks()
     run_loop(serve(sock))
     return 0
 
