@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import fcntl
 import io
@@ -115,32 +116,27 @@ class Program:
 
     @property
     def stdout(self) -> str:
-        return self._output["stdout"].decode()
+        return _decoded(self._output["stdout"])
 
     @property
     def stderr(self) -> str:
-        return self._output["stderr"].decode()
+        return _decoded(self._output["stderr"])
 
     def expect(self, text: str, *, times: int = 1) -> None:
         """Wait until it has printed ``text``, on either stream, so many times."""
-        deadline = time.monotonic() + PATIENCE
-        with self._arrived:
-            while self.stdout.count(text) + self.stderr.count(text) < times:
-                left = deadline - time.monotonic()
-                if left <= 0 or not any(reader.is_alive() for reader in self._readers):
-                    raise AssertionError(f"no {text!r} in {self.stdout!r} and {self.stderr!r}")
-                self._arrived.wait(left)
+        self._wait_until(lambda: self.stdout.count(text) + self.stderr.count(text) >= times, text)
 
     def event(self, name: str) -> dict[str, Any]:
         """Wait for the first event of this name."""
-        self.expect(f'{{"event": "{name}"')
-        self.expect("\n")
+        beginning = f'{{"event": "{name}"'
+        self._wait_until(
+            lambda: any(line.startswith(beginning) for line in self._whole_lines()), beginning
+        )
         return next(event for event in self.events() if event["event"] == name)
 
     def events(self) -> list[dict[str, Any]]:
         """Everything that it has printed as JSON so far, each as docs/cli.md has it."""
-        lines = [line for line in self.stdout.splitlines(keepends=True) if line.endswith("\n")]
-        return [checked(self.command, json.loads(line)) for line in lines]
+        return [checked(self.command, json.loads(line)) for line in self._whole_lines()]
 
     def say(self, text: str) -> None:
         """Write to its stdin."""
@@ -166,6 +162,18 @@ class Program:
         for descriptor in self._ours:
             os.close(descriptor)
 
+    def _whole_lines(self) -> list[str]:
+        return [line for line in self.stdout.splitlines(keepends=True) if line.endswith("\n")]
+
+    def _wait_until(self, holds: Callable[[], bool], wanted: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        with self._arrived:
+            while not holds():
+                left = deadline - time.monotonic()
+                if left <= 0 or not any(reader.is_alive() for reader in self._readers):
+                    raise AssertionError(f"no {wanted!r} in {self.stdout!r} and {self.stderr!r}")
+                self._arrived.wait(left)
+
     def _read_from(self, name: str, descriptor: int) -> None:
         self._ours.append(descriptor)
         reader = threading.Thread(target=self._read, args=(name, descriptor), daemon=True)
@@ -182,6 +190,11 @@ class Program:
             self._arrived.notify_all()
 
 
+def _decoded(output: bytes) -> str:
+    """``output`` as far as it has come: the last character may be half there."""
+    return codecs.utf_8_decode(output, "strict", False)[0]
+
+
 def checked(command: str, event: dict[str, Any]) -> dict[str, Any]:
     """``event``, if docs/cli.md knows it so."""
     fields = event.keys() - {"event"}
@@ -192,6 +205,8 @@ def checked(command: str, event: dict[str, Any]) -> dict[str, Any]:
 
 class TerminalProgram(Program):
     """A program with a terminal of its own in front of it; what that shows is its stdout."""
+
+    LAST = b"<all it has printed>"
 
     def __init__(self, arguments: Sequence[str], env: dict[str, str], columns: int) -> None:
         self._terminal, self._inside = pty.openpty()
@@ -208,6 +223,10 @@ class TerminalProgram(Program):
     def wait(self) -> int:
         code = self._process.wait(PATIENCE)
         self._readers[0].join(PATIENCE)
+        os.write(self._inside, self.LAST)  # behind what it has printed: then that is read, too
+        self._wait_until(lambda: self.LAST in self._output["stdout"], "the end of it")
+        with self._arrived:
+            self._output["stdout"] = self._output["stdout"].replace(self.LAST, b"")
         return code
 
     def close(self) -> None:
@@ -337,8 +356,10 @@ def serving(
             break
     assert url, "the server does not start: see above"
     with server:
-        yield url
-        server.terminate()
+        try:
+            yield url
+        finally:
+            server.terminate()
 
 
 def _started(
@@ -431,5 +452,5 @@ def carol(person: Callable[[str], Person]) -> Person:
 
 
 async def _register(profile: Profile) -> None:
-    async with Peer(profile, callable=False):
+    async with Peer(profile, callable=False, timeout=PATIENCE):
         pass

@@ -159,16 +159,16 @@ def test_a_proxy_that_cannot_be_used_is_shown_with_a_question_mark(
 
 
 def asked(port: int, *requests: str) -> list[dict[str, Any]]:
-    """What the assistant says to these lines, and before them. Raises ConnectionError when it has
-    hung up before it was told all of them."""
+    """What the assistant says to these lines, and before them, until it hangs up."""
+    answers: list[dict[str, Any]] = []
     with socket.create_connection(("127.0.0.1", port), 30.0) as asker:
-        asker.sendall("".join(f"{each}\n" for each in requests).encode())
-        try:
+        with contextlib.suppress(OSError):  # it may hang up before it was told all of them
+            asker.sendall("".join(f"{each}\n" for each in requests).encode())
             asker.shutdown(socket.SHUT_WR)
-        except OSError as error:  # ENOTCONN is none of Python's ConnectionErrors
-            raise ConnectionResetError from error
-        with asker.makefile("rb") as lines:
-            return [json.loads(line) for line in lines]
+        with contextlib.suppress(ConnectionError), asker.makefile("rb") as lines:
+            for line in lines:
+                answers.append(json.loads(line))  # noqa: PERF401 - what came before counts
+    return answers
 
 
 def test_an_assistant_opens_a_connection_to_who_asks(
@@ -197,17 +197,15 @@ def test_an_assistant_hangs_up_on_nonsense_and_serves_the_next(
     assistant: tuple[Program, int], request_line: str
 ) -> None:
     _, port = assistant
-    with contextlib.suppress(ConnectionError):
-        assert len(asked(port, request_line)) <= 1
+    assert len(asked(port, request_line)) <= 1
     unknown = asked(port, '{"send": "everything", "port": 1414}')
     assert unknown[1] == {"done": False, "why": "that is not known here"}
 
 
 def test_an_assistant_sends_a_few_packets_and_no_more(assistant: tuple[Program, int]) -> None:
     _, port = assistant
-    with contextlib.suppress(ConnectionError):
-        answers = asked(port, *['{"send": "everything", "port": 1414}'] * 20)
-        assert len(answers) == 1 + 8
+    answers = asked(port, *['{"send": "everything", "port": 1414}'] * 20)
+    assert len(answers) == 1 + 8
 
 
 @pytest.mark.parametrize("answer", [b"nonsense\n", b"[]\n", b'{"you": 1}\n' * 2, b"[" * 3000])

@@ -81,7 +81,8 @@ class Telephone:
 
     async def _take_rings(self, peer: Peer) -> None:
         async for ring in peer.rings():
-            if ring.is_over:
+            if ring.is_over:  # it came and went while this program had no turn
+                self._missed(ring)
                 continue
             self._ring = ring
             try:

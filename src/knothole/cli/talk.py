@@ -86,9 +86,14 @@ class _Display:
 class _PlainDisplay(_Display):
     """A line now and then."""
 
+    def __init__(self, output: Output, line: Line) -> None:
+        super().__init__(output, line)
+        self._seconds = 0  # counted, not measured: who is late leaves no line out
+
     def _show(self, stats: CallStats) -> None:
-        if round(stats.duration_seconds) % PLAIN_SECONDS == 1:  # the first one soon
+        if self._seconds % PLAIN_SECONDS == 0:  # the first one soon
             self._output.result("stats", stats_text(stats, self._line.peer_name))
+        self._seconds += 1
 
 
 class _LiveDisplay(_Display):
