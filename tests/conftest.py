@@ -8,9 +8,13 @@ from types import FrameType
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
+# Otherwise it also tries the constants of those modules of ours that happen to be loaded: other
+# examples for every order of tests, and for every test that is run alone (test_fixed_examples.py).
+providers._get_local_constants = providers.Constants
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and so would be the programs
 # that tests send one to.
