@@ -6,6 +6,7 @@ a loaded machine must not fail a test.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -17,17 +18,15 @@ from knothole.lab.stage import START_SECONDS
 
 pytestmark = pytest.mark.netns
 
-DROP = """
+BLOCK = """
 add table inet block
-add chain inet block out {{ type filter hook forward priority -10; }}
-add rule inet block out {rule} drop
+add chain inet block out { type filter hook forward priority -10; }
 """
 
 
 @pytest.mark.parametrize("name", ["alice", "bob"])
 def test_a_line_goes_on_when_a_router_restarts(stage: Callable[..., Town], name: str) -> None:
     gap = stage().restart_router(name)
-    assert gap.seconds < PATIENCE_SECONDS
     assert (gap.before, gap.after) == ("direct", "direct")
 
 
@@ -35,31 +34,31 @@ def test_a_line_goes_on_when_the_provider_gives_another_address(
     stage: Callable[..., Town],
 ) -> None:
     gap = stage().restart_router("alice", new_address=True)
-    assert gap.seconds < PATIENCE_SECONDS
     assert (gap.before, gap.after) == ("direct", "direct")
 
 
 def test_a_killed_server_comes_back_and_a_direct_line_never_noticed(
     stage: Callable[..., Town],
 ) -> None:
-    gap, back = stage().kill_server()
+    gap, _ = stage().kill_server()
     assert (gap.before, gap.after) == ("direct", "direct")
-    assert gap.seconds < PATIENCE_SECONDS
-    assert back < PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
-    "rule",
-    ["meta l4proto udp", 'iifname "lan" meta l4proto { udp, tcp } th dport != 443'],
+    "blocked",
+    [
+        ["meta l4proto udp", "ip daddr 2.2.2.2"],  # by TCP it becomes direct
+        ['iifname "lan" meta l4proto { udp, tcp } th dport != 443'],
+    ],
     ids=["udp", "all but tcp 443"],
 )
-def test_a_network_that_lets_little_out_is_relayed(stage: Callable[..., Town], rule: str) -> None:
+def test_a_network_that_lets_little_out_is_relayed(
+    stage: Callable[..., Town], blocked: list[str]
+) -> None:
     built = stage(serve=["--also-listen", "443"])
-    built.lab.router("alice").namespace.nft(DROP.format(rule=rule))
-    pings = built.start("alice", "ping", "bob", "-c", "3", "-i", "0.2")
-    pong = pings.expect("pong", timeout=START_SECONDS)
-    assert pong["path"] == "relayed"
-    assert pings.wait(START_SECONDS) == 0
+    rules = [f"add rule inet block out {each} drop\n" for each in blocked]
+    built.lab.router("alice").namespace.nft(BLOCK, *rules)
+    assert set(paths_of_pings(built, 3)) == {"relayed"}
 
 
 @pytest.mark.parametrize("nats", [("random", "random"), ("sequential", "random")])
@@ -81,9 +80,10 @@ def test_a_hole_that_nobody_could_foresee_is_found_while_the_relay_carries(
 
 
 def paths_of_pings(built: Town, count: int) -> list[str]:
-    """By which path each of so many pings went."""
-    pings = built.start("alice", "ping", "bob", "-c", str(count), "-i", "0.3")
+    """By which path each of so many answered pings went."""
+    pings = built.start("alice", "ping", "bob", "-i", "0.3")
     paths = [path_of_next_ping(pings) for _ in range(count)]
+    pings.process.send_signal(signal.SIGINT)
     assert pings.wait(START_SECONDS) == 0
     return paths
 
@@ -97,13 +97,11 @@ def test_a_line_goes_on_when_a_computer_gets_another_address(
     stage: Callable[..., Town], name: str
 ) -> None:
     gap = stage().change_interface(name)
-    assert gap.seconds < PATIENCE_SECONDS
     assert (gap.before, gap.after) == ("direct", "direct")
 
 
 def test_a_line_goes_on_after_a_sleep(stage: Callable[..., Town]) -> None:
     gap = stage().suspend()
-    assert gap.seconds < PATIENCE_SECONDS
     assert (gap.before, gap.after) == ("direct", "direct")
 
 
@@ -111,5 +109,4 @@ def test_a_line_that_outlived_the_server_outlives_a_router_too(
     stage: Callable[..., Town],
 ) -> None:
     gap = stage().restart_router_after_server("alice")
-    assert gap.seconds < PATIENCE_SECONDS
     assert (gap.before, gap.after) == ("direct", "direct")
