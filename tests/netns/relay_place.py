@@ -134,8 +134,7 @@ class RelayProgram:
 
     def links(self) -> int:
         """How many tcx links it holds."""
-        texts = [each.read_text() for each in Path(f"/proc/{self.process.pid}/fdinfo").iterdir()]
-        return sum("link_type:\ttcx" in text for text in texts)
+        return sum("link_type:\ttcx" in text for text in _descriptors(self.process.pid))
 
     def stop(self) -> None:
         self.link.close()
@@ -161,8 +160,7 @@ def kernel_counts(process: int) -> Count:
 @contextlib.contextmanager
 def _map_of(process: int, kind: int, size: int) -> Iterator[int]:
     """A descriptor of a process's map of that BPF_MAP_TYPE, with values of that size."""
-    for entry in Path(f"/proc/{process}/fdinfo").iterdir():
-        text = entry.read_text()
+    for text in _descriptors(process):
         number = re.search(r"^map_id:\s*(\d+)$", text, re.MULTILINE)
         wanted = (f"map_type:\t{kind}", f"value_size:\t{size}")
         if number and all(line in text.splitlines() for line in wanted):
@@ -174,6 +172,13 @@ def _map_of(process: int, kind: int, size: int) -> Iterator[int]:
                 os.close(descriptor)
             return
     raise AssertionError("it has no such map")
+
+
+def _descriptors(process: int) -> Iterator[str]:
+    """What proc(5) says of each that the process has open, as far as it is still open then."""
+    for entry in Path(f"/proc/{process}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield entry.read_text()
 
 
 def _next_key(descriptor: int, key: bytes | None) -> bytes | None:
@@ -280,6 +285,13 @@ class TurnEnd(Socket):
     def send_channel(self, number: int, payload: bytes, padding: int = 0) -> None:
         head = struct.pack("!HH", number, len(payload))
         self.send(head + payload + bytes(padding), self.server)
+
+    def receive_indication(self, seconds: float = PATIENCE) -> Message:
+        """The next one. Raises TimeoutError when none comes for so long."""
+        while True:
+            message = decode(self.receive(seconds)[0])
+            if message.message_class is MessageClass.INDICATION:
+                return message  # and no answer to a request that was sent twice
 
     def receive_channel(self) -> tuple[int, bytes]:
         payload, source = self.receive()

@@ -145,6 +145,21 @@ def test_behind_a_proxy_everything_goes_by_connect(lab: Lab, udp: Udp) -> None:
     assert proxy.tunnels == [host.address]
 
 
+def test_the_end_of_a_proxy_is_the_end_of_its_tunnels(lab: Lab) -> None:
+    host = lab.add_server()
+    lab.add_client("alice", nat="linux+proxy")
+    _, proxy = lab.proxies.popitem()
+    with lab.inside("alice"):
+        near = socket.create_connection((f"{lab.router('alice').lan}.1", 3128), 40.0)
+    with listener(lab, host.address, 443) as far, near:
+        near.sendall(f"CONNECT {host.address}:443 HTTP/1.1\r\n\r\n".encode())
+        assert near.recv(100).startswith(b"HTTP/1.1 200 ")
+        with far.accept()[0] as there:
+            proxy.close()
+            there.settimeout(40.0)
+            assert (near.recv(10), there.recv(10)) == (b"", b"")
+
+
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [

@@ -56,6 +56,7 @@ def shell(env: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[str]]]:
             limit.start()
             assert process.stdout is not None
             assert any(line.startswith("Go into one") for line in process.stdout)
+            limit.cancel()
             return process
 
         yield start

@@ -19,7 +19,6 @@ from knothole.wire.stun import (
     Method,
     RequestedTransport,
     XorPeerAddress,
-    decode,
     encode,
 )
 
@@ -73,8 +72,8 @@ class Place:
 
     def told(self) -> Icmp | None:
         """What the client is told of the peer."""
-        message = decode(self.client.receive()[0])
-        assert (message.message_class, message.method) == (MessageClass.INDICATION, Method.DATA)
+        message = self.client.receive_indication()
+        assert message.method == Method.DATA
         assert message.get(XorPeerAddress) == XorPeerAddress(self.peer.address)
         assert message.get(Data) is None
         return message.get(Icmp)
@@ -155,6 +154,6 @@ def test_the_client_of_another_allocation_is_told_nothing(lab, place) -> None:
         here.indicate(TOO_BIG, DontFragment())
         assert here.told() == FRAGMENTATION_NEEDED
         with pytest.raises(TimeoutError):
-            other.receive(1.0)
+            other.receive_indication(1.0)
     finally:
         other.close()

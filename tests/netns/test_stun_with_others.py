@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +18,7 @@ import pytest
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import knothole
 
+from .conftest import PATIENCE
 from .test_check import serve
 
 pytestmark = [pytest.mark.netns, pytest.mark.interop]
@@ -44,9 +48,29 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             built.add_server(name, addresses=2)
         for box in VERDICTS:
             built.add_client(box, nat=box)
-        serve(built, "ours", tmp_path_factory.mktemp("server"))
         start_others(built, tmp_path_factory.mktemp("coturn"))
+        serve(built, "ours", tmp_path_factory.mktemp("server"))
+        for host, program in (("stund", "stund"), ("coturn", "turnserver")):
+            if shutil.which(program):
+                wait_serving(built, host)
         yield built
+
+
+def wait_serving(lab: Lab, host: str) -> None:
+    """Until a program there has both ports of both addresses."""
+    wanted = {
+        f"{socket.htonl(int(IPv4Address(address))):08X}:{port:04X}"
+        for address in lab.hosts[host].addresses
+        for port in (3478, 3479)
+    }
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with lab.inside(host):
+            rows = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
+        if wanted <= {row.split()[1] for row in rows}:
+            return
+        assert time.monotonic() < deadline, f"{host} does not listen"
+        time.sleep(0.02)
 
 
 def start_others(lab: Lab, folder: Path) -> None:

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.netns
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tcp-odd-case.md"
 SEQUENCE, WRONG = 1000, 77_000_000
-SILENCE_SECONDS = 0.25
+SILENCE_SECONDS = 0.25  # for what does not come
+PATIENCE = 40.0  # for what comes
 
 SYN, ACK, RST = TcpFlag.SYN, TcpFlag.ACK, TcpFlag.RST
 CASES = {
@@ -61,9 +62,9 @@ def send(sock: socket.socket, source: Address, to: Address, flags: TcpFlag, numb
     sock.sendto(segment, (to.host, 0))
 
 
-def came_in(sock: socket.socket, port: int) -> bool:
-    """Whether a segment for ``port`` arrives, within a moment."""
-    until = time.monotonic() + SILENCE_SECONDS
+def came_in(sock: socket.socket, port: int, *, expected: bool) -> bool:
+    """Whether a segment for ``port`` arrives; what is not expected has a moment."""
+    until = time.monotonic() + (PATIENCE if expected else SILENCE_SECONDS)
     while (left := until - time.monotonic()) > 0:
         if not select.select([sock], [], [], left)[0]:
             continue
@@ -72,7 +73,7 @@ def came_in(sock: socket.socket, port: int) -> bool:
     return False
 
 
-def tried(router: str) -> dict[str, bool]:
+def tried(router: str, expected: dict[str, bool]) -> dict[str, bool]:
     with Lab() as lab:
         lab.add_client("alice", nat=router.partition(",")[0])
         for name in ("bob", "mallory"):
@@ -86,16 +87,20 @@ def tried(router: str) -> dict[str, bool]:
             bob = Address(lab.hosts["bob"].address, 53)
             answering = Address(lab.hosts[sender].address, port)
             send(sockets["alice"], Address(inside, ours), bob, SYN, 0)
-            assert came_in(sockets["bob"], 53), "the SYN goes out"
+            assert came_in(sockets["bob"], 53, expected=True), "the SYN goes out"
             send(sockets[sender], answering, Address(outside, ours), flags, confirmed)
-            results[case] = came_in(sockets["alice"], ours)
+            results[case] = came_in(sockets["alice"], ours, expected=expected.get(case, False))
         for sock in sockets.values():
             sock.close()
     return results
 
 
-def table() -> list[str]:
-    columns = {router: tried(router) for router in ROUTERS}
+def table(documented: list[str]) -> list[str]:
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in documented]
+    columns = {
+        router: tried(router, {row[0]: row[at] == "passes" for row in cells if len(row) > at})
+        for at, router in enumerate(ROUTERS, 1)
+    }
     rows = [f"| after our SYN comes | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for case in CASES:
         verdicts = ("passes" if results[case] else "-" for results in columns.values())
@@ -105,4 +110,4 @@ def table() -> list[str]:
 
 def test_the_table_is_what_the_kernel_does() -> None:
     documented = re.findall(r"^\|.*\|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-    assert table() == documented
+    assert table(documented) == documented

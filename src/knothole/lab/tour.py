@@ -176,7 +176,7 @@ class _Walker:
             if step.printed:
                 return matches(step.printed, terminal.lines())
             with self._playground.lab.inside(_place(step.host)):
-                return _ports_in_use() != before
+                return bool(_ports_in_use() - before)
 
         if not _holds(is_ready):
             _compare(step, step.printed or ["(a port in use)"], terminal.lines())

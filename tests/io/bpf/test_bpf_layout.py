@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,3 +101,15 @@ def test_counts_are_read_back() -> None:
     data = struct.pack("=QQQ", 1, 160, 99) + struct.pack("=QQQ", 2, 320, 0)
     assert len(data) == 2 * COUNT_SIZE
     assert unpack_counts(data) == [Count(1, 160), Count(2, 320)]
+
+
+@pytest.mark.parametrize("drawn", [0, 0xFFFFE, 0xFFFFF, 0xFFFFFFFF])
+def test_a_flow_label_is_never_zero_which_would_be_none(monkeypatch, drawn: int) -> None:
+    digest = SimpleNamespace(digest=lambda: drawn.to_bytes(4, "big"))
+    monkeypatch.setattr("knothole.io.bpf.layout.hashlib.blake2s", lambda *_, **__: digest)
+    ends = Address("2001:db8::1", 50001), Address("2001:db8::9", 7000)
+    treatment = Treatment(*ends, 0, 1.0, 3, 4, 1400, next_hop="2001:db8::9")
+    packed = pack_treatment(Pattern(CLIENT, SERVER, 0x4001), treatment, 9, (0, 0))
+    first = int.from_bytes(packed[100:], "big")
+    assert first >> 20 == 6 << 8
+    assert first & 0xFFFFF > 0

@@ -145,7 +145,8 @@ def _beginning(version: int, ends: bytes) -> bytes:
     if version == 4:
         return bytes([0x45, 0, 0, 0])
     digest = hashlib.blake2s(ends, key=_LABEL_KEY, digest_size=4).digest()
-    return (6 << 28 | int.from_bytes(digest, "big") & 0xFFFFF).to_bytes(4, "big")
+    label = 1 + int.from_bytes(digest, "big") % 0xFFFFF  # RFC 6437 Section 2: zero is no label
+    return (6 << 28 | label).to_bytes(4, "big")
 
 
 def _word(number: int) -> bytes:

@@ -22,6 +22,7 @@ class ConnectProxy:
     def __init__(self, namespace: Namespace, address: str) -> None:
         self.tunnels: list[str] = []
         self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
         self._namespace = namespace
         with namespace.entered():
             self._listener = socket.create_server((address, PORT))
@@ -29,21 +30,30 @@ class ConnectProxy:
         self._thread.start()
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
         self._listener.close()
         self._loop.close()
 
     def _run(self) -> None:
         with self._namespace.entered():  # what the thread connects, it connects from there
-            self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener))
-            self._loop.run_forever()
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.run_until_complete(self._serve_until_closed())
+
+    async def _serve_until_closed(self) -> None:
+        server = await asyncio.start_server(self._serve, sock=self._listener)
+        await self._closing.wait()
+        server.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0)  # for what the ends of connections still call
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
+        with (
+            contextlib.closing(writer),
+            contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError),
+        ):
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, *_ = head.decode("ascii").split(" ")
             host, _, port = target.rpartition(":")
@@ -51,7 +61,6 @@ class ConnectProxy:
                 writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
             else:
                 await self._tunnel(host.strip("[]"), reader, writer)
-        writer.close()
 
     async def _tunnel(
         self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -71,8 +80,7 @@ class ConnectProxy:
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.closing(writer), contextlib.suppress(OSError):
         while piece := await reader.read(_PIECE):
             writer.write(piece)
             await writer.drain()
-    writer.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Final
 MARK: Final = "KNOTHOLE_LAB"
 _ROUNDS: Final = 40
 _PAUSE_SECONDS: Final = 0.05
+_DEATH_SECONDS: Final = 10.0  # ours: for one that was killed, on a machine that does much else
 
 
 def lab_name(serial: int) -> str:
@@ -98,13 +100,18 @@ def _marked_processes() -> list[tuple[int, str]]:
 
 
 def _end(process: int, name: str) -> bool:
-    """Kill ``process`` if it still belongs to ``name``: its id may be another's by now."""
+    """Kill ``process`` if it still belongs to ``name``: its id may be another's by now.
+
+    When it has ended it holds nothing any more; until then it may hold a namespace though its
+    environment is gone.
+    """
     with contextlib.suppress(OSError):
         handle = os.pidfd_open(process)
         try:
             environment = Path(f"/proc/{process}/environ").read_bytes()
             if f"{MARK}={name}".encode() in environment.split(b"\0"):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
+                select.select([handle], [], [], _DEATH_SECONDS)
                 return True
         finally:
             os.close(handle)
