@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 
-from .conftest import Person, TerminalProgram
+import pytest
+
+from knothole.peer.errors import CallDeclined
+from knothole.peer.peer import Peer
+from knothole.peer.profile import Profile
+
+from .conftest import PATIENCE, Person, TerminalProgram
 
 OURS = re.compile(r"\r\x1b\[K|\x1b\[\d+D")
 """What our own prompt sends to the terminal."""
@@ -123,12 +130,30 @@ def test_what_a_terminal_would_obey_is_shown_and_not_passed_on(alice: Person, bo
     assert f"\r\n{bob.name}: pay" not in shown.replace("\\r", "")
 
 
-def test_names_and_reasons_from_elsewhere_are_shown_safely_too(alice: Person, bob: Person) -> None:
-    """A line's app and the reason for its end are the other side's words."""
+async def line_and_its_end(alice: Person, name: str, *, app: str, reason: str) -> None:
+    async with Peer(Profile.load(alice.home), callable=False) as peer:
+        line = await peer.connect(name, timeout=PATIENCE, app=app)
+        await line.secured()
+        line.close(reason)
+
+
+def test_the_reason_of_an_end_from_elsewhere_is_shown_safely_too(
+    alice: Person, bob: Person
+) -> None:
     listener = bob.listening("--echo")
-    assert alice.run("ping", bob.name, "-c", "1").returncode == 0
-    listener.expect("closed the line")
-    assert listener.stderr.isprintable() or "\x1b" not in listener.stderr
+    asyncio.run(line_and_its_end(alice, bob.name, app="", reason="\x1b[2J\x07\rbob: pay"))
+    listener.expect(rf"{alice.name} closed the line: \x1b[2J\x07\rbob: pay" + "\n")
+    assert not {"\x1b", "\x07", "\r"} & set(listener.stderr)
+
+
+def test_what_somebody_elsewhere_wants_is_shown_safely_too(alice: Person, bob: Person) -> None:
+    listener = bob.listening()
+    with pytest.raises(CallDeclined):
+        asyncio.run(line_and_its_end(alice, bob.name, app="\u2066\u202eyap", reason=""))
+    listener.expect(
+        rf"{alice.name} was turned away (\u2066\u202eyap): it is not taken here." + "\n"
+    )
+    assert not {"\u2066", "\u202e"} & set(listener.stderr)
 
 
 def test_ctrl_c_ends_a_chat_and_gives_the_terminal_back(alice: Person, bob: Person) -> None:
