@@ -12,6 +12,8 @@ from knothole.peer.accept import Taking
 from knothole.peer.peer import Peer
 from knothole.wire.candidate import CandidateKind
 
+from ..ports import free_port
+
 
 async def test_datagrams_and_streams_go_both_ways(server) -> None:
     async with Peer(server.profile("bob")) as bob, Peer(server.profile("alice")) as alice:
@@ -174,7 +176,7 @@ async def test_leaving_ends_lines_streams_and_those_who_wait_for_them(server) ->
 
 async def test_leaving_that_is_cancelled_closes_every_socket_all_the_same(server) -> None:
     """Twice Ctrl-C. Tasks that are left are an error here too."""
-    bob, alice = Peer(server.profile("bob")), Peer(server.profile("alice"))
+    bob, alice = Peer(server.profile("bob")), Peer(server.profile("alice"), port=free_port())
     async with bob, alice:
         line = await alice.connect("bob")
         gathered = alice.endpoint.gatherer.candidates  # a relayed address is the server's socket
