@@ -3,9 +3,9 @@
 A server is started on loopback. Attacks take turns; somebody who behaves, over UDP, TCP, TLS and
 DTLS, exchanges datagrams through it after each, and /metrics and /healthz are asked every second.
 It is an error when those who behave lose an allocation or nothing gets through, when a process ends
-or writes to standard error, when /healthz says no or a request gets 500 (Server Error), when memory
-grows, and when at the end there are more allocations, connections, descriptors, tasks or entries of
-the accelerator than before the first attack.
+or writes to standard error, when /healthz says no, the relay tells nothing for ten seconds or a
+request gets 500 (Server Error), when memory grows, and when at the end there are more allocations,
+connections, descriptors, tasks or entries of the accelerator than before the first attack.
 """
 
 from __future__ import annotations
