@@ -22,6 +22,8 @@ from knothole.engine.stun.survey import BehaviourLearned, Survey
 from knothole.wire.address import Address
 from knothole.wire.nat import Dependence
 
+from ..ports import free_port
+
 pytestmark = pytest.mark.interop
 
 HOSTS = ("127.0.0.1", "127.0.0.2")
@@ -35,13 +37,12 @@ def open_socket(host: str, port: int = 0) -> socket.socket:
 
 def two_free_ports() -> tuple[int, int]:
     """Two ports that are free on both hosts."""
-    found: list[int] = []
-    while len(found) < 2:
-        with open_socket(HOSTS[0]) as first, contextlib.suppress(OSError):
-            port = first.getsockname()[1]
-            open_socket(HOSTS[1], port).close()
-            found.append(port)
-    return found[0], found[1]
+    while True:
+        port = free_port(HOSTS[0])
+        with contextlib.suppress(OSError):
+            for each in (port, port + 1):
+                open_socket(HOSTS[1], each).close()
+            return port, port + 1
 
 
 @contextlib.contextmanager

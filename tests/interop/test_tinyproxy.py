@@ -6,12 +6,15 @@ import asyncio
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from knothole.io.proxy import Proxy, ProxyRefused, open_tunnel, parse_proxy
+
+from ..ports import free_port
 
 pytestmark = [
     pytest.mark.interop,
@@ -28,8 +31,7 @@ def echo() -> Iterator[int]:
 
 @pytest.fixture
 def proxy(tmp_path: Path, echo: int) -> Iterator[Proxy]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config = tmp_path / "tinyproxy.conf"
     lines = [
         f"Port {port}",
@@ -42,10 +44,12 @@ def proxy(tmp_path: Path, echo: int) -> Iterator[Proxy]:
     ]
     config.write_text("\n".join(lines) + "\n")
     with subprocess.Popen(["tinyproxy", "-d", "-c", str(config)], stdout=subprocess.DEVNULL) as run:
-        while run.poll() is None:
+        while True:
+            assert run.poll() is None, "tinyproxy does not start"
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
+            time.sleep(0.02)
         yield parse_proxy(f"http://alice:hush@127.0.0.1:{port}")
         run.terminate()
 

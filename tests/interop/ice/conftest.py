@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
@@ -34,7 +35,16 @@ from knothole.wire.candidate import (
     decode_candidate,
     encode_candidate,
 )
-from knothole.wire.stun import looks_like_stun
+from knothole.wire.stun import (
+    TRANSACTION_ID_SIZE,
+    Message,
+    MessageClass,
+    Method,
+    encode,
+    looks_like_stun,
+)
+
+from ...ports import free_port
 
 LIBNICE_PROGRAM = Path(__file__).with_name("libnice_agent.py")
 SYSTEM_PYTHON = "/usr/bin/python3"  # the one that Debian's python3-gi belongs to
@@ -239,6 +249,23 @@ class Server:
     password: str
 
 
+async def answers(server: Address) -> None:
+    """Return when a STUN server answers there: agents give up what is silent too long."""
+    loop = asyncio.get_running_loop()
+    request = encode(Message(MessageClass.REQUEST, Method.BINDING, bytes(TRANSACTION_ID_SIZE)))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.setblocking(False)
+        probe.connect(server)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                with contextlib.suppress(OSError):  # refused, or nothing yet
+                    await loop.sock_sendall(probe, request)
+                    async with asyncio.timeout(0.2):
+                        await loop.sock_recv(probe, 2048)
+                    return
+                await asyncio.sleep(0.02)
+
+
 class _Socket(asyncio.DatagramProtocol):
     def __init__(self, arrived: Callable[[bytes, Address], None]) -> None:
         self._arrived = arrived
@@ -324,9 +351,7 @@ class Interop:
 
     async def coturn(self) -> Server:
         """Debian's coturn on loopback, relaying to loopback."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         server = Server(Address("127.0.0.1", port), "alice", "secret")
         arguments = (
             "--no-cli",
@@ -352,6 +377,7 @@ class Interop:
                 stderr=asyncio.subprocess.DEVNULL,
             )
         )
+        await answers(server.address)
         return server
 
     async def close(self) -> None:

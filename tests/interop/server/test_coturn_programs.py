@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from ...ports import free_port
+from ..echo_peer import await_echo
 from .conftest import HOSTS, PATIENCE, Documented, Relay, documented
 
 pytestmark = pytest.mark.interop
@@ -35,20 +34,6 @@ def peer_port() -> Iterator[int]:
             stack.callback(process.terminate)
             await_echo(host, port)
         yield port
-
-
-def await_echo(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    deadline = time.monotonic() + PATIENCE
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(0.1)
-        sock.connect((host, port))
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):  # refused, or nothing yet
-                sock.send(b"are you there?")
-                if sock.recv(100):
-                    return
-    raise AssertionError("turnutils_peer does not start")
 
 
 @pytest.fixture(scope="module")

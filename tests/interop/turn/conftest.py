@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import secrets
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from ipaddress import ip_address, ip_network
@@ -29,16 +28,11 @@ from knothole.server.dtls import DtlsConnection, DtlsServer
 from knothole.wire.address import Address, Transport, parse_address
 from knothole.wire.turn import StreamFramer
 
+from ...ports import free_port
+
 LOOPBACK, LOOPBACK6 = "127.0.0.1", "::1"
 PATIENCE = 40.0
 """Seconds after which something that should have happened has not."""
-
-
-def free_port(kind: int = socket.SOCK_DGRAM) -> int:
-    """A port that nobody has at the moment, for UDP or TCP."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 class Clock:
@@ -228,7 +222,7 @@ class LiveServer:
         self._changed = asyncio.Event()
 
     async def start(self) -> None:
-        self._udp = await UdpLine.open(self._from_udp)
+        self._udp = await UdpLine.open(self._from_udp, free_port())
         self.udp = self._udp.local
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.certificate)
@@ -461,7 +455,7 @@ async def coturn(
     processes: list[asyncio.subprocess.Process] = []
 
     async def start(*arguments: str) -> tuple[Address, Address]:
-        plain, tls = free_port(), free_port(socket.SOCK_STREAM)
+        plain, tls = free_port(), free_port()
         processes.append(
             await asyncio.create_subprocess_exec(
                 "turnserver",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -23,11 +22,14 @@ from knothole.engine.turn.tokens import TokenKey, TokenUsers, make_token
 from knothole.wire.address import Transport
 from knothole.wire.oauth import TokenContent
 
+from ...ports import free_port
+from ..echo_peer import await_echo
+
 pytestmark = pytest.mark.interop
 
 REALM = "knothole.test"
 LOOPBACK = "127.0.0.1"
-PATIENCE = 30.0
+PATIENCE = 60.0
 USER = ("-u", "alice", "-w", "wonder")
 
 
@@ -44,9 +46,7 @@ async def server(serve):
 @pytest.fixture
 async def peer_port() -> AsyncIterator[int]:
     """coturn's echoing peer."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((LOOPBACK, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         "turnutils_peer",
         "-L",
@@ -56,9 +56,12 @@ async def peer_port() -> AsyncIterator[int]:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    yield port
-    process.terminate()
-    await process.wait()
+    try:
+        await_echo(LOOPBACK, port)
+        yield port
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def uclient(server, peer_port: int, *arguments: str) -> tuple[int | None, str]:
