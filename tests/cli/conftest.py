@@ -38,11 +38,12 @@ DOC = Path(__file__).parents[2] / "docs" / "cli.md"
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not, on a busy machine too."""
 KNOTHOLE = (sys.executable, "-m", "knothole")
-IMPATIENT = (
-    "import knothole.engine.rendezvous.calls as calls; calls.RING_SECONDS = 1.0;"
-    "from knothole.cli import main; main()"
-)
-"""A server that lets a call ring for a second."""
+SHOWN_WITHIN = {
+    "check": ("SERVER", "DISCOVERY"),
+    "contacts": ("SERVER", "PRESENCE"),
+    "status": ("SERVER", "GATHER", "DISCOVERY"),
+}
+"""How long commands wait for what they show."""
 
 
 # ------------------------------------------------------------------------------ docs/cli.md
@@ -379,6 +380,14 @@ def _started(
             return server, event["url"]
     with server:
         return server, ""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown as far as it is known in some seconds: on a busy machine they are more."""
+    for module, names in SHOWN_WITHIN.items():
+        for name in names:
+            monkeypatch.setattr(f"knothole.cli.{module}.{name}_SECONDS", PATIENCE / 2)
 
 
 @pytest.fixture(scope="module")

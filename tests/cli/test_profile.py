@@ -11,17 +11,9 @@ import pytest
 
 from knothole.cli.app import run
 
-from .conftest import PATIENCE, Person, free_port, serving
+from .conftest import Person, free_port, serving
 
 IDENTITY, SETTINGS, CONTACTS = "identity.pem", "profile.json", "known_peers.json"
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is shown as far as it is known in some seconds: on a busy machine they are more."""
-    for module, names in (("status", "SERVER GATHER DISCOVERY"), ("contacts", "SERVER PRESENCE")):
-        for name in names.split():
-            monkeypatch.setattr(f"knothole.cli.{module}.{name}_SECONDS", PATIENCE)
 
 
 @pytest.fixture

@@ -8,8 +8,16 @@ import pytest
 
 from knothole.engine.connection import PATH_ZERO_BYTES
 from knothole.engine.core import Datagram
-from knothole.engine.endpoint.events import CallOver, LinePath, LineSilent, Offline, Online
-from knothole.lab.sim import Egress
+from knothole.engine.endpoint.events import (
+    CallOver,
+    LineEvent,
+    LinePath,
+    LineSilent,
+    Offline,
+    Online,
+)
+from knothole.engine.secure.events import StreamData
+from knothole.lab.sim import Egress, Link
 from knothole.lab.sim.trace import Action
 from knothole.wire.address import Address, Transport
 from knothole.wire.candidate import CandidateKind
@@ -148,6 +156,33 @@ def test_stream_goes_on_over_the_relay_when_the_direct_path_breaks(town) -> None
     assert town.until(lambda: len(bob.stream(call_id)) == len(data), within=5.0)
     assert bob.stream(call_id) == data
     assert alice.path(call_id) == bob.path(call_id) == "relayed"
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.05, 0.2])
+def test_what_was_said_last_is_there_when_a_line_ends_that_was_flushed(towns, loss: float) -> None:
+    """Also while the path changes, from the signalling to the relay to a direct one."""
+    for seed in range(12):
+        town = towns(seed, line=Link(ONE_WAY, loss=loss))
+        alice, bob = town.resident("alice"), town.resident("bob")
+        town.settle(6.0)
+        call_id = alice.call("bob")
+        assert town.until(lambda a=alice, c=call_id: a.is_secured(c), within=10.0)
+        channel = alice.connection(call_id).channel
+        stream = channel.open_stream()
+        for data, end in ((b"hello", False), (b"", True)):
+            channel.write(stream, data, end=end)
+            alice.do(lambda endpoint, now, c=call_id: endpoint.flush(c, now))
+            town.run(0.002 * seed)
+        assert town.until(lambda channel=channel: channel.is_flushed, within=20.0)
+        alice.hang_up(call_id)
+        assert town.until(lambda b=bob, c=call_id: b.over(c) is not None, within=60.0)
+        ends = [
+            event.event.end
+            for event in bob.events(LineEvent)
+            if isinstance(event.event, StreamData)
+        ]
+        assert bob.stream(call_id) == b"hello"
+        assert ends[-1], f"seed {seed}"
 
 
 def test_idle_line_asks_nothing_but_consent(town) -> None:
