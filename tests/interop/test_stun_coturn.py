@@ -159,6 +159,7 @@ def test_coturns_discovery_sees_that_one_address_is_not_enough() -> None:
     port, other_port = two_free_ports()
     with our_server(port, other_port, two_hosts=False):
         said = output_of("turnutils_natdiscovery", "-m", "-p", str(port), HOSTS[0])
+    assert f"UDP reflexive addr: {HOSTS[0]}:" in said, said
     assert "Other addr" not in said, said
 
 

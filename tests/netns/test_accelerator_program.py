@@ -23,6 +23,8 @@ from .bpf_packets import ON_WITH_IT, REDIRECT, Packet, loaded_program, run_progr
 pytestmark = pytest.mark.netns
 
 LOOPBACK = 1
+CHEAP_CLOCK = 6  # CLOCK_MONOTONIC_COARSE of <linux/time.h>, which the program reads
+HOLD_SECONDS = 0.02  # of relay.bpf.c
 NUMBER, OTHER_NUMBER = 0x4001, 0x7FFF
 CLIENT, SERVER = Address("203.0.113.7", 4000), Address("198.51.100.1", 3478)
 RELAYED, PEER = Address("198.51.100.1", 50001), Address("192.0.2.9", 7000)
@@ -272,12 +274,12 @@ def test_a_super_packet_of_segmentation_offload_goes_on_and_nothing_overtakes_it
     packet = GOOD.encode()
     deadline = time.monotonic() + 60
     while True:
-        begin = time.monotonic()
+        begin = time.clock_gettime(CHEAP_CLOCK)
         assert run_program(program.descriptor, packet, gso_size=50)[:2] == (ON_WITH_IT, packet)
         returned, seen, _ = run_program(program.descriptor, packet)
-        if time.monotonic() - begin < 0.010:
+        if time.clock_gettime(CHEAP_CLOCK) - begin < HOLD_SECONDS:
             break
-        assert time.monotonic() < deadline, "this machine is too busy to ask twice in 10 ms"
+        assert time.monotonic() < deadline, "this machine is too busy to ask twice in 20 ms"
     assert (returned, seen) == (ON_WITH_IT, packet)
     while run_program(program.descriptor, packet)[0] != REDIRECT:
         assert time.monotonic() < deadline
@@ -290,12 +292,12 @@ def test_an_entry_that_has_expired_takes_nothing(program) -> None:
 
 
 def test_an_entry_ends_no_later_than_it_should_for_a_clock_that_is_late(program) -> None:
-    """The kernel's cheap clock goes on by ticks of 10 ms at most."""
+    """The kernel's cheap clock goes on by ticks of 10 ms at most, while the machine goes on."""
     packet = GOOD.encode()
     for _ in range(20):
         ends = time.monotonic() + 0.03
         from_client(program, expires_at=ends)
-        while time.monotonic() < ends:
+        while time.monotonic() < ends or time.clock_gettime(CHEAP_CLOCK) < ends - 0.010:
             pass
         assert run_program(program.descriptor, packet)[:2] == (ON_WITH_IT, packet)
 

@@ -16,7 +16,7 @@ from knothole.lab.report import ALICE_PORT, BOB_PORT, STRANGER, CallReport
 from knothole.lab.stage import Stage
 from knothole.lab.story import tell
 
-_START_SECONDS: Final = 30.0
+_START_SECONDS: Final = 60.0
 _CALL_SECONDS: Final = 90.0
 _SETTLE_SECONDS: Final = 0.5  # for what a program still does after it is ready
 _KNOCK_SECONDS: Final = 0.1
