@@ -36,9 +36,13 @@ def patient(
         yield started
 
 
-@pytest.mark.parametrize("by", ["channel", "indication"])
-def test_a_flood_of_datagrams_ends_at_the_limit(user, by) -> None:
-    with user("alice") as alice, user("bob", seed=2) as bob:
+@pytest.mark.parametrize(("by", "host"), [("channel", "127.0.0.3"), ("indication", "127.0.0.4")])
+def test_a_flood_of_datagrams_ends_at_the_limit(user, by, host) -> None:
+    # Who has sent much before, by name or by host, has nothing left or a debt.
+    with (
+        user(f"alice@{host}", source=host) as alice,
+        user(f"bob@{host}", seed=2, source=host) as bob,
+    ):
         to_alice, to_bob = XorPeerAddress(alice.allocate()), XorPeerAddress(bob.allocate())
         begun = time.monotonic()
         for one, peer in ((alice, to_bob), (bob, to_alice)):
