@@ -78,6 +78,7 @@ def serve(
     from knothole.cli.server_folder import default_data
     from knothole.io.loop import run_loop
     from knothole.server.config import ConfigError, UsageError, load_config
+    from knothole.server.heap import map_large_blocks
 
     load = partial(
         load_config,
@@ -100,6 +101,7 @@ def serve(
         raise WrongUsage(f"{error}.") from error
     except ConfigError as error:
         raise Failure(str(error)) from error
+    map_large_blocks()
     return run_loop(_serve(settings, load, Output(json=json)), readers=True)
 
 

@@ -20,6 +20,8 @@ def map_large_blocks() -> bool:
     M_MMAP_THRESHOLD). Each connection over TLS has one of 256 KiB of uvloop's, most of it never
     touched, and each of its reads another: in the heap small things that stay would settle where
     they have been, so that it grew for hours although nothing was left.
+
+    It is for good, and for the whole process: for programs, not for who uses the library.
     """
     if sys.platform != "linux":
         return False
