@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -28,6 +29,16 @@ else:
     def lab() -> Iterator[Lab]:
         with Lab() as built:
             yield built
+
+    def discarded(lab: Lab, name: str, least: int) -> int:
+        """How many packets the router has discarded, so many at least being waited for.
+
+        What one sender sends in a row may come through two processors, and the last of it first.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while (count := lab.discarded(name).packets) < least:
+            assert time.monotonic() < deadline, f"{count} of {least}"
+        return count
 
     @pytest.fixture
     def udp(lab: Lab) -> Iterator[UdpSockets]:

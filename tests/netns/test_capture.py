@@ -15,6 +15,8 @@ from knothole.lab.netns.packet import Packet, Sighting
 from knothole.lab.netns.topology import Lab
 from knothole.wire.address import Address
 
+from .conftest import discarded
+
 pytestmark = pytest.mark.netns
 
 Udp = Callable[..., socket.socket]
@@ -32,8 +34,7 @@ def test_a_delivered_packet_is_seen_at_both_sides_of_both_nats(lab: Lab, udp: Ud
     alice, bob = udp("alice", 1414), udp("bob", 2828)
     with lab.capture("alice", "bob") as capture:
         bob.sendto(b"hole", ("1.1.1.1", 1414))
-        while not lab.discarded("alice").packets:
-            pass
+        discarded(lab, "alice", 1)
         alice.sendto(b"ring", ("2.2.2.2", 2828))
         bob.recv(64)
         time.sleep(DISCARDED_SECONDS)  # what came just before the end counts as under way
@@ -59,8 +60,7 @@ def test_a_strangers_packet_ends_at_the_nat(lab: Lab, udp: Udp) -> None:
     stranger = udp("remote", 53)
     with lab.capture("alice", "remote") as capture:
         stranger.sendto(b"hello", ("1.1.1.1", 1414))
-        while not lab.discarded("alice").packets:
-            pass
+        discarded(lab, "alice", 1)
         time.sleep(DISCARDED_SECONDS)
     [hello] = journeys_of(capture, b"hello")
     assert hello.fate is Fate.DISCARDED

@@ -69,12 +69,12 @@ TRUTH: Final[dict[str, dict[str, Any]]] = {
     "sequential-down": {**SEQUENTIAL, "ports": {"type": "sequential", "stride": -1}},
     "offset": {**LINUX, "ports": {"type": "offset", "offset": 1111}, "keeps_parity": False},
     "modulo": {**LINUX, "ports": {"type": "modular", "first": 20000, "size": 5000}},
-    # All three ports that tell the mapping are equal in one of 65,536 runs: nothing is said of it.
+    # All three ports that tell the mapping are equal in one of 65,536 runs: then it does not vary,
+    # and hairpinning is tried.
     "pool-256": {
-        "udp": True,
-        "translated": True,
-        "hosts": 1,
-        "filtering": APD,
+        **RANDOM,
+        "mapping": frozenset({APD, "address-dependent", EI}),
+        "hairpinning": frozenset({None, False}),
         "ports": pool(20000, 20255),
     },
     "pool-2048": {**RANDOM, "ports": pool(20000, 22047)},

@@ -12,6 +12,8 @@ from knothole.lab.netns.box import Box, Egress, box_named
 from knothole.lab.netns.nat import Unsolicited, kind_named
 from knothole.lab.netns.topology import Lab
 
+from .conftest import discarded
+
 pytestmark = pytest.mark.netns
 
 Udp = Callable[..., socket.socket]
@@ -239,8 +241,7 @@ def test_a_carrier_may_hairpin_between_its_homes(lab: Lab, udp: Udp) -> None:
         ends[-1].sendto(b"x", server.getsockname())
         seen.append(server.recvfrom(64)[1])
     ends[0].sendto(b"hole", seen[1])  # Bob's own NAT discards it
-    while not lab.discarded("bob").packets:
-        pass
+    discarded(lab, "bob", 1)
     ends[1].sendto(b"through", seen[0])
     assert ends[0].recvfrom(64) == (b"through", seen[1])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import time
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +12,7 @@ from knothole.lab.netns import neighbour
 from knothole.lab.netns.nat import kind_named, kind_names
 from knothole.lab.netns.topology import Lab
 
-from .conftest import PATIENCE
+from .conftest import discarded
 
 pytestmark = pytest.mark.netns
 
@@ -35,17 +34,6 @@ def mapped(client: socket.socket, servers: list[socket.socket]) -> list[tuple[st
         assert client.recvfrom(64) == (b"you", server.getsockname())
         seen.append(source)
     return seen
-
-
-def discarded(lab: Lab, name: str, least: int) -> int:
-    """How many packets the router has discarded, so many at least being waited for.
-
-    What one sender sends in a row may come through two processors, and the last of it first.
-    """
-    deadline = time.monotonic() + PATIENCE
-    while (count := lab.discarded(name).packets) < least:
-        assert time.monotonic() < deadline, f"{count} of {least}"
-    return count
 
 
 def four_servers(lab: Lab, udp: Udp) -> list[socket.socket]:

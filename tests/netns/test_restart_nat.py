@@ -10,6 +10,8 @@ import pytest
 from knothole.lab.netns.nat import kind_named, kind_names
 from knothole.lab.netns.topology import Lab
 
+from .conftest import discarded
+
 pytestmark = pytest.mark.netns
 
 Udp = Callable[..., socket.socket]
@@ -61,8 +63,7 @@ def test_the_old_hole_is_closed(lab: Lab, udp: Udp, nat: str) -> None:
     old = seen_by(server, alice)
     lab.restart_nat("alice")
     server.sendto(b"are you there", old)
-    while not lab.discarded("alice").packets:
-        pass
+    discarded(lab, "alice", 1)
     new = seen_by(server, alice)
     server.sendto(b"there you are", new)
     assert alice.recv(64) == b"there you are"

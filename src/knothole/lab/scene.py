@@ -13,10 +13,9 @@ from knothole.lab.netns.picture import two_clients
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import KnotholeCommands, Program, ProgramFailed, knothole
 from knothole.lab.report import ALICE_PORT, BOB_PORT, STRANGER, CallReport
-from knothole.lab.stage import Stage
+from knothole.lab.stage import START_SECONDS, Stage
 from knothole.lab.story import tell
 
-_START_SECONDS: Final = 60.0
 _CALL_SECONDS: Final = 90.0
 _SETTLE_SECONDS: Final = 0.5  # for what a program still does after it is ready
 _KNOCK_SECONDS: Final = 0.1
@@ -45,7 +44,7 @@ class Scene(Stage):
         recording.parent.mkdir(parents=True, exist_ok=True)
         listen = ["listen", "--answer", "--once", "--in", "null", "--out", str(recording)]
         bob = self.launch("bob", knothole(*listen, "--json"))
-        bob.expect("ready", timeout=_START_SECONDS)
+        bob.expect("ready", timeout=START_SECONDS)
         time.sleep(_SETTLE_SECONDS)
         with self.lab.capture("alice", "bob", "server", "stranger") as capture:
             self._knock()
@@ -83,10 +82,10 @@ class Scene(Stage):
         commands = KnotholeCommands()
         addresses = self.lab.hosts["server"].addresses
         server = self.launch("server", commands.serve(addresses, self.folder / "server"))
-        self.url = str(server.expect("ready", timeout=_START_SECONDS)["url"])
+        self.url = str(server.expect("ready", timeout=START_SECONDS)["url"])
         for name, port in (("alice", ALICE_PORT), ("bob", BOB_PORT)):
             joining = self.launch(name, commands.join(name, self.url))
-            if joining.wait(_START_SECONDS):
+            if joining.wait(START_SECONDS):
                 raise ProgramFailed(f"{name} could not join: {joining.last_errors()}")
             # From now on programs there get this port, whatever they ask for.
             self.lab.set_ports(name, port, port)

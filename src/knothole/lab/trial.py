@@ -14,13 +14,12 @@ from knothole.lab.netns.counters import Count, Flow
 from knothole.lab.netns.topology import Lab
 from knothole.lab.programs import Commands, Program, ProgramFailed
 from knothole.lab.setting import Ipv6, Setting, place_pair
-from knothole.lab.stage import Stage
+from knothole.lab.stage import START_SECONDS, Stage
 from knothole.lab.witness import Witness
 from knothole.peer.profile import Profile
 
 __all__ = ["Run", "Setting", "Trial", "Verdict"]
 
-_START_SECONDS: Final = 60.0
 _BURST_COUNT: Final = 150
 _BURST_SIZE: Final = 900
 _BESIDE_SHARE: Final = 0.1  # keepalives and checks by way of the relay are no payload
@@ -83,7 +82,7 @@ class Trial(Stage):
                 argv = self._commands.work(name, self.folder / name, self._url)
                 workers[name] = self.launch(name, argv)
             for worker in workers.values():
-                worker.expect("ready", timeout=_START_SECONDS)
+                worker.expect("ready", timeout=START_SECONDS)
             return self._measure(workers, caller, callee)
         except ProgramFailed as failed:
             return Run(self._nats[caller], self._nats[callee], Verdict.FAILED, error=str(failed))
@@ -105,12 +104,12 @@ class Trial(Stage):
         server = self.lab.add_server(addresses=2)
         place_pair(self.lab, self._nats, self._setting)
         serve = self._commands.serve(server.addresses, self.folder / "server-data")
-        ready = self.launch("server", serve).expect("ready", timeout=_START_SECONDS)
+        ready = self.launch("server", serve).expect("ready", timeout=START_SECONDS)
         self._url = str(ready.get("url") or ready["text"])
         for name in self._nats:
             if (argv := self._commands.join(name, self._url)) is not None:
                 joining = self.launch(name, argv)
-                code = joining.wait(_START_SECONDS)
+                code = joining.wait(START_SECONDS)
                 words = joining.last_errors()
                 self.end(joining)
                 if code:

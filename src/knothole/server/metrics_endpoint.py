@@ -13,6 +13,7 @@ from knothole.wire.address import Address
 
 REQUEST_SECONDS: Final = 10.0  # ours: for a whole request to come, and its answer to go
 MAX_REQUEST: Final = 16_384
+SILENT: Final = "a relay process does not answer"  # what /healthz says then
 MOST_CONNECTIONS: Final = 32  # ours: a few programs that ask every few seconds
 
 Answer = tuple[int, str, bytes]
@@ -73,8 +74,8 @@ class MetricsEndpoint:
             return 200, CONTENT_TYPE, render(snapshot)
         if snapshot.is_healthy:
             return 200, "text/plain", b"ok\n"
-        reason = b"draining\n" if snapshot.is_draining else b"a relay process does not answer\n"
-        return 503, "text/plain", reason
+        reason = "draining" if snapshot.is_draining else SILENT
+        return 503, "text/plain", f"{reason}\n".encode()
 
 
 _REASONS: Final = {

@@ -11,6 +11,8 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from knothole.server.metrics_endpoint import SILENT
+
 PATIENCE: Final = 40.0  # ours: a busy machine is no sick server
 EVERY_SECONDS: Final = 1.0
 # Ours: a relay that has not told its figures within a second is left out of them, for it is busy;
@@ -19,8 +21,6 @@ ILL_SECONDS: Final = 10.0
 # Ours: how much more memory a server may have in the end than after the first round. Allocators and
 # caches explain some megabytes; a kilobyte kept for each connection of some minutes is more.
 MOST_GROWTH: Final = 32 * 1024 * 1024
-
-SILENT: Final = "a relay process does not answer"  # as /healthz says it
 
 Labels = tuple[tuple[str, str], ...]
 
